@@ -1,0 +1,44 @@
+# make run    the whole pipeline on this machine        make test   every test, the linter and the type checker
+# make lock   resolve the requirements anew             make clean  forget all runs (databases, logs, artifacts)
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run test lint lock clean setup setup-dev
+
+DATA ?=
+PROFILE ?= quick
+ONCE ?=
+CXR_HOME ?= .cxr
+AIRFLOW_PORT ?= 8080
+MLFLOW_PORT ?= 5000
+PYTHON ?=
+export PYTHON
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
+	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'
+
+setup:
+	@./infra/setup.sh requirements.lock
+
+setup-dev:
+	@./infra/setup.sh requirements-dev.lock
+
+run: setup
+	@.venv/bin/python -m infra.embedded.run --data '$(DATA)' --profile '$(PROFILE)' --home '$(CXR_HOME)' \
+	    --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(if $(filter-out 0,$(ONCE)),--once)
+
+lint: setup-dev
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy
+
+test: lint
+	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lock: setup-dev
+	@./infra/lock.sh
+
+clean:
+	@rm -rf '$(CXR_HOME)'

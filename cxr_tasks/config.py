@@ -1,0 +1,221 @@
+"""Strict, frozen settings. The numbers live in ``profiles/*.yaml``; this file only gives them names and limits.
+
+A run resolves one profile plus its overrides once; every step then works from the resolved settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cxr_tasks.errors import SettingsError
+
+PROFILES = Path(__file__).parent / "profiles"
+DISPLAY_NAMES = {"vgg16": "VGG16", "resnet50": "ResNet50", "cnn": "CNN"}
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Arm = Literal["none", "classical", "synthetic", "both"]
+
+
+class Strict(BaseModel):
+    """A typo in a profile is an error with a path, and nobody changes settings after they are resolved."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitSettings(Strict):
+    """How images are divided. ``stable``: grouped, stratified, for ever; ``paper``: plain random."""
+
+    method: Literal["stable", "paper"]
+    validation: Fraction
+    test: Fraction
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> SplitSettings:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together must leave a share to train on")
+        return self
+
+
+class DataSettings(Strict):
+    """What is read and what is acceptable."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    max_rejected_fraction: Fraction
+    min_images_per_class: Positive
+    expected_counts: dict[str, Positive] = {}
+    split: SplitSettings
+
+
+class AugmentationSettings(Strict):
+    """Classical augmentation, applied to training images only; each range is symmetric around no change.
+
+    ``rotation`` is in degrees, ``shear`` the tangent of the shear angle, ``zoom`` and the shifts are
+    fractions of the image. ``views``: how many augmented versions of an image are drawn before they
+    repeat; ``null`` draws a new one every epoch, as the recipe does.
+    """
+
+    rotation: float = Field(ge=0, le=180)
+    shear: Fraction
+    zoom: Annotated[float, Field(ge=0.0, lt=1.0)]
+    horizontal_flip: bool
+    width_shift: Fraction
+    height_shift: Fraction
+    views: Positive | None
+
+
+class ClassifierSettings(Strict):
+    """The three classifiers and their training. ``weights``: ``imagenet``, ``random`` or a file, by backbone."""
+
+    names: tuple[Literal["vgg16", "resnet50", "cnn"], ...] = Field(min_length=1)
+    image_size: Annotated[int, Field(ge=32)]
+    weights: dict[str, str]
+    scaling: Literal["paper", "imagenet"]
+    learning_rate: float = Field(gt=0)
+    batch_size: Positive
+    epochs: Positive
+    patience: Positive
+    class_weights: bool
+    undersample: bool
+    seeds: tuple[int, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> ClassifierSettings:
+        if len(set(self.names)) < len(self.names) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("classifier names and seeds must each be listed once")
+        if unknown := set(self.weights) - {"vgg16", "resnet50"}:
+            raise ValueError(f"weights names {sorted(unknown)}, which have no pretrained backbone")
+        missing = [name for name in self.names if name != "cnn" and name not in self.weights]
+        if missing:
+            raise ValueError(f"weights must name imagenet, random or a file for {', '.join(missing)}")
+        return self
+
+
+class PairSettings(Strict):
+    """The two arms of a pair: which augmentation each of them trains with."""
+
+    baseline: Arm
+    augmented: Arm
+
+
+class GanSettings(Strict):
+    """CovidGAN. ``width`` scales every channel count; 1.0 is the recipe's network."""
+
+    image_size: Annotated[int, Field(ge=32, multiple_of=16)]
+    width: float = Field(gt=0)
+    latent_dim: Positive
+    latent_sd: float = Field(gt=0)
+    embedding_dim: Positive
+    discriminator: Literal["five_conv", "alternating"]
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    learning_rate: float = Field(gt=0)
+    beta_1: Annotated[float, Field(ge=0.0, lt=1.0)]
+    batch_size: Positive
+    epochs: Positive
+    xla: bool
+    checkpoint_seconds: float = Field(gt=0)
+    keep_checkpoints: Positive
+    grid_steps: tuple[Positive, ...]
+
+
+class SyntheticSettings(Strict):
+    """How many images to add: ``balance`` lifts every class to the largest; else counts by class."""
+
+    counts: Literal["balance"] | dict[str, Annotated[int, Field(ge=0)]]
+
+
+class EvaluationSettings(Strict):
+    """The paired bootstrap of the comparison."""
+
+    bootstrap_samples: Positive
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+
+
+class Settings(Strict):
+    """Everything one run needs to know, resolved."""
+
+    profile: str
+    description: str
+    warnings: tuple[str, ...] = ()
+    seed: int
+    data: DataSettings
+    augmentation: AugmentationSettings
+    classifiers: ClassifierSettings
+    pair: PairSettings
+    gan: GanSettings
+    synthetic: SyntheticSettings
+    evaluation: EvaluationSettings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        known = set(self.data.classes)
+        if isinstance(self.synthetic.counts, dict) and (unknown := set(self.synthetic.counts) - known):
+            raise ValueError(f"synthetic.counts names {sorted(unknown)}, which are not among data.classes")
+        if unknown := set(self.data.expected_counts) - known:
+            raise ValueError(f"data.expected_counts names {sorted(unknown)}, which are not among data.classes")
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted names to plain values, as MLflow wants its params."""
+        return flatten(self.model_dump(mode="json"))
+
+    def to_yaml(self) -> str:
+        """The whole of it as text, for people."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into one level with dotted names; lists become comma-separated text."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested ``changes`` over ``base``; neither is modified."""
+    merged = dict(base)
+    for name, value in changes.items():
+        below = merged.get(name)
+        merged[name] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def profile_names() -> list[str]:
+    """The profiles that ship with the project."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read a profile, by name or by path to a YAML file, and lay ``overrides`` over it.
+
+    Raises:
+        SettingsError: the profile is unknown, or a value is missing, misspelt or out of range.
+    """
+    path = Path(profile) if profile.endswith((".yaml", ".yml")) else PROFILES / f"{profile}.yaml"
+    if not path.is_file():
+        raise SettingsError(
+            f"Profile {profile!r} does not exist: choose one of {', '.join(profile_names())} "
+            "or give the path of a YAML file."
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise SettingsError(f"Profile {path} is not a mapping of settings.")
+        values["profile"] = path.stem
+        return Settings.model_validate(merge(values, overrides or {}))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"Profile {path} is not valid YAML: {error}") from error
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors()
+        )
+        raise SettingsError(f"The settings of profile {profile!r} are wrong: {faults}.") from error

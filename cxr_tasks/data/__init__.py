@@ -1,0 +1,1 @@
+"""From a source of X-rays to a validated, split, packed dataset."""

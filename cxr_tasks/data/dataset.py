@@ -1,0 +1,77 @@
+"""A split dataset as later steps read it: manifest rows with their pixels, training images apart from the rest.
+
+The guard against synthetic images in validation or test stands here, at the door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_tasks.data.ingest import MANIFEST, pixels_file
+from cxr_tasks.errors import DataError
+from cxr_tasks.store import open_store
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pixels with what is known of them.
+
+    ``pixels``: (n, S, S) uint8. ``labels``: (n,) int64, positions in the class list. ``ids``: (n,) text.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    rows: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def load_images(dataset_ref: str, split: str, size: int, classes: Sequence[str]) -> Images:
+    """The images of one split of a published dataset, at ``size``; see :func:`select`."""
+    store = open_store()
+    folder, record = store.fetch(dataset_ref), store.record(dataset_ref)
+    assert record is not None  # fetch would have raised
+    manifest = pd.read_parquet(folder / MANIFEST)
+    return select(manifest, store.fetch(record["inputs"]["ingest"]), split, size, classes)
+
+
+def select(manifest: pd.DataFrame, pixels_folder: Path, split: str, size: int, classes: Sequence[str]) -> Images:
+    """The images of one split at ``size``.
+
+    Args:
+        manifest: with a ``split`` column; its rows are those of the packed pixels, in the same order.
+
+    Raises:
+        DataError: the split holds an image that is not real, or is empty.
+    """
+    chosen = np.flatnonzero((manifest["split"] == split).to_numpy())
+    rows = manifest.iloc[chosen].reset_index(drop=True)
+    check_real(rows, split)
+    if rows.empty:
+        raise DataError(f"The {split} split is empty: the dataset is too small for its split fractions.")
+    pixels = np.load(pixels_folder / pixels_file(size), mmap_mode="r")
+    if len(pixels) != len(manifest):
+        raise DataError(f"{len(pixels)} packed images for {len(manifest)} manifest rows: ingest again.")
+    labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+    return Images(np.asarray(pixels[chosen]), labels, rows["image_id"].to_numpy(str), rows)
+
+
+def check_real(rows: pd.DataFrame, split: str) -> None:
+    """Stop if ``rows`` holds an image whose provenance is not ``real``.
+
+    Raises:
+        DataError: naming the split and the number of such images.
+    """
+    foreign = int((rows["provenance"] != "real").sum())
+    if foreign:
+        raise DataError(
+            f"{foreign} synthetic images are in the {split} split: only real images may be there. "
+            "Synthetic images join the training set of an arm and nothing else."
+        )

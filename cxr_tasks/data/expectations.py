@@ -1,0 +1,162 @@
+"""What a dataset must look like before anything is trained on it: a Great Expectations suite on the manifest.
+
+Critical expectations stop the run, warnings are shown. The whole suite, with its results, becomes a page
+(Data Docs) for people.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_tasks.config import DataSettings
+
+DOCS_PAGE = "data-docs/index.html"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``failures`` and ``warnings``: one sentence for each expectation that was not met."""
+
+    failures: list[str]
+    warnings: list[str]
+    expectations: int
+
+
+def validate(manifest: pd.DataFrame, rejects: pd.DataFrame, settings: DataSettings, folder: Path) -> Validation:
+    """Run the suite and write Data Docs to ``folder/data-docs``."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    # Imported after Airflow has set up logging, GX would log every docstring it decorates.
+    logging.getLogger("great_expectations._docs_decorators").setLevel(logging.WARNING)
+    import great_expectations as gx
+    from great_expectations.checkpoint import UpdateDataDocsAction
+
+    context = gx.get_context(mode="file", project_root_dir=folder / "gx")
+    context.variables.progress_bars = {"globally": False}
+    docs = {
+        "class_name": "SiteBuilder",
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": str((folder / "data-docs").absolute()),
+        },
+    }
+    context.update_data_docs_site("local_site", docs)
+    suite = context.suites.add_or_update(gx.ExpectationSuite("dataset", _expectations(settings)))
+    counts = _counts(manifest, rejects, settings)
+    batches = {}
+    for name in ("manifest", "counts"):
+        asset = context.data_sources.add_or_update_pandas(name).add_dataframe_asset(name)
+        batches[name] = asset.add_batch_definition_whole_dataframe("whole")
+    count_suite = context.suites.add_or_update(gx.ExpectationSuite("counts", _count_expectations(settings)))
+
+    failures: list[str] = []
+    warnings: list[str] = []
+    total = 0
+    for name, checks, table in (("manifest", suite, manifest), ("counts", count_suite, counts)):
+        definition = context.validation_definitions.add_or_update(
+            gx.ValidationDefinition(name=name, data=batches[name], suite=checks)
+        )
+        checkpoint = context.checkpoints.add_or_update(
+            gx.Checkpoint(
+                name=name,
+                validation_definitions=[definition],
+                actions=[UpdateDataDocsAction(name="docs", site_names=["local_site"])],
+            )
+        )
+        outcome = checkpoint.run(batch_parameters={"dataframe": table})
+        for result in next(iter(outcome.run_results.values())).results:
+            total += 1
+            if not result.success:
+                config = result.expectation_config
+                is_critical = str(getattr(config.severity, "value", config.severity)) == "critical"
+                (failures if is_critical else warnings).append(_sentence(config, result.result))
+    return Validation(failures, warnings, total)
+
+
+def _counts(manifest: pd.DataFrame, rejects: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
+    """One row that says how many images each class has and what share was rejected."""
+    per_class = manifest["label"].value_counts()
+    row: dict[str, Any] = {f"images of {label}": int(per_class.get(label, 0)) for label in settings.classes}
+    row["rejected fraction"] = len(rejects) / max(1, len(rejects) + len(manifest))
+    row["images under two classes"] = int(rejects["reason"].str.startswith("identical images carry").sum())
+    return pd.DataFrame([row])
+
+
+def _expectations(settings: DataSettings) -> list[Any]:
+    import great_expectations.expectations as gxe
+
+    critical, warning = {"severity": "critical"}, {"severity": "warning"}
+    return [
+        *(
+            gxe.ExpectColumnValuesToNotBeNull(column=column, **critical)
+            for column in ("image_id", "path", "label", "group", "width", "height")
+        ),
+        gxe.ExpectColumnValuesToBeUnique(column="image_id", **critical),
+        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(settings.classes), **critical),
+        gxe.ExpectColumnValuesToBeInSet(column="provenance", value_set=["real"], **critical),
+        gxe.ExpectColumnValuesToBeBetween(column="width", min_value=64, max_value=8192, **critical),
+        gxe.ExpectColumnValuesToBeBetween(column="height", min_value=64, max_value=8192, **critical),
+        # An exposure this far off, or this flat, is a blank or a burnt image and not a radiograph.
+        gxe.ExpectColumnValuesToBeBetween(column="mean", min_value=10, max_value=245, **warning),
+        gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=8, **warning),
+    ]
+
+
+def _count_expectations(settings: DataSettings) -> list[Any]:
+    import great_expectations.expectations as gxe
+
+    checks: list[Any] = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column=f"images of {label}", min_value=settings.min_images_per_class, severity="critical"
+        )
+        for label in settings.classes
+    ]
+    checks.append(
+        gxe.ExpectColumnValuesToBeBetween(
+            column="rejected fraction", max_value=settings.max_rejected_fraction, severity="critical"
+        )
+    )
+    checks.append(
+        gxe.ExpectColumnValuesToBeBetween(column="images under two classes", max_value=0, severity="critical")
+    )
+    checks += [
+        gxe.ExpectColumnValuesToBeBetween(
+            column=f"images of {label}", min_value=count, max_value=count, severity="warning"
+        )
+        for label, count in settings.expected_counts.items()
+    ]
+    return checks
+
+
+def _sentence(config: Any, result: dict[str, Any]) -> str:
+    """What was expected and what was found, in words."""
+    kwargs = config.kwargs
+    low, high = kwargs.get("min_value"), kwargs.get("max_value")
+    if low is not None and low == high:
+        wanted = _shown(low)
+    elif low is not None and high is not None:
+        wanted = f"{_shown(low)} to {_shown(high)}"
+    elif low is not None:
+        wanted = f"at least {_shown(low)}"
+    elif high is not None:
+        wanted = f"at most {_shown(high)}"
+    elif "value_set" in kwargs:
+        wanted = f"one of {', '.join(map(str, kwargs['value_set']))}"
+    else:
+        wanted = "no missing value" if "not_be_null" in config.type else "no value twice"
+    found = [value for value in result.get("partial_unexpected_list") or [] if not pd.isna(value)]
+    shown = ", ".join(_shown(value) for value in found[:3]) or "missing values"
+    total = result.get("element_count", 1)
+    # The table of counts has one row, of which there is nothing to say.
+    times = f" ({result.get('unexpected_count', len(found))} of {total})" if total > 1 else ""
+    return f"{kwargs['column']}: expected {wanted}, found {shown}{times}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

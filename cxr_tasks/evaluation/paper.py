@@ -1,0 +1,67 @@
+"""What the source report claims, as data to put beside a run's own figures, and what is wrong with it.
+
+Only numbers and words; the table that shows them is built in ``report``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SOURCE = (
+    "P. Calabrese and F. Marabotto, Chest X-Ray Image Classification for Covid-19 Detection Using "
+    "Synthetic Data Augmentation, University of Pisa: table 9 for the validation figures, figures 7, 10 "
+    "and 14 for the first training's test accuracy, tables 6 to 8 for the second's."
+)
+
+BASELINE_TEST_IMAGES = 1516
+AUGMENTED_TEST_IMAGES = 2126
+
+
+@dataclass(frozen=True)
+class PaperArm:
+    """One row of the source report; percentages.
+
+    ``accuracy`` to ``f1`` are its closing table, which holds validation figures. ``test_accuracy`` is
+    worked out from its test tables: exactly, from true positives, in the first training; within about
+    half a point, from recalls rounded to two decimals, in the second (``test_accuracy_rounded``).
+    """
+
+    network: str
+    augmented: bool
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    test_accuracy: float
+    test_accuracy_rounded: bool
+    test_images: int
+
+
+# network; the closing table's two rows (accuracy, precision, recall, F1); test accuracy of both trainings
+_ROWS = (
+    ("VGG16", (93.15, 93.19, 93.02, 93.10), (97.37, 97.45, 97.33, 97.39), (95.25, 97.2)),
+    ("ResNet50", (92.98, 93.06, 92.87, 92.96), (97.07, 97.10, 97.03, 97.06), (96.11, 97.1)),
+    ("CNN", (89.89, 90.22, 89.21, 89.69), (96.04, 96.18, 95.86, 96.02), (93.87, 96.9)),
+)
+
+ARMS = tuple(
+    arm
+    for network, first, second, test in _ROWS
+    for arm in (
+        PaperArm(network, False, *first, test[0], False, BASELINE_TEST_IMAGES),
+        PaperArm(network, True, *second, test[1], True, AUGMENTED_TEST_IMAGES),
+    )
+)
+
+CAVEATS = (
+    "Its closing table gives validation figures. The validation images also decided when training "
+    "stopped, so they are not a test.",
+    "Its two trainings were tested on different images, 1,516 and 2,126 of them. The class sizes imply "
+    "that about 610 of the 967 COVID images in the second test set had been generated.",
+    "Its second training also left out classical augmentation. Two things changed at once, so neither "
+    "can be given the credit.",
+    "It concludes that performance rose by 5 to 6 %. Its own test tables give about +2.0, +1.0 and +3.1 "
+    "points for VGG16, ResNet50 and CNN; without the generated test images it may be +0.8, -0.1 and +1.8.",
+    "Each training was run once and no interval is given. A published replication of the GAN it uses "
+    "found +0.17 ± 0.4 points over three seeds.",
+)

@@ -1,0 +1,129 @@
+"""How a step runs: take the artifact if it is there, else make it, and leave one MLflow run either way.
+
+Airflow passes the small dictionaries defined here between tasks; they are plain JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from cxr_tasks import tracking
+from cxr_tasks.config import Settings, flatten
+from cxr_tasks.store import artifact_ref, open_store
+
+log = logging.getLogger(__name__)
+
+
+class RunContext(TypedDict):
+    """What every step of one DAG run shares."""
+
+    dag_run: str
+    settings: str
+    force: list[str]
+    experiment_id: str
+    mlflow_run_id: str
+    url: str
+
+
+class StepResult(TypedDict):
+    """What a step hands to the next: the artifact's reference and where to see it.
+
+    ``reused``: the artifact was taken as it was. ``forced``: it was made anew on request, and so must be
+    what follows from it. ``summary``: a few figures for people and for the report.
+    """
+
+    step: str
+    ref: str
+    reused: bool
+    forced: bool
+    seconds: float
+    mlflow_run_id: str
+    url: str
+    summary: dict[str, Any]
+
+
+class Record(TypedDict, total=False):
+    """What a step leaves in ``artifact.json`` beside its files; on reuse it is logged to MLflow again.
+
+    ``curves``: rows of metrics, each with a ``step``.
+    """
+
+    metrics: dict[str, float]
+    curves: list[dict[str, float]]
+    summary: dict[str, Any]
+    model_uri: str
+
+
+Make = Callable[[Path, Record], None]
+
+
+def load_settings(run: RunContext) -> Settings:
+    """The settings that were resolved when the run was configured."""
+    folder = open_store().fetch(run["settings"])
+    return Settings.model_validate_json((folder / "settings.json").read_text(encoding="utf-8"))
+
+
+def is_forced(run: RunContext, step: str, inputs: Mapping[str, StepResult | str]) -> bool:
+    """Whether ``step`` is to be made anew: it was named, or something it works from was made anew."""
+    return step in run["force"] or any(not isinstance(given, str) and given["forced"] for given in inputs.values())
+
+
+def perform(
+    run: RunContext,
+    step: str,
+    make: Make,
+    *,
+    version: int = 1,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, StepResult | str],
+    label: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> StepResult:
+    """Run ``step`` unless its artifact exists already.
+
+    Args:
+        make: fills the artifact's folder and its record; called inside the step's active MLflow run.
+        version: raise it when the step's code makes something else of the same settings and inputs.
+        settings: all that ``make`` depends on besides ``inputs``.
+        inputs: results of earlier steps by their role, or references.
+        label: tells mapped instances of the step apart, such as ``vgg16 baseline seed 0``.
+        tags: further MLflow tags to find the run by.
+    """
+    store = open_store()
+    refs = {name: given if isinstance(given, str) else given["ref"] for name, given in inputs.items()}
+    ref = artifact_ref(step, version, settings, refs)
+    forced = is_forced(run, step, inputs)
+    record = None if forced else store.record(ref)
+    work = f"{step} {label}".strip()
+    started = time.monotonic()
+    with tracking.step_run(run, work, {"cxr.step": step, "cxr.artifact": ref, **(tags or {})}) as active:
+        tracking.log_params(flatten(settings))
+        if record is None:
+            made: dict[str, Any] = {"step": step, "settings": dict(settings), "inputs": refs}
+            made["mlflow_run_id"] = active.info.run_id
+            with store.publish(ref, made, replace=forced) as folder:
+                make(folder, made)  # type: ignore[arg-type]
+                made["seconds"] = round(time.monotonic() - started, 1)
+            record = made
+        else:
+            log.info("%s: artifact %s was made before and is taken as it is", work, ref)
+        # A retry may find what an earlier try in the same run made: that is not another run's work.
+        reused = record["mlflow_run_id"] != active.info.run_id
+        if reused:
+            tracking.log_curves(record.get("curves", []))
+        tracking.set_reused(record["mlflow_run_id"] if reused else None)
+        tracking.log_metrics(record.get("metrics", {}))
+        return StepResult(
+            step=step,
+            ref=ref,
+            reused=reused,
+            forced=forced,
+            seconds=round(time.monotonic() - started, 1),
+            mlflow_run_id=active.info.run_id,
+            url=tracking.run_url(run["experiment_id"], active.info.run_id),
+            summary=record.get("summary", {}),
+        )

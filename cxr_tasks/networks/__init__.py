@@ -1,0 +1,1 @@
+"""The recipe's networks as plain Keras builders; nothing here trains."""

@@ -1,0 +1,1 @@
+"""Augmentation, features, and the training loops of the classifiers and the GAN."""

@@ -1,0 +1,69 @@
+"""
+### Training: does synthetic augmentation help on this dataset?
+
+Trains CovidGAN on the training split, makes a synthetic set with it, and trains each classifier twice on the
+same split: the **baseline** arm and the **augmented** arm. Baselines start at once, beside the GAN. Each pair
+is compared on the same real test images; the better arm by *validation* macro F1 becomes `challenger`, and
+`champion` if it beats the present one. The report answers the question and says how sure the answer is.
+
+Starts when **cxr_data** publishes a dataset, on the schedule of `CXR_TRAINING_SCHEDULE`, or by hand. What was
+made before from the same data and settings is taken as it is.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import AssetOrTimeSchedule, dag, get_current_context, task_group
+
+from cxr_steps import step
+from cxr_tasks import steps
+from dags.cxr_common import DATASET, DEFAULT_ARGS, FORM, TRAINING_SCHEDULE, cron
+
+ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
+PAIR_NAME = "{{ task.op_args[2].classifier }}, seed {{ task.op_args[2].seed }}"
+
+
+@step(multiple_outputs=True)
+def configure() -> dict:
+    """Resolve settings once and find the dataset."""
+    context = get_current_context()
+    form, dataset = dict(context["params"]), None
+    if events := context["triggering_asset_events"].get(DATASET):
+        form, dataset = {**form, **events[-1].extra["form"]}, events[-1].extra["dataset"]
+    run = steps.configure("cxr_training", context["run_id"], form)
+    return {"run": run, "dataset": dataset or steps.newest_dataset(run)}
+
+
+@dag(
+    dag_id="cxr_training",
+    schedule=AssetOrTimeSchedule(timetable=cron(TRAINING_SCHEDULE), assets=[DATASET]) if TRAINING_SCHEDULE else DATASET,
+    catchup=False,
+    is_paused_upon_creation=False,
+    params=FORM,
+    default_args=DEFAULT_ARGS,
+    doc_md=__doc__,
+    tags=["cxr"],
+)
+def cxr_training() -> None:
+    """Wire the steps."""
+    plan = configure()
+    run, dataset = plan["run"], plan["dataset"]
+
+    gan = step(**ON_GPU, execution_timeout=timedelta(days=7))(steps.train_gan)(run, dataset)
+    synthetic = step(**ON_GPU)(steps.synthesize)(run, dataset, gan)
+
+    arm = step(pool="training", execution_timeout=timedelta(days=2), map_index_template=PAIR_NAME)(steps.train_arm)
+
+    @task_group
+    def pair(pair: dict) -> dict:
+        baseline = arm.override(task_id="baseline")(run, dataset, pair, "baseline")
+        augmented = arm.override(task_id="augmented")(run, dataset, pair, "augmented", synthetic)
+        return step(map_index_template=PAIR_NAME)(steps.compare)(run, dataset, pair, baseline, augmented)
+
+    comparisons = pair.expand(pair=step(steps.pairs)(run))
+    promoted = step(steps.promote)(run, dataset, comparisons)
+    step(steps.report)(run, dataset, gan, synthetic, comparisons, promoted)
+
+
+cxr_training()

@@ -1,0 +1,89 @@
+"""The few calls of Airflow's REST API that a run needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+ENDED = {"success", "failed"}
+
+
+class AirflowApi:
+    """A client of the API at ``url``, as the administrator that the embedded stack makes of everybody on loopback."""
+
+    def __init__(self, url: str) -> None:
+        token = httpx.get(f"{url}/auth/token", timeout=30).raise_for_status().json()["access_token"]
+        self.http = httpx.Client(
+            base_url=f"{url}/api/v2",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
+            transport=httpx.HTTPTransport(retries=3),
+        )
+
+    def get(self, path: str, **query: Any) -> Any:
+        """GET, decoded."""
+        return self.http.get(path, params=query).raise_for_status().json()
+
+    def wait_for_dags(self, names: list[str], seconds: float = 120) -> str | None:
+        """Wait until the DAGs are there; returns what is wrong with them if they cannot be imported."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            errors = self.get("/importErrors")["import_errors"]
+            if errors:
+                return errors[0]["stack_trace"]
+            if all(self.http.get(f"/dags/{name}").status_code == 200 for name in names):
+                return None
+            time.sleep(1)
+        return f"Airflow did not find the DAGs {', '.join(names)} within {seconds:.0f} s."
+
+    def set_pool(self, name: str, slots: int, description: str) -> None:
+        """Create a pool, or bring it to this size."""
+        body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
+        if self.http.patch(f"/pools/{name}", json={**body, "pool": name}).status_code != 200:
+            self.http.post("/pools", json=body).raise_for_status()
+
+    def trigger(self, dag: str, conf: Mapping[str, Any]) -> str:
+        """Start a run; returns its id."""
+        answer = self.http.post(f"/dags/{dag}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
+        if answer.status_code >= 400:
+            raise ValueError(f"Airflow did not accept the trigger of {dag}: {answer.text}")
+        return answer.json()["dag_run_id"]
+
+    def newest_run(self, dag: str) -> dict[str, Any] | None:
+        """The run that was queued last."""
+        runs = self.get(f"/dags/{dag}/dagRuns", order_by="-run_after", limit=1)["dag_runs"]
+        return runs[0] if runs else None
+
+    def run_state(self, dag: str, run: str) -> str:
+        """``queued``, ``running``, ``success`` or ``failed``."""
+        return self.get(f"/dags/{dag}/dagRuns/{run}")["state"]
+
+    def tasks(self, dag: str, run: str) -> list[dict[str, Any]]:
+        """The task instances of a run, mapped ones each by itself."""
+        return self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances", limit=1000)["task_instances"]
+
+    def result(self, dag: str, run: str, task: Mapping[str, Any]) -> Any:
+        """What a task returned, or ``None``."""
+        answer = self.http.get(
+            f"/dags/{dag}/dagRuns/{run}/taskInstances/{task['task_id']}/xcomEntries/return_value",
+            params={"map_index": task["map_index"], "deserialize": True},
+        )
+        return answer.json().get("value") if answer.status_code == 200 else None
+
+    def error(self, dag: str, run: str, task: Mapping[str, Any]) -> str:
+        """The message of the exception that ended the task, from its log; empty if there is none."""
+        answer = self.http.get(
+            f"/dags/{dag}/dagRuns/{run}/taskInstances/{task['task_id']}/logs/{max(1, task['try_number'])}",
+            params={"map_index": task["map_index"], "full_content": True},
+            headers={"Accept": "application/json"},
+        )
+        if answer.status_code != 200:
+            return ""
+        for line in reversed(answer.json().get("content", [])):
+            if isinstance(line, dict) and line.get("error_detail"):
+                detail = line["error_detail"][0]
+                return f"{detail['exc_type']}: {detail['exc_value']}"
+        return ""

@@ -1,0 +1,237 @@
+"""Starts and ends Airflow and MLflow on loopback. Every process started here is gone when the stack is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+from infra.embedded.airflow_api import AirflowApi
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NEEDED_GIB = 3.0
+START_SECONDS = 240.0
+
+
+class StackError(RuntimeError):
+    """The stack cannot run; the message is one sentence for the person at the terminal."""
+
+
+class Stack:
+    """Airflow standalone (SQLite, ``gpu:LocalExecutor``) and MLflow (SQLite, local artifacts).
+
+    Args:
+        home: where databases, logs and artifacts live.
+        environment: further variables for the tasks, such as ``CXR_PROFILE``.
+    """
+
+    def __init__(self, home: Path, airflow_port: int, mlflow_port: int, environment: dict[str, str]) -> None:
+        self.home = home
+        self.ports = {"AIRFLOW_PORT": airflow_port, "MLFLOW_PORT": mlflow_port}
+        self.airflow_url = f"http://127.0.0.1:{airflow_port}"
+        self.mlflow_url = f"http://127.0.0.1:{mlflow_port}"
+        self.state = home / "stack.json"
+        self.logs = home / "logs"
+        self.environment = {**os.environ, **self._variables(airflow_port), **environment}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.members: set[psutil.Process] = set()
+
+    def check(self) -> None:
+        """Look for what would make the start fail.
+
+        Raises:
+            StackError: another stack is up, a port is taken, or the disk is nearly full.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._end_leftovers()
+        for variable, port in self.ports.items():
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise StackError(
+                        f"Port {port} on 127.0.0.1 is taken: end the program that uses it, "
+                        f"or choose another with make run {variable}={port + 1}."
+                    ) from error
+        free = shutil.disk_usage(self.home).free / 2**30
+        if free < NEEDED_GIB:
+            raise StackError(
+                f"Only {free:.1f} GiB are free on the disk of {self.home}, and a run needs {NEEDED_GIB:.0f}: make room."
+            )
+
+    def start(self) -> AirflowApi:
+        """Start both servers and wait until they answer; returns a client of Airflow's API."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        artifacts = self.home / "mlflow" / "artifacts"
+        artifacts.mkdir(parents=True, exist_ok=True)
+        self._spawn(
+            "mlflow",
+            [
+                *("mlflow", "server", "--host", "127.0.0.1", "--port", str(self.ports["MLFLOW_PORT"])),
+                *("--backend-store-uri", f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"),
+                *("--artifacts-destination", str(artifacts), "--workers", "1"),
+            ],
+        )
+        self._spawn("airflow", ["airflow", "standalone"])
+        self.state.write_text(
+            json.dumps(
+                {
+                    "runner": os.getpid(),
+                    "started": psutil.Process().create_time(),
+                    "sessions": [process.pid for process in self.processes.values()],
+                }
+            )
+        )
+        self._wait("mlflow", f"{self.mlflow_url}/health")
+        self._wait("airflow", f"{self.airflow_url}/api/v2/monitor/health")
+        return AirflowApi(self.airflow_url)
+
+    def stop(self) -> None:
+        """End every process of the stack, politely first."""
+        sessions = {process.pid for process in self.processes.values()}
+        members = _members(sessions) | {process for process in self.members if process.is_running()}
+        # SIGINT is what standalone passes on to its own children; SIGTERM would leave them orphaned.
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in self.processes.values():
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                continue
+        _end(members | _members(sessions))
+        self.state.unlink(missing_ok=True)
+
+    def remember_members(self) -> None:
+        """Note the processes there are now, so that one that leaves its session is still found at the end."""
+        self.members |= set(psutil.Process().children(recursive=True))
+
+    def check_alive(self) -> None:
+        """Raise :class:`StackError` if one of the servers has died."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise StackError(f"{name} ended unexpectedly. Its last words are in {self.logs / f'{name}.log'}.")
+
+    def _variables(self, airflow_port: int) -> dict[str, str]:
+        airflow = f"http://127.0.0.1:{airflow_port}"
+        bin_folder = str(Path(sys.executable).parent)
+        return {
+            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(REPOSITORY),
+            "AIRFLOW_HOME": str(self.home / "airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "AIRFLOW__CORE__EXECUTOR": "gpu:LocalExecutor",
+            # Tasks at a time; each costs a waiting process, and the trainings are limited by the pools.
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "true",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{airflow}/execution/",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(airflow_port),
+            "AIRFLOW__API__BASE_URL": airflow,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": self._secret(),
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs" / "tasks"),
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
+            # Two busy cores can make a heartbeat late; a training of hours should not die of that.
+            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "30",
+            "MLFLOW_TRACKING_URI": self.mlflow_url,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "GX_ANALYTICS_ENABLED": "false",
+            "CXR_STORE": str(self.home / "store"),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+
+    def _secret(self) -> str:
+        """Signs the tokens that tasks talk to Airflow with; kept, so that a restarted stack knows its tasks."""
+        path = self.home / "jwt-secret"
+        if not path.is_file():
+            self.home.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_urlsafe(32))
+        return path.read_text()
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command,
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A session of its own: Ctrl-C reaches only this program, which then ends all of them in order.
+                start_new_session=True,
+            )
+
+    def _wait(self, name: str, url: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            self.check_alive()
+            try:
+                if httpx.get(url, timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.5)
+        raise StackError(
+            f"{name} did not answer at {url} within {START_SECONDS:.0f} s: look at {self.logs / f'{name}.log'}."
+        )
+
+    def _end_leftovers(self) -> None:
+        """End what an earlier stack left behind because its runner was killed."""
+        if not self.state.is_file():
+            return
+        left = json.loads(self.state.read_text())
+        try:
+            runner = psutil.Process(left["runner"])
+            if abs(runner.create_time() - left["started"]) < 1 and runner.pid != os.getpid():
+                raise StackError(
+                    f"The stack in {self.home} is up already, run by process {runner.pid}: end it with Ctrl-C there, "
+                    "or use another folder with make run CXR_HOME=…"
+                )
+        except psutil.NoSuchProcess:
+            pass
+        # Process numbers are used again, but nothing older than the stack can belong to it.
+        _end({p for p in _members(set(left["sessions"])) if p.create_time() >= left["started"]})
+        self.state.unlink(missing_ok=True)
+
+
+def _members(sessions: set[int]) -> set[psutil.Process]:
+    """All processes of the given sessions, and their descendants."""
+    found: set[psutil.Process] = set()
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) in sessions:
+                found |= {process, *process.children(recursive=True)}
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return found
+
+
+def _end(processes: set[psutil.Process]) -> None:
+    for process in processes:
+        try:
+            process.terminate()
+        except psutil.NoSuchProcess:
+            continue
+    _, alive = psutil.wait_procs(processes, timeout=8)
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=5)

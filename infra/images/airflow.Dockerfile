@@ -1,0 +1,33 @@
+# The one image of all Airflow services. Build it at the top of the repository; with HARDWARE=gpu it also
+# holds the CUDA libraries, which TensorFlow finds beside itself in site-packages.
+ARG HARDWARE=cpu
+
+FROM python:3.12.12-slim-bookworm AS cpu
+COPY requirements.lock /tmp/
+RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.lock
+
+FROM cpu AS gpu
+COPY requirements-gpu.lock /tmp/
+RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements-gpu.lock
+# A plain image says nothing to the NVIDIA container runtime; `compute` brings the driver's CUDA library in.
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# The code comes last and is the same for both, so that a change to it rebuilds no packages.
+FROM ${HARDWARE}
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONPATH=/opt/cxr \
+    AIRFLOW_HOME=/opt/airflow \
+    GIT_PYTHON_REFRESH=quiet \
+    HOME=/home/cxr
+
+# A named volume takes its owner from the folder it is first mounted over.
+RUN useradd --uid 50000 --create-home --shell /bin/bash cxr \
+    && install -d -o cxr -g cxr /opt/airflow /opt/airflow/logs /var/cache/cxr
+COPY cxr_tasks /opt/cxr/cxr_tasks
+COPY dags /opt/cxr/dags
+COPY plugins /opt/cxr/plugins
+COPY infra/airflow /opt/cxr/infra/airflow
+
+USER cxr
+WORKDIR /opt/airflow
+CMD ["airflow", "version"]

@@ -1,0 +1,141 @@
+"""Both DAGs from end to end through ``dag.test()``, on generated phantoms, against a real MLflow server."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+
+SETTINGS = {
+    "data": {"min_images_per_class": 10},
+    "classifiers": {"epochs": 2, "image_size": 32},
+    "gan": {"image_size": 32, "epochs": 2, "width": 0.1, "batch_size": 16},
+    "synthetic": {"counts": {"COVID": 8, "Viral Pneumonia": 8}},
+    "evaluation": {"bootstrap_samples": 200},
+}
+
+RUN = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+form = json.loads(FORM)
+bag = DagBag(DAGS)
+states, results = {}, {}
+for name in ("cxr_data", "cxr_training"):
+    conf = form if name == "cxr_data" else {k: v for k, v in form.items() if k != "source"}
+    run = bag.dags[name].test(run_conf=conf)
+    states[name] = {f"{t.task_id}/{t.map_index}": t.state for t in run.get_task_instances()}
+    with create_session() as session:
+        for row in session.query(XComModel).filter_by(run_id=run.run_id, dag_id=name, key="return_value"):
+            results[f"{row.task_id}/{row.map_index}"] = XComModel.deserialize_value(row)
+    if run.state != "success":
+        break
+print(json.dumps({"states": states, "results": results}))
+"""
+
+
+@pytest.fixture(scope="module")
+def pipeline(in_airflow, airflow_environment, phantoms, mlflow_server, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+
+    def run(**form):
+        form = {"source": str(phantoms), "profile": "quick", "settings": SETTINGS, **form}
+        dags = airflow_environment["AIRFLOW__CORE__DAGS_FOLDER"]
+        text = in_airflow(
+            f"FORM = {json.dumps(form)!r}\nDAGS = {dags!r}\n{RUN}",
+            timeout=500,
+            MLFLOW_TRACKING_URI=mlflow_server,
+            CXR_STORE=str(store),
+        )
+        return json.loads(text)
+
+    run.store = store
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(pipeline):
+    return pipeline()
+
+
+@pytest.fixture(scope="module")
+def mlflow_client(mlflow_server, first):
+    from mlflow import MlflowClient
+
+    return MlflowClient(mlflow_server)
+
+
+def test_every_task_succeeds(first):
+    states = {state for tasks in first["states"].values() for state in tasks.values()}
+
+    assert set(first["states"]) == {"cxr_data", "cxr_training"}
+    assert states == {"success"}
+
+
+def test_mlflow_holds_a_run_for_every_step_under_one_parent(first, mlflow_client):
+    experiment = mlflow_client.get_experiment_by_name("cxr_training")
+    runs = mlflow_client.search_runs([experiment.experiment_id])
+    steps = [run.data.tags.get("cxr.step") for run in runs]
+    parents = {run.data.tags["mlflow.parentRunId"] for run in runs if "cxr.step" in run.data.tags}
+
+    assert steps.count("train_arm") == 6 and steps.count("compare") == 3
+    assert {"train_gan", "synthesize", "promote", "report"} <= set(steps)
+    assert len(parents) == 1
+    arm = next(run for run in runs if run.data.tags.get("cxr.step") == "train_arm")
+    assert {"test_macro_f1", "validation_macro_f1", "val_loss"} <= set(arm.data.metrics)
+    assert arm.data.params["classifier"] in ("vgg16", "resnet50", "cnn")
+    assert {entry.dataset.name for entry in arm.inputs.dataset_inputs} >= {"training images", "test images"}
+    assert len(mlflow_client.get_metric_history(arm.info.run_id, "val_loss")) == 2
+
+
+def test_four_champions_are_registered_with_signature_and_example(first, mlflow_client, mlflow_uri):
+    import mlflow
+
+    names = {"cxr-vgg16", "cxr-resnet50", "cxr-cnn", "cxr-overall"}
+    assert {model.name for model in mlflow_client.search_registered_models()} >= names
+    for name in names:
+        champion = mlflow_client.get_model_version_by_alias(name, "champion")
+        info = mlflow.models.get_model_info(f"models:/{name}/{champion.version}")
+        assert info.signature.inputs.inputs[0].shape == (-1, 32, 32, 1)
+        assert info.saved_input_example_info is not None
+
+
+def test_the_report_opens_with_the_answer_and_lies_in_mlflow(first, mlflow_client, tmp_path):
+    summary = first["results"]["report/-1"]["summary"]
+    parent = first["results"]["configure/-1"]["run"]["mlflow_run_id"]
+    html = Path(mlflow_client.download_artifacts(parent, "report.html", str(tmp_path))).read_text("utf-8")
+    test_counts = first["results"]["split/-1"]["summary"]["counts"]["test"]
+
+    assert summary["answer"] and len(summary["table"]) == 3 and len(summary["champions"]) == 4
+    assert "VGG16" in html and "data:image/png;base64" in html and "<script" not in html
+    assert summary["table"][0]["test_images"] == sum(test_counts.values())
+
+
+def test_no_synthetic_or_lung_opacity_image_was_read_or_tested_on(first, pipeline):
+    import pandas as pd
+
+    arms = [result for name, result in first["results"].items() if name.startswith("pair.augmented/")]
+    for arm in arms:
+        predictions = pd.read_parquet(pipeline.store / arm["ref"] / "predictions.parquet")
+        assert set(predictions["label"]) == {"COVID", "Normal", "Viral Pneumonia"}
+        assert not predictions["image_id"].str.startswith("synthetic").any()
+
+
+def test_a_second_run_takes_every_artifact_as_it_is(first, pipeline):
+    again = pipeline()
+
+    assert again["states"]["cxr_data"]["publish/-1"] == "skipped"
+    steps = {name: r for name, r in again["results"].items() if isinstance(r, dict) and "reused" in r}
+    anew = {name.split("/")[0] for name, result in steps.items() if not result["reused"]}
+    assert anew == {"promote", "report"}
+    champions = again["results"]["promote/-1"]["summary"]["decisions"]
+    assert {row["version"] for row in champions} == {"1"}
+
+
+def test_bad_data_fail_at_once_with_one_sentence(pipeline, tmp_path):
+    states = pipeline(source=str(tmp_path / "nowhere"))["states"]
+
+    assert states["cxr_data"]["ingest/-1"] == "failed"
+    assert states["cxr_data"]["split/-1"] == "upstream_failed"
