@@ -102,6 +102,11 @@ class PairSettings(Strict):
     baseline: Arm
     augmented: Arm
 
+    @property
+    def changes_classical(self) -> bool:
+        """Whether the arms differ in classical augmentation too, and so in more than synthetic images."""
+        return (self.baseline in ("classical", "both")) != (self.augmented in ("classical", "both"))
+
 
 class GanSettings(Strict):
     """CovidGAN. ``width`` scales every channel count; 1.0 is the recipe's network."""

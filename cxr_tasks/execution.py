@@ -33,7 +33,8 @@ class StepResult(TypedDict):
     """What a step hands to the next: the artifact's reference and where to see it.
 
     ``reused``: the artifact was taken as it was. ``forced``: it was made anew on request, and so must be
-    what follows from it. ``summary``: a few figures for people and for the report.
+    what follows from it. ``summary``: a few figures for people and for the report; its ``notes`` are
+    sentences for the person who watches the run.
     """
 
     step: str

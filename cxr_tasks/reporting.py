@@ -15,6 +15,10 @@ from cxr_tasks.execution import Record, RunContext, StepResult, load_settings, p
 from cxr_tasks.store import open_store
 
 REPORT = "report.html"
+TWO_CHANGES = (
+    "The arms differ in two things, synthetic images and classical augmentation, as in the source report: "
+    "the difference between them cannot be credited to the synthetic images alone."
+)
 
 
 def write_report(
@@ -96,7 +100,11 @@ def gather(
         gan_epochs=gan["summary"]["epochs"],
         gan_steps=gan["summary"]["steps"],
         synthetic_counts=synthetic["summary"]["counts"],
-        warnings=[*settings.warnings, *(f"Data: {warning}" for warning in summary["warnings"])],
+        warnings=[
+            *settings.warnings,
+            *([TWO_CHANGES] if settings.pair.changes_classical else []),
+            *(f"Data: {warning}" for warning in summary["warnings"]),
+        ],
         pairs=pairs,
         sample_grids=grids,
         promoted=[PromotedModel(**decision) for decision in promoted["summary"]["decisions"]],

@@ -20,6 +20,9 @@ from cxr_tasks.store import artifact_ref, open_store
 
 log = logging.getLogger(__name__)
 
+# Lines that a step may say to the person at the terminal; the rest is in its log and its artifact.
+NOTES = 5
+
 
 def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:
     """Settings from the fields of the trigger form that were filled in; its ``settings`` field has the last word."""
@@ -92,13 +95,16 @@ def ingest(run: RunContext, source: str) -> StepResult:
 
     def make(folder: Path, record: Record) -> None:
         manifest, rejects = ingest_images(listing, sizes, folder)
-        for path, reason in zip(rejects["path"], rejects["reason"], strict=True):
-            log.warning("Set aside %s: %s", path, reason)
+        aside = [f"set aside {row.path}: {row.reason}" for row in rejects.itertuples()]
+        for line in aside:
+            log.warning(line)
         record["summary"] = {
             "source": str(listing.root),
             "fingerprint": fingerprint,
             "images": len(manifest),
             "rejected": len(rejects),
+            "notes": aside[:NOTES]
+            + [f"and {len(aside) - NOTES} more, listed in rejects.parquet"] * (len(aside) > NOTES),
             **{f"images {label}": int((manifest["label"] == label).sum()) for label in settings.data.classes},
         }
         record["metrics"] = {"images": len(manifest), "rejected": len(rejects)}
@@ -141,7 +147,11 @@ def validate(run: RunContext, ingested: StepResult) -> StepResult:
                 f"The data do not pass validation: {'; '.join(outcome.failures)}. "
                 f"Rejected files and their reasons: {read / 'rejects'}, {read / 'rejects.parquet'}."
             )
-        record["summary"] = {"expectations": outcome.expectations, "warnings": outcome.warnings}
+        record["summary"] = {
+            "expectations": outcome.expectations,
+            "warnings": outcome.warnings,
+            "notes": [f"warning: {warning}" for warning in outcome.warnings],
+        }
         record["metrics"] = {"expectations": outcome.expectations, "expectation_warnings": len(outcome.warnings)}
 
     return perform(run, "validate", make, settings=data, inputs={"ingest": ingested})
@@ -191,8 +201,13 @@ def publish(run: RunContext, dataset: StepResult) -> StepResult | None:
     """Make ``dataset`` the newest one of these settings; ``None`` if it is that already."""
     store, name = open_store(), _dataset_pointer(load_settings(run))
     before = store.read_pointer(name)
-    store.write_pointer(name, dataset)
-    return None if before and before["ref"] == dataset["ref"] else dataset
+    # A try of this very run that was killed before Airflow heard of it has announced nothing.
+    if before and before["dataset"]["ref"] == dataset["ref"] and before["dag_run"] != run["dag_run"]:
+        return None
+    # Made anew or not, to a later run it is a dataset like any other.
+    published = StepResult(**{**dataset, "forced": False})
+    store.write_pointer(name, {"dataset": published, "dag_run": run["dag_run"]})
+    return published
 
 
 def newest_dataset(run: RunContext) -> StepResult:
@@ -208,7 +223,7 @@ def newest_dataset(run: RunContext) -> StepResult:
             f"No dataset has been prepared with the data settings of profile {settings.profile!r}: "
             "run cxr_data with this profile first."
         )
-    return found
+    return found["dataset"]
 
 
 def pairs(run: RunContext) -> list[dict[str, Any]]:
@@ -422,7 +437,7 @@ def compare(
             "accuracy_difference": result.accuracy_difference,
             "mcnemar_p": result.mcnemar_p,
         }
-        record["summary"] = {"sentence": result.sentence, "verdict": result.verdict}
+        record["summary"] = {"verdict": result.verdict, "notes": [result.sentence]}
 
     result = perform(
         run,

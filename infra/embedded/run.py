@@ -173,10 +173,12 @@ class Run:
             pair = self.pairs[task["map_index"]]
             task = {**task, "rendered_map_index": f"{pair['classifier']}, seed {pair['seed']}"}
         line = f"  {MARKS[state]} {escape(f'{task_name(task):<36}')} {state}"
+        result = as_dict(self.api.result(dag, run, task)) if state == "success" else {}
         if state == "success":
-            reused = " (artifact taken as it was)" if as_dict(self.api.result(dag, run, task)).get("reused") else ""
-            line += f"  {task['duration'] or 0:.0f} s{reused}"
+            line += f"  {task['duration'] or 0:.0f} s{' (artifact taken as it was)' * bool(result.get('reused'))}"
         say(line)
+        for note in result.get("summary", {}).get("notes", []):
+            console.print(f"            {note}", markup=False)
         if state in ("failed", "up_for_retry") and (error := self.api.error(dag, run, task)):
             console.print(f"            {error}", style="red", markup=False)
 

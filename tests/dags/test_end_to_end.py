@@ -13,6 +13,7 @@ SETTINGS = {
     "gan": {"image_size": 32, "epochs": 2, "width": 0.1, "batch_size": 16},
     "synthetic": {"counts": {"COVID": 8, "Viral Pneumonia": 8}},
     "evaluation": {"bootstrap_samples": 200},
+    "pair": {"baseline": "classical", "augmented": "synthetic"},
 }
 
 RUN = """
@@ -109,6 +110,7 @@ def test_the_report_opens_with_the_answer_and_lies_in_mlflow(first, mlflow_clien
     test_counts = first["results"]["split/-1"]["summary"]["counts"]["test"]
 
     assert summary["answer"] and len(summary["table"]) == 3 and len(summary["champions"]) == 4
+    assert "cannot be credited to the synthetic images alone" in html
     assert "VGG16" in html and "data:image/png;base64" in html and "<script" not in html
     assert summary["table"][0]["test_images"] == sum(test_counts.values())
 

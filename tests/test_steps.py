@@ -1,0 +1,83 @@
+"""What steps decide before any work is done: the form, what counts as published, and whose turn it is."""
+
+import pytest
+
+from cxr_tasks import steps
+from cxr_tasks.errors import DataError, SettingsError
+from cxr_tasks.execution import StepResult, is_forced
+
+
+def result(ref: str, forced: bool = False) -> StepResult:
+    return StepResult(
+        step="split", ref=ref, reused=False, forced=forced, seconds=0.0, mlflow_run_id="m", url="", summary={}
+    )
+
+
+@pytest.fixture
+def run(store):
+    settings = steps.resolve("quick")
+    with store.publish("settings/one", {}) as folder:
+        (folder / "settings.json").write_text(settings.model_dump_json())
+
+    def begin(dag_run: str = "first", force=()) -> dict:
+        return {"dag_run": dag_run, "settings": "settings/one", "force": list(force)}
+
+    return begin
+
+
+def test_a_new_dataset_is_published_and_an_unchanged_one_is_not(run):
+    assert steps.publish(run("first"), result("split/a"))["ref"] == "split/a"
+    assert steps.publish(run("second"), result("split/a")) is None
+    assert steps.publish(run("third"), result("split/b"))["ref"] == "split/b"
+    assert steps.newest_dataset(run())["ref"] == "split/b"
+
+
+def test_a_retry_of_the_run_that_published_publishes_again(run):
+    steps.publish(run("first"), result("split/a"))
+
+    assert steps.publish(run("first"), result("split/a")) is not None
+
+
+def test_a_dataset_made_anew_does_not_force_later_runs(run):
+    steps.publish(run("first"), result("split/a", forced=True))
+
+    assert not is_forced(run("second"), "train_gan", {"dataset": steps.newest_dataset(run("second"))})
+
+
+def test_no_dataset_yet_says_what_to_run(run):
+    with pytest.raises(DataError, match="run cxr_data with this profile first"):
+        steps.newest_dataset(run())
+
+
+def test_the_form_overrides_the_profile_and_settings_have_the_last_word():
+    form = {
+        "profile": "quick",
+        "classifiers": ["cnn"],
+        "seeds": [1, 2],
+        "gan_epochs": 7,
+        "synthetic_per_class": 0,
+        "settings": {"gan": {"epochs": 9}},
+    }
+
+    settings = steps.resolve("quick", steps.form_overrides(form))
+
+    assert settings.classifiers.names == ("cnn",) and settings.classifiers.seeds == (1, 2)
+    assert settings.synthetic.counts == {"COVID": 0, "Normal": 0, "Viral Pneumonia": 0}
+    assert settings.gan.epochs == 9
+
+
+def test_an_empty_form_changes_nothing():
+    form = {"profile": "paper", "classifiers": None, "seeds": None, "gan_epochs": None, "synthetic_per_class": None}
+
+    assert steps.form_overrides(form) == {}
+
+
+def test_a_synthetic_arm_without_a_synthetic_set_is_refused(run):
+    with pytest.raises(SettingsError, match="trains on synthetic images"):
+        steps.train_arm(run(), result("split/a"), {"classifier": "cnn", "seed": 0}, "augmented")
+
+
+def test_forcing_a_step_forces_what_follows(run):
+    assert is_forced(run(force=["train_gan"]), "train_gan", {})
+    assert is_forced(run(), "synthesize", {"gan": result("train_gan/a", forced=True)})
+    assert not is_forced(run(), "synthesize", {"gan": result("train_gan/a"), "other": "text"})
