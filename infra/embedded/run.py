@@ -168,9 +168,10 @@ class Run:
         self.spoken[key] = state
         if task["task_id"] == "pairs" and state == "success":
             self.pairs = self.api.result(dag, run, task)
-        if task["map_index"] >= 0 and not task.get("rendered_map_index") and self.pairs:
+        number = task["map_index"]
+        if number >= 0 and task.get("rendered_map_index") in (None, str(number)) and self.pairs:
             # Airflow names a mapped task only when it has ended.
-            pair = self.pairs[task["map_index"]]
+            pair = self.pairs[number]
             task = {**task, "rendered_map_index": f"{pair['classifier']}, seed {pair['seed']}"}
         line = f"  {MARKS[state]} {escape(f'{task_name(task):<36}')} {state}"
         result = as_dict(self.api.result(dag, run, task)) if state == "success" else {}
