@@ -12,7 +12,8 @@ CXR_HOME ?= .cxr
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
 PYTHON ?=
-export PYTHON
+# Handed over in the environment, so that quotes and spaces in a path mean nothing to the shell.
+export PYTHON DATA PROFILE CXR_HOME
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
@@ -26,7 +27,7 @@ setup-dev:
 	@./infra/setup.sh requirements-dev.lock
 
 run: setup
-	@.venv/bin/python -m infra.embedded.run --data '$(DATA)' --profile '$(PROFILE)' --home '$(CXR_HOME)' \
+	@.venv/bin/python -m infra.embedded.run --data "$$DATA" --profile "$$PROFILE" --home "$$CXR_HOME" \
 	    --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(if $(filter-out 0,$(ONCE)),--once)
 
 lint: setup-dev
@@ -42,4 +43,4 @@ lock: setup-dev
 	@./infra/lock.sh
 
 clean:
-	@rm -rf '$(CXR_HOME)'
+	@rm -rf "$$CXR_HOME"

@@ -18,7 +18,9 @@ PROFILES = Path(__file__).parent / "profiles"
 DISPLAY_NAMES = {"vgg16": "VGG16", "resnet50": "ResNet50", "cnn": "CNN"}
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Arm = Literal["none", "classical", "synthetic", "both"]
 
 
@@ -32,8 +34,8 @@ class SplitSettings(Strict):
     """How images are divided. ``stable``: grouped, stratified, for ever; ``paper``: plain random."""
 
     method: Literal["stable", "paper"]
-    validation: Fraction
-    test: Fraction
+    validation: Share
+    test: Share
 
     @model_validator(mode="after")
     def _leaves_training(self) -> SplitSettings:
@@ -82,7 +84,7 @@ class ClassifierSettings(Strict):
     patience: Positive
     class_weights: bool
     undersample: bool
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _complete(self) -> ClassifierSettings:
@@ -101,6 +103,12 @@ class PairSettings(Strict):
 
     baseline: Arm
     augmented: Arm
+
+    @model_validator(mode="after")
+    def _different(self) -> PairSettings:
+        if self.baseline == self.augmented:
+            raise ValueError(f"both arms are {self.baseline!r}: there would be nothing to compare")
+        return self
 
     @property
     def changes_classical(self) -> bool:
@@ -147,7 +155,7 @@ class Settings(Strict):
     profile: str
     description: str
     warnings: tuple[str, ...] = ()
-    seed: int
+    seed: Seed
     data: DataSettings
     augmentation: AugmentationSettings
     classifiers: ClassifierSettings

@@ -101,7 +101,7 @@ def perform(
     record = None if forced else store.record(ref)
     work = f"{step} {label}".strip()
     started = time.monotonic()
-    with tracking.step_run(run, work, {"cxr.step": step, "cxr.artifact": ref, **(tags or {})}) as active:
+    with tracking.step_run(run, work, ref, {"cxr.step": step, **(tags or {})}) as active:
         tracking.log_params(flatten(settings))
         if record is None:
             made: dict[str, Any] = {"step": step, "settings": dict(settings), "inputs": refs}
@@ -109,7 +109,8 @@ def perform(
             with store.publish(ref, made, replace=forced) as folder:
                 make(folder, made)  # type: ignore[arg-type]
                 made["seconds"] = round(time.monotonic() - started, 1)
-            record = made
+            # Of two runs that made it at once one was published, and both go on with that one.
+            record = store.record(ref) or made
         else:
             log.info("%s: artifact %s was made before and is taken as it is", work, ref)
         # A retry may find what an earlier try in the same run made: that is not another run's work.

@@ -70,7 +70,7 @@ def promote(name: str, candidate: Candidate, score: Callable[[ModelVersion], flo
 
     Args:
         score: the present champion's macro F1 on the candidate's validation images, or ``None`` if it
-            cannot be compared (other classes).
+            cannot be compared.
     """
     server = tracking.client()
     champion = _by_alias(name, CHAMPION)
@@ -85,7 +85,10 @@ def promote(name: str, candidate: Candidate, score: Callable[[ModelVersion], flo
     standing = score(champion)
     if standing is None:
         return _decision(
-            candidate, challenger, CHALLENGER, f"champion {champion.version} knows other classes: not compared"
+            candidate,
+            challenger,
+            CHALLENGER,
+            f"champion {champion.version} has other classes or was trained on some of these images: not compared",
         )
     beaten = candidate.validation_macro_f1 > standing
     if beaten:
@@ -145,13 +148,15 @@ def _tags(candidate: Candidate) -> dict[str, str]:
     }
 
 
-def promote_best(run: RunContext, dataset: StepResult, comparisons: Sequence[StepResult]) -> StepResult:
+def promote_best(
+    run: RunContext, dataset: StepResult, comparisons: Sequence[StepResult], classes: Sequence[str]
+) -> StepResult:
     """Promote, for each classifier and over all, the arm with the best validation macro F1."""
     from cxr_tasks.execution import perform
 
     def make(folder: Path, record: Record) -> None:
         candidates = [
-            _candidate(arm, dataset)
+            _candidate(arm, dataset, classes)
             for role in ("baseline", "augmented")
             for arm in (result["summary"][role] for result in comparisons)
         ]
@@ -182,9 +187,10 @@ def promote_best(run: RunContext, dataset: StepResult, comparisons: Sequence[Ste
 
 
 def champion_score(version: ModelVersion, dataset: StepResult, classes: str) -> float | None:
-    """Macro F1 of a registered model on the validation images of ``dataset``; ``None`` if its classes differ.
+    """Macro F1 of a registered model on the validation images of ``dataset``.
 
-    Its saved predictions are used where they are of these images, else the model predicts anew.
+    ``None`` if it cannot be compared: its classes differ, or it was trained on some of these images. Its
+    saved predictions are used where they are of these images, else the model predicts anew.
     """
     import pandas as pd
 
@@ -199,9 +205,26 @@ def champion_score(version: ModelVersion, dataset: StepResult, classes: str) -> 
     if version.tags.get(TAG_DATASET) == dataset["ref"] and store.record(artifact) is not None:
         table = pd.read_parquet(store.fetch(artifact) / "predictions.parquet")
         table = table[table["split"] == "validation"]
+    elif _trained_on_validation(version, dataset):
+        return None
     else:
         table = _predict(version, dataset, names)
     return classification_metrics(table, names)["macro_f1"]
+
+
+def _trained_on_validation(version: ModelVersion, dataset: StepResult) -> bool:
+    """Whether the model saw, in training, an image or a patient that is now in the validation split."""
+    import pandas as pd
+
+    from cxr_tasks.data.ingest import MANIFEST
+    from cxr_tasks.store import open_store
+
+    store = open_store()
+    if store.record(version.tags[TAG_DATASET]) is None:
+        return False  # nothing is known of its training images any more
+    old, new = (pd.read_parquet(store.fetch(ref) / MANIFEST) for ref in (version.tags[TAG_DATASET], dataset["ref"]))
+    trained, asked = old[old["split"] == "train"], new[new["split"] == "validation"]
+    return bool(asked["image_id"].isin(trained["image_id"]).any() or asked["group"].isin(trained["group"]).any())
 
 
 def _predict(version: ModelVersion, dataset: StepResult, classes: list[str]) -> pd.DataFrame:
@@ -211,11 +234,11 @@ def _predict(version: ModelVersion, dataset: StepResult, classes: list[str]) -> 
     from cxr_tasks.training.classifier import prediction_table
 
     model = mlflow.tensorflow.load_model(f"models:/{version.name}/{version.version}")
-    images = load_images(dataset["ref"], "validation", model.input_shape[1], classes)
+    images = load_images(dataset["ref"], "validation", model.input_shape[1], classes, resize=True)
     return prediction_table(images, "validation", model.predict(images.pixels[..., None], verbose=0), classes)
 
 
-def _candidate(arm: StepResult, dataset: StepResult) -> Candidate:
+def _candidate(arm: StepResult, dataset: StepResult, classes: Sequence[str]) -> Candidate:
     from cxr_tasks.store import open_store
 
     record = open_store().record(arm["ref"])
@@ -229,7 +252,7 @@ def _candidate(arm: StepResult, dataset: StepResult) -> Candidate:
         validation_macro_f1=summary["validation_macro_f1"],
         artifact=arm["ref"],
         dataset=dataset["ref"],
-        classes="|".join(dataset["summary"]["counts"]["train"]),
+        classes="|".join(classes),
         model_uri=_model_uri(arm, record),
         run_id=record["mlflow_run_id"],
     )

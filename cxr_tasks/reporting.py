@@ -35,6 +35,7 @@ def write_report(
         content = gather(run, dataset, gan, synthetic, comparisons, promoted)
         (folder / REPORT).write_text(render_report(content), encoding="utf-8")
         tracking.client().log_artifact(run["mlflow_run_id"], str(folder / REPORT))
+        tracking.end_run(run["mlflow_run_id"])
         record["summary"] = {
             "answer": content.answer,
             "table": [_table_row(pair.network, pair.seed, pair.comparison) for pair in content.pairs],

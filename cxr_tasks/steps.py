@@ -6,6 +6,7 @@ file costs nothing; see :mod:`cxr_tasks.execution` for what a result holds and w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     parent = tracking.find_or_create(
         experiment,
         dag_run,
-        {tracking.TAG_DAG_RUN: dag_run, tracking.TAG_WORK: "dag run"},
+        {tracking.TAG_DAG_RUN: dag_run, tracking.TAG_WORK: "dag run", tracking.TAG_ARTIFACT: ref},
         {"cxr.profile": settings.profile},
     )
     server = tracking.client()
@@ -140,6 +141,7 @@ def validate(run: RunContext, ingested: StepResult) -> StepResult:
         outcome = expectations.validate(manifest, rejects, settings.data, folder)
         # Kept with the run before anything is raised: the page is most wanted when validation fails.
         mlflow.log_artifacts(str(folder / "data-docs"), "data-docs")
+        docs = tracking.artifact_url(run["experiment_id"], mlflow.active_run().info.run_id, expectations.DOCS_PAGE)
         for warning in outcome.warnings:
             log.warning("Expectation not met (warning): %s", warning)
         if outcome.failures:
@@ -151,6 +153,8 @@ def validate(run: RunContext, ingested: StepResult) -> StepResult:
             "expectations": outcome.expectations,
             "warnings": outcome.warnings,
             "notes": [f"warning: {warning}" for warning in outcome.warnings],
+            "data_docs": docs,
+            "report": docs,
         }
         record["metrics"] = {"expectations": outcome.expectations, "expectation_warnings": len(outcome.warnings)}
 
@@ -177,10 +181,6 @@ def split(run: RunContext, ingested: StepResult, validated: StepResult) -> StepR
         record["summary"] = {
             "version": artifact_ref("dataset", 1, assignment, {}).split("/")[1],
             "source": ingested["summary"]["source"],
-            "warnings": validated["summary"]["warnings"],
-            "data_docs": tracking.artifact_url(
-                run["experiment_id"], validated["mlflow_run_id"], "data-docs/index.html"
-            ),
             "counts": {
                 name: {label: int(table.at[name, label]) for label in settings.data.classes}
                 for name in ("train", "validation", "test")
@@ -192,6 +192,8 @@ def split(run: RunContext, ingested: StepResult, validated: StepResult) -> StepR
     # The assignment is cheap to make and depends on what was assigned before, so it is itself the key:
     # the same images in the same splits are the same dataset.
     result = perform(run, "split", make, settings=how, inputs={"ingest": ingested, "assignment": _digest(assignment)})
+    # Of this run's validation: the split does not depend on it.
+    result["summary"] |= {key: validated["summary"][key] for key in ("warnings", "data_docs")}
     if settings.data.split.method == "stable" and not assignment.items() <= ledger.items():
         store.write_pointer(ledger_name, ledger | assignment)
     return result
@@ -200,6 +202,7 @@ def split(run: RunContext, ingested: StepResult, validated: StepResult) -> StepR
 def publish(run: RunContext, dataset: StepResult) -> StepResult | None:
     """Make ``dataset`` the newest one of these settings; ``None`` if it is that already."""
     store, name = open_store(), _dataset_pointer(load_settings(run))
+    tracking.end_run(run["mlflow_run_id"])
     before = store.read_pointer(name)
     # A try of this very run that was killed before Airflow heard of it has announced nothing.
     if before and before["dataset"]["ref"] == dataset["ref"] and before["dag_run"] != run["dag_run"]:
@@ -268,8 +271,9 @@ def train_gan(run: RunContext, dataset: StepResult) -> StepResult:
             settings.seed,
             store.load_checkpoint(unfinished),
             on_checkpoint=lambda: store.save_checkpoint(unfinished),
-            on_epoch=lambda step, metrics: tracking.log_metrics(metrics, step),
-            on_grid=show,
+            # A tracking server that is away for a while must not end a training of days.
+            on_epoch=tracking.forgiving(lambda step, metrics: tracking.log_metrics(metrics, step)),
+            on_grid=tracking.forgiving(show),
         )
         trained.gan.generator.save(folder / "generator.keras")
         trained.gan.discriminator.save(folder / "discriminator.keras")
@@ -299,7 +303,8 @@ def synthesize(run: RunContext, dataset: StepResult, gan: StepResult) -> StepRes
     settings = load_settings(run)
     from cxr_tasks.data.synthetic import counts_per_class
 
-    real = dataset["summary"]["counts"]["train"]
+    # In the order of the classes that the GAN was trained with, which a table of counts need not keep.
+    real = {label: dataset["summary"]["counts"]["train"][label] for label in settings.data.classes}
     counts = counts_per_class(settings.synthetic, real)
 
     def make(folder: Path, record: Record) -> None:
@@ -352,7 +357,7 @@ def train_arm(
     classical, needs_synthetic = arm in ("classical", "both"), arm in ("synthetic", "both")
     if needs_synthetic and synthetic is None:
         raise SettingsError(f"The {role} arm trains on synthetic images ({arm}) but was given none.")
-    chosen = settings.classifiers.model_dump(mode="json", exclude={"names", "seeds"})
+    chosen = settings.classifiers.model_dump(mode="json", exclude={"names", "seeds", "weights"})
     inputs: dict[str, StepResult | str] = {"dataset": dataset}
     if not needs_synthetic:
         synthetic = None
@@ -364,7 +369,7 @@ def train_arm(
 
         fit_and_save(settings, dataset, synthetic, name, role, arm, seed, folder, record)
 
-    return perform(
+    result = perform(
         run,
         "train_arm",
         make,
@@ -372,6 +377,7 @@ def train_arm(
             "classifier": name,
             "arm": arm,
             "seed": seed,
+            "weights": weights_identity(settings.classifiers.weights.get(name)),
             "weights_seed": settings.seed,
             **chosen,
             "augmentation": settings.augmentation.model_dump(mode="json") if classical else "none",
@@ -380,6 +386,16 @@ def train_arm(
         label=f"{name} {role} seed {seed}",
         tags=_tags(run, dataset) | {"cxr.classifier": name, "cxr.role": role, "cxr.arm": arm, "cxr.seed": str(seed)},
     )
+    result["summary"]["role"] = role
+    return result
+
+
+def weights_identity(weights: str | None) -> str:
+    """What tells backbone weights apart: the word, or the content of the file, whatever its name."""
+    if weights is None or weights in ("imagenet", "random") or not Path(weights).is_file():
+        return weights or "none"
+    with Path(weights).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def compare(
@@ -428,7 +444,7 @@ def compare(
         )
         for role, table in tables.items():
             per_class = metrics.per_class_table(table[table["split"] == "test"], classes)
-            mlflow.log_table(per_class.reset_index(names="class"), f"{role}-per-class.json")
+            tracking.log_table(per_class.reset_index(names="class"), f"{role}-per-class.json")
         mlflow.log_dict(result.to_dict(), "comparison.json")
         record["metrics"] = {
             "macro_f1_difference": result.macro_f1_difference,
@@ -456,7 +472,7 @@ def promote(run: RunContext, dataset: StepResult, comparisons: Sequence[StepResu
     """Register the better arm of each classifier, and of all, by validation macro F1."""
     from cxr_tasks.registry import promote_best
 
-    return promote_best(run, dataset, list(comparisons))
+    return promote_best(run, dataset, list(comparisons), load_settings(run).data.classes)
 
 
 def report(

@@ -199,13 +199,15 @@ class S3Store(Store):
         self.client.put_object(Bucket=self.bucket, Key=key, Body=json.dumps(value).encode())
 
     def load_checkpoint(self, ref: str) -> Path:
-        folder = self.cache.load_checkpoint(ref)
-        if not any(folder.iterdir()):
+        # What the store has counts: another machine may have gone on since this one last worked at it.
+        if self._keys(f"unfinished/{ref}/"):
             # Aside first: killed half-way, the download must not pass for what was saved.
             aside = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=self._staging_root()))
             self._download(f"unfinished/{ref}/", aside)
+            folder = self.cache.load_checkpoint(ref)
+            shutil.rmtree(folder)
             os.rename(aside, folder)
-        return folder
+        return self.cache.load_checkpoint(ref)
 
     def save_checkpoint(self, ref: str) -> None:
         folder = self.cache.load_checkpoint(ref)
@@ -253,7 +255,10 @@ class S3Store(Store):
             self.client.download_file(self.bucket, key, str(path))
 
     def _upload(self, folder: Path, name: str) -> set[str]:
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        # The file that lists TensorFlow's checkpoints goes last: it must not name one that is not there.
+        files = sorted(
+            (path for path in folder.rglob("*") if path.is_file()), key=lambda path: (path.name == "checkpoint", path)
+        )
         keys = {path: f"{self.prefix}{name}{path.relative_to(folder).as_posix()}" for path in files}
         for path, key in keys.items():
             self.client.upload_file(str(path), self.bucket, key)

@@ -6,9 +6,10 @@ is created. Nothing here knows what a step does.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+log = logging.getLogger(__name__)
+
 TAG_DAG_RUN = "cxr.dag_run"
 TAG_WORK = "cxr.work"
+TAG_ARTIFACT = "cxr.artifact"
 
 
 def client() -> MlflowClient:
@@ -66,24 +70,31 @@ def find_or_create(experiment: str, name: str, identity: Mapping[str, str], tags
 
 
 @contextmanager
-def step_run(parent: Mapping[str, Any], work: str, tags: Mapping[str, str]) -> Iterator[Run]:
+def step_run(parent: Mapping[str, Any], work: str, artifact: str, tags: Mapping[str, str]) -> Iterator[Run]:
     """Enter the child run of one step: the one an earlier try began, or a new one.
 
     Args:
         parent: ``experiment_id``, ``mlflow_run_id`` and ``dag_run`` of the parent run.
         work: what tells this step from its siblings, such as ``train_arm vgg16 baseline seed 0``.
+        artifact: the reference of what it makes.
 
     Inside the block the run is MLflow's active run. It ends FINISHED, or FAILED if the block raises.
     """
     import mlflow
 
-    identity = {TAG_DAG_RUN: parent["dag_run"], TAG_WORK: work}
+    # The artifact is part of it: after settings were mended, a cleared task is other work with other params.
+    identity = {TAG_DAG_RUN: parent["dag_run"], TAG_WORK: work, TAG_ARTIFACT: artifact}
     run = find_or_create(
         parent["experiment_id"], work, identity, {"mlflow.parentRunId": parent["mlflow_run_id"], **tags}
     )
     with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False):
         mlflow.set_tags(dict(tags))
         yield run
+
+
+def end_run(run_id: str) -> None:
+    """Mark the run that held a DAG run's steps as finished."""
+    client().set_terminated(run_id)
 
 
 def log_params(params: Mapping[str, Any]) -> None:
@@ -141,6 +152,26 @@ def log_figure(figure: Figure, path: str) -> None:
     import mlflow
 
     mlflow.log_figure(figure, path)
+
+
+def log_table(table: pd.DataFrame, path: str) -> None:
+    """Keep a table with the active run, in the form MLflow's pages show. Unlike ``mlflow.log_table`` it replaces."""
+    import mlflow
+
+    mlflow.log_text(table.to_json(orient="split", index=False), path)
+
+
+def forgiving(call: Callable[..., None]) -> Callable[..., None]:
+    """``call``, with a warning instead of an exception when MLflow cannot be reached."""
+    from mlflow.exceptions import MlflowException
+
+    def attempt(*args: Any) -> None:
+        try:
+            call(*args)
+        except MlflowException as error:
+            log.warning("Not logged to MLflow: %s", error)
+
+    return attempt
 
 
 def log_dataset(table: pd.DataFrame, name: str, version: str, context: str) -> None:

@@ -29,8 +29,11 @@ def configure() -> dict:
     """Resolve settings once and find the dataset."""
     context = get_current_context()
     form, dataset = dict(context["params"]), None
-    if events := context["triggering_asset_events"].get(DATASET):
-        form, dataset = {**form, **events[-1].extra["form"]}, events[-1].extra["dataset"]
+    events = context["triggering_asset_events"].get(DATASET) or []
+    # An event that somebody made by hand says nothing: then it is the newest dataset, as without an event.
+    if told := [event for event in events if "dataset" in event.extra]:
+        newest = max(told, key=lambda event: event.timestamp).extra
+        form, dataset = {**form, **newest["form"]}, newest["dataset"]
     run = steps.configure("cxr_training", context["run_id"], form)
     return {"run": run, "dataset": dataset or steps.newest_dataset(run)}
 
@@ -62,7 +65,8 @@ def cxr_training() -> None:
         return step(map_index_template=PAIR_NAME)(steps.compare)(run, dataset, pair, baseline, augmented)
 
     comparisons = pair.expand(pair=step(steps.pairs)(run))
-    promoted = step(steps.promote)(run, dataset, comparisons)
+    # One at a time, or two runs could each find the other's champion absent.
+    promoted = step(max_active_tis_per_dag=1)(steps.promote)(run, dataset, comparisons)
     step(steps.report)(run, dataset, gan, synthetic, comparisons, promoted)
 
 

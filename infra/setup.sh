@@ -10,7 +10,7 @@ stamp=.venv/installed-$lock
 if [ -f "$stamp" ] && cmp -s "$lock" "$stamp"; then exit 0; fi
 
 python=
-for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+for candidate in "${PYTHON:-python3}" python3 python3.13 python3.12 python3.11; do
     if "$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
         python=$candidate
         break
@@ -27,7 +27,7 @@ if [ "$free" -lt "$needed_gib" ]; then
 fi
 
 echo "Installing $lock into .venv with $("$python" --version)"
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
 # uv installs in a fraction of pip's time. Where only pip knows the way to a package index, pip does it.
 if .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/uv.lock &&
     .venv/bin/uv pip install --quiet --python .venv/bin/python --compile-bytecode --require-hashes -r "$lock"; then

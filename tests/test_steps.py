@@ -14,13 +14,15 @@ def result(ref: str, forced: bool = False) -> StepResult:
 
 
 @pytest.fixture
-def run(store):
+def run(store, monkeypatch):
+    # Needs a server, and is not what these tests are about.
+    monkeypatch.setattr(steps.tracking, "end_run", lambda run_id: None)
     settings = steps.resolve("quick")
     with store.publish("settings/one", {}) as folder:
         (folder / "settings.json").write_text(settings.model_dump_json())
 
     def begin(dag_run: str = "first", force=()) -> dict:
-        return {"dag_run": dag_run, "settings": "settings/one", "force": list(force)}
+        return {"dag_run": dag_run, "settings": "settings/one", "mlflow_run_id": "", "force": list(force)}
 
     return begin
 

@@ -92,12 +92,12 @@ class TestRuns:
 
     def test_retried_step_goes_on_in_its_run(self, new_run: NewRun) -> None:
         run = new_run()
-        with pytest.raises(ZeroDivisionError), tracking.step_run(run, "work", {}) as first:
+        with pytest.raises(ZeroDivisionError), tracking.step_run(run, "work", "step/a", {}) as first:
             mlflow.log_metric("before", 1)
             raise ZeroDivisionError
         assert tracking.client().get_run(first.info.run_id).info.status == "FAILED"
 
-        with tracking.step_run(run, "work", {}) as second:
+        with tracking.step_run(run, "work", "step/a", {}) as second:
             mlflow.log_metric("after", 2)
 
         finished = tracking.client().get_run(first.info.run_id)
@@ -108,7 +108,7 @@ class TestRuns:
     def test_step_is_a_child_of_its_dag_run(self, new_run: NewRun) -> None:
         run, other = new_run(), new_run()
         for parent in (run, other):
-            with tracking.step_run(parent, "work", {"cxr.step": "step"}):
+            with tracking.step_run(parent, "work", "step/a", {"cxr.step": "step"}):
                 pass
 
         (child,) = runs_of(run)
@@ -117,7 +117,7 @@ class TestRuns:
         assert child.data.tags["cxr.step"] == "step"
 
     def test_images_are_recorded_as_a_dataset(self, new_run: NewRun) -> None:
-        with tracking.step_run(new_run(), "work", {}) as active:
+        with tracking.step_run(new_run(), "work", "step/a", {}) as active:
             tracking.log_dataset(pd.DataFrame({"image_id": ["a"]}), "test images", "0123456789abcdef", "test")
 
         (used,) = tracking.client().get_run(active.info.run_id).inputs.dataset_inputs

@@ -6,11 +6,12 @@ The guard against synthetic images in validation or test stands here, at the doo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
 from cxr_tasks.errors import DataError
@@ -32,14 +33,28 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def resized(self, size: int) -> Images:
+        """The same images at another side."""
+        scaled = [
+            np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in self.pixels
+        ]
+        return replace(self, pixels=np.stack(scaled) if scaled else np.empty((0, size, size), np.uint8))
 
-def load_images(dataset_ref: str, split: str, size: int, classes: Sequence[str]) -> Images:
-    """The images of one split of a published dataset, at ``size``; see :func:`select`."""
+
+def load_images(dataset_ref: str, split: str, size: int, classes: Sequence[str], *, resize: bool = False) -> Images:
+    """The images of one split of a published dataset, at ``size``; see :func:`select`.
+
+    Where they are not packed at ``size``, ``resize`` takes them from the largest size there is.
+    """
     store = open_store()
     folder, record = store.fetch(dataset_ref), store.record(dataset_ref)
     assert record is not None  # fetch would have raised
     manifest = pd.read_parquet(folder / MANIFEST)
-    return select(manifest, store.fetch(record["inputs"]["ingest"]), split, size, classes)
+    packed = store.fetch(record["inputs"]["ingest"])
+    if resize and not (packed / pixels_file(size)).is_file():
+        largest = max(int(path.stem.split("-")[1]) for path in packed.glob("pixels-*.npy"))
+        return select(manifest, packed, split, largest, classes).resized(size)
+    return select(manifest, packed, split, size, classes)
 
 
 def select(manifest: pd.DataFrame, pixels_folder: Path, split: str, size: int, classes: Sequence[str]) -> Images:

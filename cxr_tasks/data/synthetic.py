@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from cxr_tasks.config import SyntheticSettings
 from cxr_tasks.data.dataset import Images
@@ -22,11 +21,7 @@ def counts_per_class(settings: SyntheticSettings, real: Mapping[str, int]) -> di
 
 def with_synthetic(train: Images, synthetic: Images) -> Images:
     """The training images followed by the synthetic ones, resized to the same side."""
-    size = train.pixels.shape[1]
-    resized = [
-        np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in synthetic.pixels
-    ]
-    pixels = np.stack([*train.pixels, *resized]) if resized else train.pixels
+    pixels = np.concatenate([train.pixels, synthetic.resized(train.pixels.shape[1]).pixels])
     return Images(
         pixels,
         np.concatenate([train.labels, synthetic.labels]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +13,7 @@ from cxr_tasks import tracking
 from cxr_tasks.config import Settings
 from cxr_tasks.data.dataset import Images, check_real, load_images
 from cxr_tasks.data.synthetic import with_synthetic
-from cxr_tasks.evaluation.metrics import classification_metrics
+from cxr_tasks.evaluation.metrics import classification_metrics, per_class_table
 from cxr_tasks.execution import Record, StepResult
 from cxr_tasks.store import open_store
 from cxr_tasks.training.classifier import train_arm
@@ -81,7 +80,6 @@ def fit_and_save(
     record["model_uri"] = log_model(trained.model, splits["validation"].pixels[:2])
     record["summary"] = {
         "classifier": classifier,
-        "role": role,
         "arm": arm,
         "seed": seed,
         "validation_macro_f1": metrics["validation_macro_f1"],
@@ -125,11 +123,6 @@ def _load_synthetic(synthetic: StepResult, classes: list[str]) -> Images:
 
 
 def _log_tables(predictions: pd.DataFrame, classes: list[str]) -> None:
-    import mlflow
-
-    from cxr_tasks.evaluation.metrics import per_class_table
-
-    shown: Any = predictions.drop(columns="group")
-    mlflow.log_table(shown, "predictions.json")
+    tracking.log_table(predictions.drop(columns="group"), "predictions.json")
     test = predictions[predictions["split"] == "test"]
-    mlflow.log_table(per_class_table(test, classes).reset_index(names="class"), "test-per-class.json")
+    tracking.log_table(per_class_table(test, classes).reset_index(names="class"), "test-per-class.json")

@@ -144,19 +144,21 @@ class EpochBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.features[rows], self.targets[rows]
+        return self.features()[rows], self.targets[rows]
 
     def on_epoch_end(self) -> None:
-        """Move to the next epoch: a new order and, where views still change, new features."""
+        """Move to the next epoch, with an order of its own."""
         self.epoch += 1
         self.order = keyed(self.seed, "batch order", self.epoch).permutation(len(self.targets))
-        if self.views is None:
-            self.features = self.features_of(self.epoch)
-            return
-        view = self.epoch % self.views
+
+    def features(self) -> np.ndarray:
+        """The features of this epoch's view, made when first asked for: Keras also ends epochs it never begins."""
+        view = self.epoch if self.views is None else self.epoch % self.views
         if view not in self.made:
+            if self.views is None:
+                self.made.clear()
             self.made[view] = self.features_of(view)
-        self.features = self.made[view]
+        return self.made[view]
 
 
 def _view(

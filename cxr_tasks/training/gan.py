@@ -20,6 +20,7 @@ import pandas as pd
 import tensorflow as tf
 
 from cxr_tasks.config import GanSettings
+from cxr_tasks.errors import UserError
 from cxr_tasks.networks.covidgan import build_discriminator, build_generator
 from cxr_tasks.training.randomness import keyed
 
@@ -255,7 +256,10 @@ class Checkpoints:
             self.grids = {int(name): grids[name] for name in grids.files}
             return int(self.gan.step_number)
         if self.manager.checkpoints:
-            raise OSError(f"None of the {len(self.manager.checkpoints)} checkpoints in {self.folder} is usable.")
+            raise UserError(
+                f"None of the {len(self.manager.checkpoints)} checkpoints in {self.folder} is usable: "
+                "remove that folder to start the training afresh."
+            )
         return 0
 
     def save(self) -> None:

@@ -9,23 +9,41 @@ from typing import Any
 import httpx
 
 ENDED = {"success", "failed"}
+PATIENCE_SECONDS = 300.0
+PAGE = 100
 
 
 class AirflowApi:
     """A client of the API at ``url``, as the administrator that the embedded stack makes of everybody on loopback."""
 
     def __init__(self, url: str) -> None:
-        token = httpx.get(f"{url}/auth/token", timeout=30).raise_for_status().json()["access_token"]
-        self.http = httpx.Client(
-            base_url=f"{url}/api/v2",
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=60,
-            transport=httpx.HTTPTransport(retries=3),
-        )
+        self.url = url
+        self.http = httpx.Client(base_url=f"{url}/api/v2", timeout=60, transport=httpx.HTTPTransport(retries=3))
+        self._sign_in()
+
+    def _sign_in(self) -> None:
+        token = httpx.get(f"{self.url}/auth/token", timeout=30).raise_for_status().json()["access_token"]
+        self.http.headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str, **query: Any) -> Any:
-        """GET, decoded."""
-        return self.http.get(path, params=query).raise_for_status().json()
+        """GET, decoded. A server that is busy or restarting is asked again for some minutes.
+
+        Raises:
+            httpx.HTTPError: it did not answer in all that time, or the address is wrong.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                answer = self.http.get(path, params=query)
+                if answer.status_code == 401:
+                    # Tokens last a day, and a training may last a week.
+                    self._sign_in()
+                elif answer.status_code < 500 or time.monotonic() > deadline:
+                    return answer.raise_for_status().json()
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
 
     def wait_for_dags(self, names: list[str], seconds: float = 120) -> str | None:
         """Wait until the DAGs are there; returns what is wrong with them if they cannot be imported."""
@@ -52,6 +70,17 @@ class AirflowApi:
             raise ValueError(f"Airflow did not accept the trigger of {dag}: {answer.text}")
         return answer.json()["dag_run_id"]
 
+    def end_unfinished(self, dag: str) -> list[str]:
+        """Fail the runs that an earlier stack left unfinished; returns their ids."""
+        left = [
+            run["dag_run_id"]
+            for state in ("queued", "running")
+            for run in self.get(f"/dags/{dag}/dagRuns", state=state, limit=PAGE)["dag_runs"]
+        ]
+        for run in left:
+            self.http.patch(f"/dags/{dag}/dagRuns/{run}", json={"state": "failed"}).raise_for_status()
+        return left
+
     def newest_run(self, dag: str) -> dict[str, Any] | None:
         """The run that was queued last."""
         runs = self.get(f"/dags/{dag}/dagRuns", order_by="-run_after", limit=1)["dag_runs"]
@@ -63,7 +92,12 @@ class AirflowApi:
 
     def tasks(self, dag: str, run: str) -> list[dict[str, Any]]:
         """The task instances of a run, mapped ones each by itself."""
-        return self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances", limit=1000)["task_instances"]
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.get(f"/dags/{dag}/dagRuns/{run}/taskInstances", limit=PAGE, offset=len(found))
+            found += page["task_instances"]
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
 
     def result(self, dag: str, run: str, task: Mapping[str, Any]) -> Any:
         """What a task returned, or ``None``."""

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -37,7 +38,7 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 def main() -> int:
     """Parse the command line, run, and always leave no process behind."""
     options = parse()
-    home = Path(options.home).absolute()
+    home = Path(options.home).expanduser().absolute()
     environment = {"CXR_PROFILE": options.profile}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -60,7 +61,7 @@ def main() -> int:
                 say("The pages stay up until Ctrl-C.")
                 wait_for_ctrl_c(stack)
             return 0 if succeeded else 1
-        except StackError as error:
+        except (StackError, httpx.HTTPError, ValueError) as error:
             console.print(str(error), style="bold red", markup=False)
             return 2
         finally:
@@ -123,6 +124,9 @@ class Run:
             self.api.set_pool(*pool)
         if fault := self.api.wait_for_dags(["cxr_data", "cxr_training"]):
             raise StackError(f"The DAGs cannot be loaded: {fault}")
+        for dag in ("cxr_data", "cxr_training"):
+            for left in self.api.end_unfinished(dag):
+                say(f"Run {left} of {dag} was left unfinished when the stack was ended: it is marked as failed")
         started = time.time()
         form = {"profile": profile}
         runs = {"cxr_data": self.api.trigger("cxr_data", {**form, "source": source})}

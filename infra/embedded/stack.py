@@ -160,6 +160,8 @@ class Stack:
             "GX_ANALYTICS_ENABLED": "false",
             "CXR_STORE": str(self.home / "store"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            # The GAN and a classifier may share a GPU; by default the first would take all of its memory.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         }
 
     def _secret(self) -> str:

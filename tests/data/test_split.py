@@ -13,7 +13,7 @@ from cxr_tasks.data.split import SPLITS, assign
 CLASSES = ("COVID", "Normal", "Viral Pneumonia")
 STABLE = SplitSettings(method="stable", validation=0.1, test=0.1)
 
-fractions = st.sampled_from([0.0, 0.1, 0.15, 0.25, 0.4])
+fractions = st.sampled_from([0.05, 0.1, 0.15, 0.25, 0.4])
 stable = st.builds(lambda v, t: SplitSettings(method="stable", validation=v, test=t), fractions, fractions)
 seeds = st.integers(0, 5)
 # The sizes of the groups of each class.

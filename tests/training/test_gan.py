@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cxr_tasks.config import resolve
+from cxr_tasks.errors import UserError
 from cxr_tasks.training.gan import Checkpoints, CovidGan, generate, train_gan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -137,7 +138,7 @@ def test_only_damaged_checkpoints_are_an_error(real, tmp_path):
     for data in tmp_path.glob("ckpt-*.data*"):
         data.write_bytes(b"")
 
-    with pytest.raises(OSError, match=r"checkpoints in .* is usable"):
+    with pytest.raises(UserError, match=r"checkpoints in .* is usable"):
         train_gan(*real, 3, tiny(epochs=2), 0, tmp_path)
 
 
