@@ -8,6 +8,7 @@ alive (the idea of Mishkin and Matas, "All you need is a good init", 2016, witho
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,11 @@ def scale_to_data(model: keras.Model, batch: np.ndarray) -> None:
         batch: (n, S, S, 3) float32, scaled as the network will see it.
     """
     values: dict[int, Any] = {id(model.input): keras.ops.convert_to_tensor(batch)}
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        given = layer.input
-        x = [values[id(t)] for t in given] if isinstance(given, list) else values[id(given)]
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    uses = Counter(id(tensor) for layer in layers for tensor in _inputs(layer))
+    for layer in layers:
+        inputs = [values[id(tensor)] for tensor in _inputs(layer)]
+        x = inputs if isinstance(layer.input, list) else inputs[0]
         if isinstance(layer, keras.layers.Conv2D):
             _scale_convolution(layer, x)
         elif isinstance(layer, keras.layers.BatchNormalization):
@@ -87,6 +88,15 @@ def scale_to_data(model: keras.Model, batch: np.ndarray) -> None:
         # Called for inference, batch norm uses the statistics that were just assigned.
         kwargs = {"training": False} if isinstance(layer, keras.layers.BatchNormalization) else {}
         values[id(layer.output)] = layer(x, **kwargs)
+        # At full size the outputs of all layers together would fill the memory.
+        for tensor in _inputs(layer):
+            uses[id(tensor)] -= 1
+            if not uses[id(tensor)]:
+                del values[id(tensor)]
+
+
+def _inputs(layer: keras.Layer) -> list[Any]:
+    return layer.input if isinstance(layer.input, list) else [layer.input]
 
 
 def _scale_convolution(layer: keras.layers.Conv2D, x: Any) -> None:
