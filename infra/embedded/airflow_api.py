@@ -60,8 +60,10 @@ class AirflowApi:
     def set_pool(self, name: str, slots: int, description: str) -> None:
         """Create a pool, or bring it to this size."""
         body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
-        if self.http.patch(f"/pools/{name}", json={**body, "pool": name}).status_code != 200:
-            self.http.post("/pools", json=body).raise_for_status()
+        answer = self.http.patch(f"/pools/{name}", json=body)
+        if answer.status_code == 404:
+            answer = self.http.post("/pools", json=body)
+        answer.raise_for_status()
 
     def trigger(self, dag: str, conf: Mapping[str, Any]) -> str:
         """Start a run; returns its id."""

@@ -90,10 +90,19 @@ def test_mapped_tasks_are_named_by_what_they_map():
 
 
 @pytest.mark.slow
-def test_no_process_is_left_after_ctrl_c(tmp_path):
+@pytest.mark.timeout(300)
+def test_no_process_is_left_after_ctrl_c_and_the_stack_starts_again(tmp_path):
+    first, again = (interrupted_run(tmp_path) for _ in range(2))
+
+    assert "was left unfinished" not in first
+    assert "was left unfinished when the stack was ended: it is marked as failed" in again
+
+
+def interrupted_run(home: Path) -> str:
+    """Start a run, interrupt it when it reads the data, check that nothing is left; returns what it printed."""
     runner = subprocess.Popen(
         [
-            *(sys.executable, "-m", "infra.embedded.run", "--home", str(tmp_path)),
+            *(sys.executable, "-m", "infra.embedded.run", "--home", str(home)),
             *("--airflow-port", str(free_port()), "--mlflow-port", str(free_port())),
         ],
         cwd=REPOSITORY,
@@ -102,8 +111,10 @@ def test_no_process_is_left_after_ctrl_c(tmp_path):
         env={**os.environ, "COLUMNS": "200"},
     )
     seen: set[psutil.Process] = set()
+    printed = ""
     for line in runner.stdout:
         seen |= set(psutil.Process(runner.pid).children(recursive=True))
+        printed += line
         if "ingest" in line:
             break
 
@@ -113,4 +124,5 @@ def test_no_process_is_left_after_ctrl_c(tmp_path):
     assert runner.wait(60) == 130
     assert len(seen) > 5
     assert [process for process in seen if process.is_running()] == []
-    assert not (tmp_path / "stack.json").exists()
+    assert not (home / "stack.json").exists()
+    return printed
