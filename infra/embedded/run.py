@@ -41,12 +41,14 @@ def main() -> int:
     home = Path(options.home).expanduser().absolute()
     environment = {"CXR_PROFILE": options.profile}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Started in the background by a shell, a program ignores Ctrl-C unless it says otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         try:
             settings = resolve(options.profile)
             if options.data:
                 source_folder(options.data, settings.data.classes)
-            environment["CXR_SOURCE"] = str(Path(options.data or phantoms(home)).expanduser().absolute())
+            environment["CXR_SOURCE"] = str(Path(options.data or phantoms(home)).expanduser().resolve())
             stack = Stack(home, options.airflow_port, options.mlflow_port, environment)
             stack.check()
         except (UserError, StackError, OSError) as error:
