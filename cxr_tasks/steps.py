@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_tasks import tracking
-from cxr_tasks.config import Settings, resolve
+from cxr_tasks.config import DISPLAY_NAMES, Settings, merge, resolve
 from cxr_tasks.errors import DataError, SettingsError
 from cxr_tasks.execution import Record, RunContext, StepResult, is_forced, load_settings, perform
 from cxr_tasks.store import artifact_ref, open_store
@@ -27,8 +27,6 @@ NOTES = 5
 
 def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:
     """Settings from the fields of the trigger form that were filled in; its ``settings`` field has the last word."""
-    from cxr_tasks.config import merge
-
     overrides: dict[str, Any] = {}
     if form.get("classifiers"):
         overrides = merge(overrides, {"classifiers": {"names": form["classifiers"]}})
@@ -404,8 +402,6 @@ def compare(
     """Compare the two arms of a pair on the same real test images, from their saved predictions."""
     settings = load_settings(run)
     name, seed = pair["classifier"], pair["seed"]
-    from cxr_tasks.config import DISPLAY_NAMES
-
     label = DISPLAY_NAMES[name] + (f", seed {seed}" if len(settings.classifiers.seeds) > 1 else "")
 
     def make(folder: Path, record: Record) -> None:
