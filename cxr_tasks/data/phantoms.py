@@ -17,7 +17,7 @@ from scipy import ndimage
 
 Field = NDArray[np.float32]
 
-PHANTOM_COUNTS: Mapping[str, int] = {"COVID": 120, "Normal": 280, "Viral Pneumonia": 70, "Lung_Opacity": 40}
+PHANTOM_COUNTS: Mapping[str, int] = {"COVID": 160, "Normal": 320, "Viral Pneumonia": 120, "Lung_Opacity": 40}
 MASK_SIZE = 256
 MIN_IMAGE_SIZE = 32
 # A class keeps its index, and so its streams, whatever other classes are asked for.
@@ -166,7 +166,7 @@ def _patient(name: str, rng: np.random.Generator, size: int) -> tuple[Field, Fie
     airway = _step(0.035 - np.abs(g.x + 0.012), 0.01) * _step(-0.22 - g.y, 0.05)
     near = np.exp(g.r * np.float32(-1 / 0.2))
     air = u(0.30, 0.38) - (0.07 + 0.10 * _streaks(rng, g, 12)) * near
-    t -= lung * (air - _signs(name, rng, g, outer, rng.beta(1.1, 1.6)))
+    t -= lung * (air - _signs(name, rng, g, outer, rng.beta(2.0, 1.2)))
     t += body * (u(0.08, 0.16) * below + 0.08 * spine + 0.07 * rim + 0.10 * shoulder - 0.10 * airway)
     t += core * (u(0.06, 0.12) + 0.06 * _step(g.y - 0.1, 0.1)) + 0.08 * np.exp(-((g.ax / 0.2) ** 2))
     t += u(0.05, 0.11) * cage * bones + 0.10 * clavicle + 0.05 * blade
