@@ -22,8 +22,10 @@ import numpy as np
 
 from cxr_tasks.config import resolve
 from cxr_tasks.data.dataset import select
-from cxr_tasks.data.ingest import ingest
-from cxr_tasks.data.sources import list_folder
+from cxr_tasks.data.ingest import USED, join_shards, read_shard
+from cxr_tasks.data.layout import lay_out
+from cxr_tasks.data.scan import entries_of, scan
+from cxr_tasks.data.sources import open_source
 from cxr_tasks.data.split import assign
 from cxr_tasks.networks.builders import build_classifier
 from cxr_tasks.training.classifier import train_arm
@@ -45,10 +47,14 @@ def main(source: str) -> None:
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        manifest, _ = ingest(list_folder(source, classes), [size, settings.gan.image_size], folder)
-        manifest["split"] = assign(manifest, settings.data.split, settings.seed)
-        images = {name: select(manifest, folder, name, size, classes) for name in ("train", "validation")}
-        small = select(manifest, folder, "train", settings.gan.image_size, classes)
+        opened = open_source(source)
+        files = scan(opened, lay_out(opened.entries(), classes, settings.data.folders, source), {})
+        read_shard(opened.fetch(entries_of(files)), files, [size, settings.gan.image_size], folder)
+        manifest, near = join_shards([folder], files, settings.data.near_duplicates, folder)
+        manifest = manifest[manifest["status"] == USED].reset_index(drop=True)
+        manifest["split"] = assign(manifest, settings.data.split, settings.seed, near=near)["split"]
+        images = {name: select(manifest, [folder], name, size, classes) for name in ("train", "validation")}
+        small = select(manifest, [folder], "train", settings.gan.image_size, classes)
 
     train = images.pop("train")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {len(train)} training images")

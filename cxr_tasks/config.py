@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cxr_tasks.errors import SettingsError
 
 PROFILES = Path(__file__).parent / "profiles"
+LUNG_OPACITY = "Lung_Opacity"
 DISPLAY_NAMES = {"vgg16": "VGG16", "resnet50": "ResNet50", "cnn": "CNN"}
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -44,14 +45,51 @@ class SplitSettings(Strict):
         return self
 
 
+class NearDuplicateSettings(Strict):
+    """Which images are one picture. A difference hash proposes pairs, a correlation decides.
+
+    ``hash_bits``: bits of 64 that may differ; ``correlation``: of thumbnails without their local
+    means. A hash alone is no evidence: many unrelated chest X-rays share it.
+    """
+
+    hash_bits: Annotated[int, Field(ge=0, le=8)]
+    correlation: Share
+
+
 class DataSettings(Strict):
-    """What is read and what is acceptable."""
+    """What is read and what is acceptable.
+
+    A class is read from the folder of its name and from those that ``folders`` maps to it.
+    ``lung_opacity`` adds that class of the Radiography Database. ``shard_images``: files that one task
+    reads. ``expected_counts``: files of each class, or ``null`` where any number will do.
+    """
 
     classes: tuple[str, ...] = Field(min_length=2)
+    lung_opacity: bool
+    folders: dict[str, str]
+    shard_images: Positive
+    near_duplicates: NearDuplicateSettings
     max_rejected_fraction: Fraction
     min_images_per_class: Positive
-    expected_counts: dict[str, Positive] = {}
+    expected_counts: dict[str, Positive] | None = None
     split: SplitSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_lung_opacity(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("lung_opacity") is True:
+            classes = tuple(values.get("classes", ()))
+            if LUNG_OPACITY not in classes:
+                return {**values, "classes": (*classes, LUNG_OPACITY)}
+        return values
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> DataSettings:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes must each be listed once")
+        if unknown := set(self.expected_counts or ()) - set(self.classes):
+            raise ValueError(f"expected_counts names {sorted(unknown)}, which are not among classes")
+        return self
 
 
 class AugmentationSettings(Strict):
@@ -169,8 +207,6 @@ class Settings(Strict):
         known = set(self.data.classes)
         if isinstance(self.synthetic.counts, dict) and (unknown := set(self.synthetic.counts) - known):
             raise ValueError(f"synthetic.counts names {sorted(unknown)}, which are not among data.classes")
-        if unknown := set(self.data.expected_counts) - known:
-            raise ValueError(f"data.expected_counts names {sorted(unknown)}, which are not among data.classes")
         return self
 
     def flat(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -50,13 +50,15 @@ class StepResult(TypedDict):
 class Record(TypedDict, total=False):
     """What a step leaves in ``artifact.json`` beside its files; on reuse it is logged to MLflow again.
 
-    ``curves``: rows of metrics, each with a ``step``.
+    ``curves``: rows of metrics, each with a ``step``. ``volatile``: made under circumstances that may pass, so
+    the next run makes it anew; whatever follows from it must be keyed by its content.
     """
 
     metrics: dict[str, float]
     curves: list[dict[str, float]]
     summary: dict[str, Any]
     model_uri: str
+    volatile: bool
 
 
 Make = Callable[[Path, Record], None]
@@ -81,6 +83,7 @@ def perform(
     version: int = 1,
     settings: Mapping[str, Any],
     inputs: Mapping[str, StepResult | str],
+    after: Sequence[StepResult] = (),
     label: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> StepResult:
@@ -91,14 +94,17 @@ def perform(
         version: raise it when the step's code makes something else of the same settings and inputs.
         settings: all that ``make`` depends on besides ``inputs``.
         inputs: results of earlier steps by their role, or references.
+        after: results that it works from whose content ``inputs`` names already.
         label: tells mapped instances of the step apart, such as ``vgg16 baseline seed 0``.
         tags: further MLflow tags to find the run by.
     """
     store = open_store()
     refs = {name: given if isinstance(given, str) else given["ref"] for name, given in inputs.items()}
     ref = artifact_ref(step, version, settings, refs)
-    forced = is_forced(run, step, inputs)
-    record = None if forced else store.record(ref)
+    forced = is_forced(run, step, inputs) or any(result["forced"] for result in after)
+    found = store.record(ref)
+    anew = forced or bool(found and found.get("volatile"))
+    record = None if anew else found
     work = f"{step} {label}".strip()
     started = time.monotonic()
     with tracking.step_run(run, work, ref, {"cxr.step": step, **(tags or {})}) as active:
@@ -106,7 +112,7 @@ def perform(
         if record is None:
             made: dict[str, Any] = {"step": step, "settings": dict(settings), "inputs": refs}
             made["mlflow_run_id"] = active.info.run_id
-            with store.publish(ref, made, replace=forced) as folder:
+            with store.publish(ref, made, replace=anew) as folder:
                 make(folder, made)  # type: ignore[arg-type]
                 made["seconds"] = round(time.monotonic() - started, 1)
             # Of two runs that made it at once one was published, and both go on with that one.

@@ -73,6 +73,10 @@ class Store(ABC):
         """Replace the value under ``name`` in one move."""
 
     @abstractmethod
+    def where(self, ref: str) -> str:
+        """Where people find the files of a published artifact."""
+
+    @abstractmethod
     def load_checkpoint(self, ref: str) -> Path:
         """A local working folder for the unfinished artifact ``ref``, filled with what was last saved."""
 
@@ -120,6 +124,9 @@ class FolderStore(Store):
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         aside.write_text(json.dumps(value), encoding="utf-8")
         os.replace(aside, path)
+
+    def where(self, ref: str) -> str:
+        return str(self.root / ref)
 
     def load_checkpoint(self, ref: str) -> Path:
         folder = self.root / "unfinished" / ref
@@ -197,6 +204,10 @@ class S3Store(Store):
     def write_pointer(self, name: str, value: Any) -> None:
         key = f"{self.prefix}pointers/{name}.json"
         self.client.put_object(Bucket=self.bucket, Key=key, Body=json.dumps(value).encode())
+
+    def where(self, ref: str) -> str:
+        record = self.record(ref) or {}
+        return f"s3://{self.bucket}/{self.prefix}{ref}/{record.get('objects', '')}".rstrip("/")
 
     def load_checkpoint(self, ref: str) -> Path:
         # What the store has counts: another machine may have gone on since this one last worked at it.

@@ -1,12 +1,14 @@
 """
 ### Data: from a source of X-rays to a published dataset
 
-Reads the images of each class, sets damaged files aside, holds the rest against a Great Expectations suite
-and gives every image its split, once and for all. A dataset that differs from the one before is published
-as the asset `cxr_dataset`, and **cxr_training** starts by itself; unchanged data publish nothing.
+Reads the images of each class, sets damaged files aside, ties near-duplicates and patients together, holds the
+rest against a Great Expectations suite and gives every image its split, once and for all. A dataset that
+differs from the one before is published as the asset `cxr_dataset`, with what changed, and **cxr_training**
+starts by itself; unchanged data publish nothing.
 
-Trigger it with the folder that holds `COVID`, `Normal` and `Viral Pneumonia`, each with its images directly
-or under `images/`. The fields on training are passed on.
+The source is a folder, a `.zip` or `.tar.gz`, `s3://bucket/prefix` or `kaggle://owner/name` that holds `COVID`,
+`Normal` and `Viral Pneumonia`, each with its images directly or under `images/`. The fields on training are
+passed on.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ SOURCE = Param(
     os.environ.get("CXR_SOURCE", ""),
     type=["null", "string"],
     title="Data source",
-    description="A folder of X-rays that the workers can read.",
+    description="A folder or archive that the workers can read, s3://bucket/prefix, or kaggle://owner/name.",
 )
+
+SHARD_NAME = "shard {{ task.op_kwargs.shard + 1 }}"
 
 
 @step
@@ -61,9 +65,11 @@ def publish(run: dict, dataset: dict) -> dict:
 def cxr_data() -> None:
     """Wire the steps."""
     run = configure()
-    ingested = step(steps.ingest)(run, "{{ params.source or '' }}")
-    validated = step(steps.validate)(run, ingested)
-    dataset = step(steps.split)(run, ingested, validated)
+    scanned = step(steps.scan)(run, "{{ params.source or '' }}")
+    read = step(map_index_template=SHARD_NAME)(steps.ingest).partial(run=run, scanned=scanned)
+    joined = step(steps.manifest)(run, scanned, read.expand(shard=step(steps.shards)(run, scanned)))
+    validated = step(steps.validate)(run, joined)
+    dataset = step(steps.split)(run, joined, validated)
     publish(run, dataset)
 
 

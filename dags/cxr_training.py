@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import AssetOrTimeSchedule, dag, get_current_context, task_group
+from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context, task_group
 
 from cxr_steps import step
 from cxr_tasks import steps
@@ -22,6 +22,12 @@ from dags.cxr_common import DATASET, DEFAULT_ARGS, FORM, TRAINING_SCHEDULE, cron
 
 ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
 PAIR_NAME = "{{ task.op_args[2].classifier }}, seed {{ task.op_args[2].seed }}"
+VERSION = Param(
+    None,
+    type=["null", "string"],
+    title="Dataset",
+    description="A version that cxr_data has published. Empty: the newest of the profile's data settings.",
+)
 
 
 @step(multiple_outputs=True)
@@ -35,7 +41,7 @@ def configure() -> dict:
         newest = max(told, key=lambda event: event.timestamp).extra
         form, dataset = {**form, **newest["form"]}, newest["dataset"]
     run = steps.configure("cxr_training", context["run_id"], form)
-    return {"run": run, "dataset": dataset or steps.newest_dataset(run)}
+    return {"run": run, "dataset": dataset or steps.find_dataset(run, form.get("dataset") or "")}
 
 
 @dag(
@@ -43,7 +49,7 @@ def configure() -> dict:
     schedule=AssetOrTimeSchedule(timetable=cron(TRAINING_SCHEDULE), assets=[DATASET]) if TRAINING_SCHEDULE else DATASET,
     catchup=False,
     is_paused_upon_creation=False,
-    params=FORM,
+    params={"dataset": VERSION, **FORM},
     default_args=DEFAULT_ARGS,
     doc_md=__doc__,
     tags=["cxr"],

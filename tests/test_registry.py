@@ -179,12 +179,12 @@ def publish_dataset(store: FolderStore, ref: str) -> StepResult:
     rows = [(f"{split}-{label}-{n}", split, label) for split in ("train", "validation", "test") for label in CLASSES
             for n in range(2)]  # fmt: skip
     manifest = pd.DataFrame(rows, columns=["image_id", "split", "label"])
-    manifest = manifest.assign(group=manifest["image_id"], provenance="real")
+    manifest = manifest.assign(group=manifest["image_id"], provenance="real", shard=0, row=range(len(rows)))
     pixels = np.empty((len(rows), SIZE, SIZE), np.uint8)
     pixels[:] = manifest["label"].map(GRAY).to_numpy()[:, None, None]
     with store.publish(f"ingest/{ref}", {}) as folder:
         np.save(folder / pixels_file(SIZE), pixels)
-    with store.publish(f"split/{ref}", {"inputs": {"ingest": f"ingest/{ref}"}}) as folder:
+    with store.publish(f"split/{ref}", {"summary": {"shards": [f"ingest/{ref}"]}}) as folder:
         manifest.to_parquet(folder / "manifest.parquet", index=False)
     return step_result("split", f"split/{ref}", {"counts": {"train": dict.fromkeys(CLASSES, 2)}})
 

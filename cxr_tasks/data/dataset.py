@@ -1,6 +1,7 @@
 """A split dataset as later steps read it: manifest rows with their pixels, training images apart from the rest.
 
-The guard against synthetic images in validation or test stands here, at the door.
+The guard against synthetic images where only real ones may be, and against held-out images in training, stands
+here, at the door.
 """
 
 from __future__ import annotations
@@ -50,32 +51,33 @@ def load_images(dataset_ref: str, split: str, size: int, classes: Sequence[str],
     folder, record = store.fetch(dataset_ref), store.record(dataset_ref)
     assert record is not None  # fetch would have raised
     manifest = pd.read_parquet(folder / MANIFEST)
-    packed = store.fetch(record["inputs"]["ingest"])
-    if resize and not (packed / pixels_file(size)).is_file():
-        largest = max(int(path.stem.split("-")[1]) for path in packed.glob("pixels-*.npy"))
-        return select(manifest, packed, split, largest, classes).resized(size)
-    return select(manifest, packed, split, size, classes)
+    shards = [store.fetch(ref) for ref in record["summary"]["shards"]]
+    if resize and not (shards[0] / pixels_file(size)).is_file():
+        largest = max(int(path.stem.split("-")[1]) for path in shards[0].glob("pixels-*.npy"))
+        return select(manifest, shards, split, largest, classes).resized(size)
+    return select(manifest, shards, split, size, classes)
 
 
-def select(manifest: pd.DataFrame, pixels_folder: Path, split: str, size: int, classes: Sequence[str]) -> Images:
-    """The images of one split at ``size``.
+def select(manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int, classes: Sequence[str]) -> Images:
+    """The images of one split at ``size``, read from their shards.
 
     Args:
-        manifest: with a ``split`` column; its rows are those of the packed pixels, in the same order.
+        manifest: with the column ``split``; ``shard`` and ``row`` say where an image's pixels are.
+        shards: folders with packed pixels.
 
     Raises:
         DataError: the split holds an image that is not real, or is empty.
     """
-    chosen = np.flatnonzero((manifest["split"] == split).to_numpy())
-    rows = manifest.iloc[chosen].reset_index(drop=True)
+    rows = manifest[manifest["split"] == split].reset_index(drop=True)
     check_real(rows, split)
     if rows.empty:
         raise DataError(f"The {split} split is empty: the dataset is too small for its split fractions.")
-    pixels = np.load(pixels_folder / pixels_file(size), mmap_mode="r")
-    if len(pixels) != len(manifest):
-        raise DataError(f"{len(pixels)} packed images for {len(manifest)} manifest rows: ingest again.")
+    pixels = np.empty((len(rows), size, size), np.uint8)
+    for number, chosen in rows.groupby("shard").indices.items():
+        packed = np.load(shards[number] / pixels_file(size), mmap_mode="r")
+        pixels[chosen] = packed[rows["row"].to_numpy()[chosen]]
     labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-    return Images(np.asarray(pixels[chosen]), labels, rows["image_id"].to_numpy(str), rows)
+    return Images(pixels, labels, rows["image_id"].to_numpy(str), rows)
 
 
 def check_real(rows: pd.DataFrame, split: str) -> None:
@@ -89,4 +91,19 @@ def check_real(rows: pd.DataFrame, split: str) -> None:
         raise DataError(
             f"{foreign} synthetic images are in the {split} split: only real images may be there. "
             "Synthetic images join the training set of an arm and nothing else."
+        )
+
+
+def check_gan_input(images: Images) -> None:
+    """Stop unless a GAN may see ``images``: real ones of the training split and nothing else.
+
+    Raises:
+        DataError: naming what else there is.
+    """
+    check_real(images.rows, "GAN's training")
+    if held_out := sorted(set(images.rows["split"]) - {"train"}):
+        count = int((images.rows["split"] != "train").sum())
+        raise DataError(
+            f"{count} images of the split {', '.join(map(repr, held_out))} were given to the GAN: "
+            "it may see training images only, or its copies of them would leak into the test."
         )

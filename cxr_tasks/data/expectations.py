@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from cxr_tasks.config import DataSettings
+from cxr_tasks.data.duplicates import CLASH
+from cxr_tasks.data.ingest import USED
 
 DOCS_PAGE = "data-docs/index.html"
 
@@ -28,8 +30,8 @@ class Validation:
     expectations: int
 
 
-def validate(manifest: pd.DataFrame, rejects: pd.DataFrame, settings: DataSettings, folder: Path) -> Validation:
-    """Run the suite and write Data Docs to ``folder/data-docs``."""
+def validate(manifest: pd.DataFrame, settings: DataSettings, folder: Path) -> Validation:
+    """Run the suite on the used rows of ``manifest`` and on its counts; write Data Docs to ``folder/data-docs``."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     # Imported after Airflow has set up logging, GX would log every docstring it decorates.
     logging.getLogger("great_expectations._docs_decorators").setLevel(logging.WARNING)
@@ -48,7 +50,7 @@ def validate(manifest: pd.DataFrame, rejects: pd.DataFrame, settings: DataSettin
     }
     context.update_data_docs_site("local_site", docs)
     suite = context.suites.add_or_update(gx.ExpectationSuite("dataset", _expectations(settings)))
-    counts = _counts(manifest, rejects, settings)
+    tables = {"manifest": manifest[manifest["status"] == USED], "counts": _counts(manifest, settings)}
     batches = {}
     for name in ("manifest", "counts"):
         asset = context.data_sources.add_or_update_pandas(name).add_dataframe_asset(name)
@@ -58,7 +60,7 @@ def validate(manifest: pd.DataFrame, rejects: pd.DataFrame, settings: DataSettin
     failures: list[str] = []
     warnings: list[str] = []
     total = 0
-    for name, checks, table in (("manifest", suite, manifest), ("counts", count_suite, counts)):
+    for name, checks in (("manifest", suite), ("counts", count_suite)):
         definition = context.validation_definitions.add_or_update(
             gx.ValidationDefinition(name=name, data=batches[name], suite=checks)
         )
@@ -69,7 +71,7 @@ def validate(manifest: pd.DataFrame, rejects: pd.DataFrame, settings: DataSettin
                 actions=[UpdateDataDocsAction(name="docs", site_names=["local_site"])],
             )
         )
-        outcome = checkpoint.run(batch_parameters={"dataframe": table})
+        outcome = checkpoint.run(batch_parameters={"dataframe": tables[name]})
         for result in next(iter(outcome.run_results.values())).results:
             total += 1
             if not result.success:
@@ -79,12 +81,14 @@ def validate(manifest: pd.DataFrame, rejects: pd.DataFrame, settings: DataSettin
     return Validation(failures, warnings, total)
 
 
-def _counts(manifest: pd.DataFrame, rejects: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
-    """One row that says how many images each class has and what share was rejected."""
-    per_class = manifest["label"].value_counts()
-    row: dict[str, Any] = {f"images of {label}": int(per_class.get(label, 0)) for label in settings.classes}
-    row["rejected fraction"] = len(rejects) / max(1, len(rejects) + len(manifest))
-    row["images under two classes"] = int(rejects["reason"].str.startswith("identical images carry").sum())
+def _counts(manifest: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
+    """One row that says how many files and usable images each class has and what share was set aside."""
+    used = manifest["status"] == USED
+    files, images = manifest["label"].value_counts(), manifest.loc[used, "label"].value_counts()
+    row: dict[str, Any] = {f"files of {label}": int(files.get(label, 0)) for label in settings.classes}
+    row |= {f"images of {label}": int(images.get(label, 0)) for label in settings.classes}
+    row["rejected fraction"] = float((~used).mean()) if len(manifest) else 0.0
+    row["images under two classes"] = int(manifest["reason"].str.startswith(CLASH).sum())
     return pd.DataFrame([row])
 
 
@@ -127,9 +131,9 @@ def _count_expectations(settings: DataSettings) -> list[Any]:
     )
     checks += [
         gxe.ExpectColumnValuesToBeBetween(
-            column=f"images of {label}", min_value=count, max_value=count, severity="warning"
+            column=f"files of {label}", min_value=count, max_value=count, severity="critical"
         )
-        for label, count in settings.expected_counts.items()
+        for label, count in (settings.expected_counts or {}).items()
     ]
     return checks
 

@@ -1,13 +1,14 @@
-"""Decodes each listed image once into a manifest row and packed pixels; sets aside what cannot be used.
+"""Reads the files of one shard into rows and packed pixels, and joins the shards into the manifest.
 
-A bad file is never fatal by itself: it becomes a row of the rejects table with a reason. Whether the rest
-is good enough is decided by the expectations.
+A bad file is never fatal by itself: it becomes a row that is set aside with a reason. Whether the rest is good
+enough is decided by the expectations. Pixels stay in their shards; the manifest says where.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,111 +16,155 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from cxr_tasks.data.sources import Listing, SourceFile
+from cxr_tasks.config import NearDuplicateSettings
+from cxr_tasks.data.decode import THUMBNAIL_SIDE, Decoded, Unusable, decode
+from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
+from cxr_tasks.data.scan import VANISHED, read_fault
 
-MANIFEST = "manifest.parquet"
-REJECTS = "rejects.parquet"
-MODES = {"L", "LA", "RGB", "RGBA"}
-REJECT_COLUMNS = ["path", "label", "reason"]
+ROWS, MANIFEST, REJECTS, NEAR = "rows.parquet", "manifest.parquet", "rejects.parquet", "near-duplicates.parquet"
+THUMBNAILS, REJECTED_FILES = "thumbnails.npy", "rejects"
+USED, SET_ASIDE = "used", "set aside"
+CHANGED = "the file changed while the data were read"
+FACTS = ["width", "height", "mode", "mean", "contrast", "dhash"]
+MANIFEST_COLUMNS = [
+    *("image_id", "path", "label", "source", "patient", "group"),
+    *FACTS,
+    *("split", "provenance", "status", "reason", "shard", "row"),
+]
+
+
+class FilesChanged(Exception):
+    """Files are not what the scan saw. ``faults``: what is wrong with each, by its path."""
+
+    def __init__(self, faults: dict[str, str]) -> None:
+        super().__init__(f"{len(faults)} files changed or vanished after the data were scanned")
+        self.faults = faults
 
 
 def pixels_file(size: int) -> str:
-    """Name of the packed pixels at ``size``: a ``.npy`` of (n, size, size) uint8, one row a manifest row."""
+    """Name of a shard's packed pixels: a ``.npy`` of (n, size, size) uint8, one row a row of the shard."""
     return f"pixels-{size}.npy"
 
 
-def ingest(listing: Listing, sizes: Sequence[int], folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decode ``listing`` into ``folder``: manifest, rejects, packed pixels, and the rejected files.
+def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Path) -> pd.DataFrame:
+    """Decode ``files`` into ``folder``: rows, packed pixels, thumbnails, and copies of what is set aside.
 
     Args:
+        root: below which the files' paths can be opened.
+        files: rows of a scan.
         sizes: sides in pixels to pack; each image is resized from the original once for each.
-        folder: an existing folder to write to.
 
     Returns:
-        The manifest (a row per usable image; ``image_id`` is the SHA-256 of the file, ``mean`` and
-        ``contrast`` are the mean and standard deviation of the gray values, 0–255) and the rejects
-        (``path``, ``label``, ``reason``).
+        A row per file: ``image_id`` (SHA-256 of the file), ``path``, ``label``, ``status``, ``reason``, and of used
+        images width and height in pixels, ``mode``, ``mean`` and ``contrast`` (mean and standard deviation of the
+        gray values, 0–255) and ``dhash`` (16 hexadecimal digits).
+
+    Raises:
+        FilesChanged: files are not those that were scanned. Nothing of the shard may be kept then.
     """
-    sizes = sorted(set(sizes))
-    # Filters belong to the whole process and not to a thread, so they are set around all of the threads.
-    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        read = list(threads.map(lambda file: _read(listing.root / file.path, file, sizes), listing.files))
-
-    rejected = [(file, result) for file, result in zip(listing.files, read, strict=True) if isinstance(result, str)]
-    rejected += _duplicates(listing.files, {file.path for file, _ in rejected})
-    reasons = {file.path: reason for file, reason in rejected}
-    rows = []
-    packed: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
-    for file, result in zip(listing.files, read, strict=True):
-        if file.path in reasons or isinstance(result, str):
-            continue
-        facts, images = result
-        rows.append({"image_id": file.sha256, "path": file.path, "label": file.label, **facts})
-        for size, image in zip(sizes, images, strict=True):
-            packed[size].append(image)
-
-    manifest = pd.DataFrame(
-        rows, columns=["image_id", "path", "label", "width", "height", "mode", "mean", "contrast"]
-    ).merge(listing.metadata, on="path", how="left")
-    manifest["group"] = manifest["patient"].where(manifest["patient"] != "", manifest["image_id"])
-    manifest["provenance"] = "real"
-    manifest.to_parquet(folder / MANIFEST, index=False)
-    for size, images in packed.items():
-        stacked = np.stack(images) if images else np.empty((0, size, size), np.uint8)
-        np.save(folder / pixels_file(size), stacked)
-
-    rejects = pd.DataFrame([(f.path, f.label, reasons[f.path]) for f, _ in rejected], columns=REJECT_COLUMNS)
-    rejects.to_parquet(folder / REJECTS, index=False)
-    _set_aside(listing.root, rejects, folder / "rejects")
-    return manifest, rejects
+    packed = {
+        size: np.lib.format.open_memmap(folder / pixels_file(size), "w+", np.uint8, (len(files), size, size))
+        for size in sizes
+    }
+    thumbnails = np.zeros((len(files), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    rows, changed = [], {}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        listed = list(files.itertuples())
+        read = threads.map(lambda file: _read(root, file.path, file.sha256, file.fault, sizes), listed)
+        for number, (file, result) in enumerate(zip(listed, read, strict=True)):
+            row = {"image_id": file.sha256, "path": file.path, "label": file.label, "status": USED, "reason": ""}
+            if isinstance(result, Decoded):
+                row |= {name: getattr(result, name) for name in FACTS} | {"dhash": f"{result.dhash:016x}"}
+                thumbnails[number] = result.thumbnail
+                for size, image in zip(sizes, result.images, strict=True):
+                    packed[size][number] = image
+            else:
+                row |= {"status": SET_ASIDE, "reason": result}
+                if result in (CHANGED, VANISHED) and not file.fault:
+                    changed[file.path] = result
+            rows.append(row)
+    if changed:
+        raise FilesChanged(changed)
+    np.save(folder / THUMBNAILS, thumbnails)
+    table = pd.DataFrame(rows, columns=["image_id", "path", "label", "status", "reason", *FACTS])
+    table = table.astype({"width": "Int32", "height": "Int32", "mean": "float64", "contrast": "float64"})
+    table.to_parquet(folder / ROWS, index=False)
+    _copy_rejected(root, table, folder / REJECTED_FILES)
+    return table
 
 
-def _read(path: Path, file: SourceFile, sizes: Sequence[int]) -> tuple[dict[str, Any], list[np.ndarray]] | str:
-    """Facts and resized pixels of one image, or the reason why it cannot be used."""
-    if not file.sha256:
-        return "the file cannot be read"
+def _read(root: Path, path: str, sha256: str, fault: str, sizes: Sequence[int]) -> Decoded | str:
+    """One image, or the reason why it cannot be used."""
+    if fault:
+        return fault
     try:
-        with Image.open(path) as image:
-            if image.mode not in MODES:
-                return f"the pixel format {image.mode} is not supported"
-            facts = {"width": image.width, "height": image.height, "mode": image.mode}
-            gray = image.convert("L")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return "the image is too large to be decoded safely"
-    except Image.UnidentifiedImageError:
-        return "the file is not an image"
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"the image is damaged ({error})"
-    values = np.asarray(gray)
-    facts |= {"mean": float(values.mean()), "contrast": float(values.std())}
-    return facts, [np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR)) for size in sizes]
+        content = (root / path).read_bytes()
+    except OSError as error:
+        return read_fault(error)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return CHANGED
+    try:
+        return decode(content, Path(path).name, sizes)
+    except Unusable as error:
+        return str(error)
 
 
-def _duplicates(files: Sequence[SourceFile], skip: set[str]) -> list[tuple[SourceFile, str]]:
-    """Of identical files in one class the first stays; identical files in two classes all go."""
-    same: dict[str, list[SourceFile]] = {}
-    for file in files:
-        if file.path not in skip:
-            same.setdefault(file.sha256, []).append(file)
-    found = []
-    for first, *others in same.values():
-        if any(other.label != first.label for other in others):
-            names = ", ".join(file.path for file in (first, *others))
-            found += [(file, f"identical images carry different classes: {names}") for file in (first, *others)]
-        else:
-            found += [(other, f"identical to {first.path}") for other in others]
-    return found
-
-
-def _set_aside(root: Path, rejects: pd.DataFrame, folder: Path) -> None:
-    """Copy rejected files to ``folder`` for people to look at, as far as they can be read."""
-    for path in rejects["path"]:
+def _copy_rejected(root: Path, rows: pd.DataFrame, folder: Path) -> None:
+    """Copy what was set aside to ``folder`` for people to look at, as far as it can be read."""
+    for path in rows["path"][rows["status"] == SET_ASIDE]:
         target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / path, target)
         except OSError:
             continue
+
+
+def join_shards(shards: Sequence[Path], scanned: pd.DataFrame, settings: NearDuplicateSettings, folder: Path) -> Any:
+    """Join the shards into the manifest, and write it to ``folder`` with the table and the copies of the rejects.
+
+    Args:
+        shards: folders of :func:`read_shard`; the manifest's ``shard`` and ``row`` count in them from 0.
+        scanned: rows of the scan, for each file's ``source`` and ``patient``.
+
+    Returns:
+        The manifest (a row per file, ``MANIFEST_COLUMNS``; ``split`` is still empty) and the pairs of
+        near-duplicates (``first`` and ``second`` image id).
+    """
+    tables = [pd.read_parquet(shard / ROWS).assign(shard=i) for i, shard in enumerate(shards)]
+    images = pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
+    images = images.merge(scanned[["path", "source", "patient"]], on="path", how="left", validate="one_to_one")
+    images = images.sort_values(["label", "path"], ignore_index=True)
+
+    used = images.index[images["status"] == USED]
+    reasons = identical(images.loc[used])
+    repeated = reasons.index[reasons != ""]
+    images.loc[repeated, "status"] = SET_ASIDE
+    images.loc[repeated, "reason"] = reasons[repeated]
+
+    good = images[images["status"] == USED].reset_index()
+    dhash = np.array([int(value, 16) for value in good["dhash"]], np.uint64)
+    near = near_duplicates(dhash, _thumbnails(shards, good), settings.hash_bits, settings.correlation)
+    images["group"] = images["image_id"]
+    images.loc[good["index"], "group"] = group_names(good, near).to_numpy()
+    images["provenance"], images["split"] = "real", ""
+    manifest = images[MANIFEST_COLUMNS]
+    manifest.to_parquet(folder / MANIFEST, index=False)
+    ids = good["image_id"].to_numpy()
+    pairs = pd.DataFrame({"first": ids[near[:, 0]], "second": ids[near[:, 1]]}, dtype=str)
+    pairs.to_parquet(folder / NEAR, index=False)
+    rejects = manifest.loc[manifest["status"] == SET_ASIDE, ["path", "label", "reason"]]
+    rejects.to_parquet(folder / REJECTS, index=False)
+    for shard in shards:
+        if (shard / REJECTED_FILES).is_dir():
+            shutil.copytree(shard / REJECTED_FILES, folder / REJECTED_FILES, dirs_exist_ok=True)
+    return manifest, pairs
+
+
+def _thumbnails(shards: Sequence[Path], images: pd.DataFrame) -> np.ndarray:
+    """(n, 32, 32) uint8, in the order of ``images``."""
+    found = np.empty((len(images), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    for number, rows in images.groupby("shard").indices.items():
+        found[rows] = np.load(shards[number] / THUMBNAILS, mmap_mode="r")[images["row"].to_numpy()[rows]]
+    return found

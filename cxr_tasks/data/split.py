@@ -6,78 +6,147 @@ The order in which groups are dealt comes from a hash, so that it depends on not
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 
 import numpy as np
 import pandas as pd
 
 from cxr_tasks.config import SplitSettings
+from cxr_tasks.data.duplicates import group_names
 
 SPLITS = ("train", "validation", "test")
+BETWEEN = "of one patient, or one picture, with images that are in another split already"
 
 
-def assign(manifest: pd.DataFrame, settings: SplitSettings, seed: int, kept: dict[str, str] | None = None) -> pd.Series:
-    """The split of each row of ``manifest``.
+def assign(
+    images: pd.DataFrame,
+    settings: SplitSettings,
+    seed: int,
+    kept: dict[str, str] | None = None,
+    near: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The split and the group of each row of ``images``.
+
+    With the method ``stable`` an image that had a split keeps it. Where that would divide a group (patient
+    numbers arrived late, or a new image resembles one of training and one of test), images are left out
+    instead of moved: what one model has trained on may not test another.
 
     Args:
-        manifest: needs ``image_id``, ``label`` and ``group``.
-        kept: splits that images had before, by ``image_id``; honoured by the method ``stable``.
+        images: ``image_id`` (each once), ``label`` and ``patient`` ('' where unknown).
+        kept: splits that images had before, by ``image_id``.
+        near: pairs of near-duplicates, image ids ``first`` and ``second``.
 
     Returns:
-        Text, aligned with the manifest's rows: ``train``, ``validation`` or ``test``.
+        Aligned with the rows: ``split`` (``train``, ``validation``, ``test``, or '' for images left out),
+        ``group`` and ``reason`` (why an image is left out, or '').
     """
+    pairs = _positions(images, near)
+    group = group_names(images, pairs)
     if settings.method == "paper":
-        return _plain_random(manifest, settings, seed)
-    return _grouped(manifest, settings, seed, kept or {})
+        return pd.DataFrame({"split": _plain_random(images, settings, seed), "group": group, "reason": ""})
+    before = images["image_id"].map(kept or {})
+    divided = before.groupby(group).transform("nunique") > 1
+    out = np.zeros(len(images), bool)
+    if divided.any():
+        out[_left_out(images, before, pairs, np.flatnonzero(divided))] = True
+        # Without those that tied them together, groups fall apart.
+        stay = images[~out]
+        group = pd.concat([group_names(stay, _positions(stay, near)), images["image_id"][out]])[images.index]
+    split = pd.Series("", index=images.index, name="split")
+    split[~out] = _deal(images[~out], group[~out], before[~out], settings, seed)
+    reason = pd.Series(np.where(out, BETWEEN, ""), index=images.index)
+    return pd.DataFrame({"split": split, "group": group, "reason": reason})
 
 
-def _plain_random(manifest: pd.DataFrame, settings: SplitSettings, seed: int) -> pd.Series:
+def _positions(images: pd.DataFrame, near: pd.DataFrame | None) -> np.ndarray:
+    """(m, 2) positions of the near-duplicates among ``images``."""
+    if near is None or near.empty:
+        return np.empty((0, 2), np.int64)
+    index = pd.Index(images["image_id"])
+    pairs = np.stack([index.get_indexer(near["first"]), index.get_indexer(near["second"])], axis=1)
+    return pairs[(pairs >= 0).all(axis=1)]
+
+
+def _plain_random(images: pd.DataFrame, settings: SplitSettings, seed: int) -> pd.Series:
     # 15,153 images give the report's 12,122 / 1,515 / 1,516.
-    total = len(manifest)
+    total = len(images)
     train = round(total * (1 - settings.validation - settings.test))
     validation = round(total * settings.validation)
     order = np.random.default_rng([seed, 0x5B117]).permutation(total)
     splits = np.empty(total, object)
     for name, rows in zip(SPLITS, np.split(order, [train, train + validation]), strict=True):
         splits[rows] = name
-    return pd.Series(splits, index=manifest.index, name="split")
+    return pd.Series(splits, index=images.index, name="split")
 
 
-def _grouped(manifest: pd.DataFrame, settings: SplitSettings, seed: int, kept: dict[str, str]) -> pd.Series:
-    """Deal whole groups, class by class, to the split that is furthest below its quota."""
-    before = manifest["image_id"].map(kept).map({name: i for i, name in enumerate(SPLITS)})
-    # A group that was seen before goes on in its split, new images of it included. If it was divided then, because
-    # patient numbers arrived later, it trains: what one model has trained on may not test another.
-    first = before.groupby(manifest["group"]).min().dropna().astype(int)
-    of_group = {group: SPLITS[i] for group, i in first.items()}
-    groups = manifest.groupby("group").agg(size=("image_id", "size")).join(_commonest_label(manifest))
-    fractions = {
-        "test": settings.test,
-        "validation": settings.validation,
-        "train": 1 - settings.validation - settings.test,
-    }
+def _deal(images: pd.DataFrame, group: pd.Series, before: pd.Series, settings: SplitSettings, seed: int) -> pd.Series:
+    """Deal whole groups, class by class, to the split that is below its quota; groups seen before go on in theirs."""
+    of_group: dict[str, str] = before.groupby(group).first().dropna().to_dict()
+    quotas = {"test": settings.test, "validation": settings.validation}
+    groups = images.groupby(group).size().to_frame("size").join(_commonest_label(images, group))
     for label, members in groups.groupby("label"):
+        sizes: dict[str, int] = members["size"].to_dict()
         counts = dict.fromkeys(SPLITS, 0)
-        for group, size in members["size"].items():
-            if group in of_group:
-                counts[of_group[group]] += size
-        total = int(members["size"].sum())
-        fresh = [group for group in members.index if group not in of_group]
-        for group in sorted(fresh, key=lambda group: _rank(seed, str(label), group)):
-            size = members.at[group, "size"]
+        fresh = []
+        for name, size in sizes.items():
+            if name in of_group:
+                counts[of_group[name]] += size
+            else:
+                fresh.append(name)
+        total = sum(sizes.values())
+        for name in sorted(fresh, key=lambda name: _rank(seed, str(label), name)):
             # Small quotas are filled first, and only by groups that fit; the training split takes the rest.
-            open_to = [s for s in ("test", "validation") if counts[s] + size <= round(fractions[s] * total)]
-            split = open_to[0] if open_to else "train"
-            counts[split] += size
-            of_group[group] = split
-    return manifest["group"].map(of_group).rename("split")
+            fits = [s for s, share in quotas.items() if counts[s] + sizes[name] <= round(share * total)]
+            of_group[name] = fits[0] if fits else "train"
+            counts[of_group[name]] += sizes[name]
+    return group.map(of_group)
 
 
-def _commonest_label(manifest: pd.DataFrame) -> pd.Series:
+def _commonest_label(images: pd.DataFrame, group: pd.Series) -> pd.Series:
     """The label that most images of a group have, by group; of equals the first by name."""
-    counts = manifest.groupby(["group", "label"]).size().rename("images").reset_index()
+    counts = images.groupby([group.rename("group"), "label"]).size().rename("images").reset_index()
     ranked = counts.sort_values(["images", "label"], ascending=[False, True])
     return ranked.drop_duplicates("group").set_index("group")["label"]
 
 
 def _rank(seed: int, label: str, group: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{label}\0{group}".encode()).digest()
+
+
+def _left_out(images: pd.DataFrame, before: pd.Series, pairs: np.ndarray, rows: np.ndarray) -> list[int]:
+    """Positions, among ``rows``, of the images that cannot stay without two splits sharing a group.
+
+    Images with a split come first, those of training before the held-out ones; then new images join, as long
+    as they do not tie two splits together.
+    """
+    linked: dict[int, list[int]] = defaultdict(list)
+    for a, b in pairs.tolist():
+        linked[a].append(b)
+        linked[b].append(a)
+    of_patient: dict[str, int] = {}
+    parent: dict[int, int] = {}
+    split_of: dict[int, str | None] = {}
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    ids, patients, had = (column.to_numpy() for column in (images["image_id"], images["patient"], before))
+    order = {name: i for i, name in enumerate(SPLITS)}
+    out = []
+    for i in sorted(rows.tolist(), key=lambda i: (order.get(had[i], len(SPLITS)), ids[i])):
+        neighbours = [*linked[i], *([of_patient[patients[i]]] if patients[i] in of_patient else [])]
+        roots = {root(j) for j in neighbours if j in parent}
+        splits = {split_of[r] for r in roots} | {had[i] if had[i] in order else None}
+        splits.discard(None)
+        if len(splits) > 1:
+            out.append(i)
+            continue
+        parent[i] = i
+        split_of[i] = next(iter(splits), None)
+        for r in roots:
+            parent[r] = i
+        if patients[i]:
+            of_patient.setdefault(patients[i], i)
+    return out

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_tasks.config import AugmentationSettings, ClassifierSettings
-from cxr_tasks.data.dataset import Images
+from cxr_tasks.data.dataset import Images, check_real
 from cxr_tasks.networks.builders import build_classifier
 from cxr_tasks.training.augment import augment
 from cxr_tasks.training.randomness import keyed
@@ -55,7 +55,12 @@ def train_arm(
         seed: of initial weights, dropout, batch order and augmentation.
         weights_seed: of a random backbone, the same for both arms of a pair and every seed.
         on_epoch: called with the epoch's number from 1 and its losses and accuracies.
+
+    Raises:
+        DataError: a synthetic image is held out.
     """
+    for split, images in held_out.items():
+        check_real(images.rows, split)
     chosen = undersampled(train.labels, seed) if settings.undersample else np.arange(len(train))
     pixels, ids, labels = train.pixels[chosen], train.ids[chosen], train.labels[chosen]
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from cxr_tasks.config import resolve
 from cxr_tasks.data.phantoms import PHANTOM_COUNTS, write_phantoms
-from cxr_tasks.data.sources import source_folder
+from cxr_tasks.data.sources import open_source
 from cxr_tasks.errors import UserError
 from infra.embedded.airflow_api import ENDED, AirflowApi
 from infra.embedded.stack import REPOSITORY, Stack, StackError
@@ -45,10 +45,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         try:
-            settings = resolve(options.profile)
-            if options.data:
-                source_folder(options.data, settings.data.classes)
-            environment["CXR_SOURCE"] = str(Path(options.data or phantoms(home)).expanduser().resolve())
+            resolve(options.profile)
+            environment["CXR_SOURCE"] = source(options.data) or phantoms(home)
             stack = Stack(home, options.airflow_port, options.mlflow_port, environment)
             stack.check()
         except (UserError, StackError, OSError) as error:
@@ -78,13 +76,25 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The options that the Makefile passes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="", help="folder of X-rays; without it, phantoms are generated")
+    parser.add_argument("--data", default="", help="address of the X-rays; without it, phantoms are generated")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--home", default=str(REPOSITORY / ".cxr"), help="databases, logs, artifacts")
     parser.add_argument("--airflow-port", type=int, default=8080)
     parser.add_argument("--mlflow-port", type=int, default=5000)
     parser.add_argument("--once", action="store_true", help="exit after the run")
     return parser.parse_args()
+
+
+def source(address: str) -> str:
+    """The address as the workers can use it; '' if there is none.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    if not address:
+        return ""
+    open_source(address)
+    return address if "://" in address else str(Path(address).expanduser().resolve())
 
 
 def phantoms(home: Path) -> str:

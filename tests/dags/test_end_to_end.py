@@ -8,7 +8,7 @@ import pytest
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 SETTINGS = {
-    "data": {"min_images_per_class": 10},
+    "data": {"min_images_per_class": 10, "shard_images": 50},
     "classifiers": {"epochs": 2, "image_size": 32},
     "gan": {"image_size": 32, "epochs": 2, "width": 0.1, "batch_size": 16},
     "synthetic": {"counts": {"COVID": 8, "Viral Pneumonia": 8}},
@@ -139,5 +139,5 @@ def test_a_second_run_takes_every_artifact_as_it_is(first, pipeline):
 def test_bad_data_fail_at_once_with_one_sentence(pipeline, tmp_path):
     states = pipeline(source=str(tmp_path / "nowhere"))["states"]
 
-    assert states["cxr_data"]["ingest/-1"] == "failed"
+    assert states["cxr_data"]["scan/-1"] == "failed"
     assert states["cxr_data"]["split/-1"] == "upstream_failed"

@@ -1,9 +1,9 @@
-"""Bad files become rejects with a reason and never stop an ingest; good ones become rows and matching pixels."""
+"""Bad files are set aside with a reason and stop nothing; the manifest leads to the pixels of the good ones."""
 
-import struct
-import warnings
-import zlib
-from io import BytesIO
+import hashlib
+import os
+import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,191 +11,274 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_tasks.data.ingest import MANIFEST, REJECTS, ingest, pixels_file
-from cxr_tasks.data.sources import list_folder
+from cxr_tasks.config import DataSettings
+from cxr_tasks.data.decode import Unusable, decode
+from cxr_tasks.data.duplicates import CLASH
+from cxr_tasks.data.ingest import (
+    CHANGED,
+    MANIFEST,
+    MANIFEST_COLUMNS,
+    NEAR,
+    REJECTED_FILES,
+    REJECTS,
+    ROWS,
+    SET_ASIDE,
+    USED,
+    FilesChanged,
+    pixels_file,
+    read_shard,
+)
+from cxr_tasks.data.scan import VANISHED
+from tests.data.bad_files import ribs, write_bad_files
+from tests.data.reading import Reading, data_settings, read_folder, scan_folder
 
-CLASSES = ("COVID", "Normal")
-BAD = "COVID/images/bad.png"
+TWO = data_settings(classes=["COVID", "Normal"])
+SIZES = (48, 32)
+
+
+def reasons(reading: Reading) -> dict[str, str]:
+    """Why files were set aside, by path; also that rejects and manifest agree."""
+    aside = reading.manifest[reading.manifest["status"] == SET_ASIDE]
+    rejects = pd.read_parquet(reading.folder / REJECTS)
+    assert rejects.to_dict("list") == aside[["path", "label", "reason"]].to_dict("list")
+    assert (reading.manifest["reason"] == "").equals(reading.manifest["status"] == USED)
+    return dict(zip(aside["path"], aside["reason"], strict=True))
+
+
+def groups(reading: Reading) -> dict[str, str]:
+    return dict(zip(reading.manifest["path"], reading.manifest["group"], strict=True))
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    for k, label in enumerate(CLASSES):
-        (tmp_path / "source" / label / "images").mkdir(parents=True)
+    """Three different images of each of two classes."""
+    folder = tmp_path / "source"
+    for k, label in enumerate(TWO.classes):
+        (folder / label / "images").mkdir(parents=True)
         for n in range(3):
-            image(10 * k + n).save(tmp_path / "source" / label / "images" / f"{label}-{n}.png")
-    return tmp_path / "source"
+            ribs(seed=10 * k + n).save(folder / label / "images" / f"{label}-{n}.png")
+    return folder
 
 
-def image(seed: int, mode: str = "L", size: tuple[int, int] = (40, 30)) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (*size[::-1], 4), np.uint8), "RGBA").convert(mode)
+class TestPhantomsAmongBadFiles:
+    """Phantoms of three classes, read in several shards, with every kind of bad file among them."""
+
+    settings: DataSettings = data_settings(shard_images=60)
+
+    @pytest.fixture(scope="class")
+    def mixed(self, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+        """The source, and the kinds of its bad files by name."""
+        folder = tmp_path_factory.mktemp("mixed") / "source"
+        shutil.copytree(phantoms, folder)
+        return folder, write_bad_files(folder / "COVID" / "images")
+
+    @pytest.fixture(scope="class")
+    def reading(self, mixed: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Reading:
+        return read_folder(mixed[0], tmp_path_factory.mktemp("work"), self.settings, SIZES)
+
+    def test_each_bad_file_is_set_aside_with_its_reason_and_nothing_else(
+        self, mixed: tuple[Path, dict[str, str]], reading: Reading
+    ) -> None:
+        folder, kinds = mixed
+        expected = {}
+        for name in kinds:
+            path = f"COVID/images/{name}"
+            printable = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            with pytest.raises(Unusable) as unusable:
+                decode((folder / path).read_bytes(), name, SIZES)
+            expected[printable] = str(unusable.value)
+
+        assert reasons(reading) == expected
+        assert reading.manifest["status"].value_counts().to_dict() == {USED: 40 + 60 + 36, SET_ASIDE: len(kinds)}
+
+    def test_rejects_are_copied_as_far_as_they_can_be_opened(
+        self, mixed: tuple[Path, dict[str, str]], reading: Reading
+    ) -> None:
+        folder = reading.folder / REJECTED_FILES
+        copies = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+        openable = [path for path in reasons(reading) if "\\x" not in path]
+        assert len(openable) == len(mixed[1]) - 1
+        assert copies == {path: (mixed[0] / path).read_bytes() for path in openable}
+
+    def test_manifest_leads_to_the_pixels_that_pillow_gives(
+        self, mixed: tuple[Path, dict[str, str]], reading: Reading
+    ) -> None:
+        used = reading.manifest[reading.manifest["status"] == USED]
+        assert len(reading.shards) == 4
+        assert set(used["shard"]) == {0, 1, 2, 3}
+        for size in SIZES:
+            packed = [np.load(shard / pixels_file(size)) for shard in reading.shards]
+            assert {(pixels.dtype, pixels.shape[1:]) for pixels in packed} == {(np.dtype(np.uint8), (size, size))}
+            for row in used.itertuples():
+                with Image.open(mixed[0] / row.path) as image:
+                    plain = image.convert("L").resize((size, size), Image.Resampling.BILINEAR)
+                np.testing.assert_array_equal(packed[row.shard][row.row], np.asarray(plain))
+
+    def test_rows_say_what_the_files_are(self, mixed: tuple[Path, dict[str, str]], reading: Reading) -> None:
+        manifest = reading.manifest
+
+        assert manifest.columns.tolist() == MANIFEST_COLUMNS
+        assert manifest[["label", "path"]].apply(tuple, axis=1).is_monotonic_increasing
+        for row in manifest[manifest["status"] == USED].itertuples():
+            content = (mixed[0] / row.path).read_bytes()
+            gray = np.asarray(Image.open(mixed[0] / row.path).convert("L"))
+            assert row.image_id == hashlib.sha256(content).hexdigest()
+            assert row.path.startswith(f"{row.label}/images/")
+            assert (row.width, row.height, row.mode) == (64, 64, "L")
+            assert (row.mean, row.contrast) == (pytest.approx(gray.mean()), pytest.approx(gray.std()))
+            assert (row.provenance, row.split, row.group) == ("real", "", row.patient)
+            assert row.source.startswith("phantom-collection-")
+
+    def test_what_is_written_is_what_is_returned(self, reading: Reading) -> None:
+        pd.testing.assert_frame_equal(pd.read_parquet(reading.folder / MANIFEST), reading.manifest)
+        pd.testing.assert_frame_equal(pd.read_parquet(reading.folder / NEAR), reading.near)
+
+    def test_phantoms_of_different_patients_are_never_one_picture(self, reading: Reading) -> None:
+        patients = reading.manifest.set_index("image_id")["patient"]
+
+        assert (patients[reading.near["first"]].to_numpy() == patients[reading.near["second"]].to_numpy()).all()
+
+    def test_the_number_of_shards_changes_nothing_but_where_pixels_are(
+        self, mixed: tuple[Path, dict[str, str]], reading: Reading, tmp_path: Path
+    ) -> None:
+        whole = read_folder(mixed[0], tmp_path, data_settings(shard_images=10_000), SIZES)
+
+        assert len(whole.shards) == 1
+        place = ["shard", "row"]
+        pd.testing.assert_frame_equal(whole.manifest.drop(columns=place), reading.manifest.drop(columns=place))
+        pd.testing.assert_frame_equal(whole.near, reading.near)
 
 
-def run(source: Path, sizes: tuple[int, ...] = (16,)) -> tuple[Path, pd.DataFrame, dict[str, str]]:
-    """The artifact's folder, the manifest by path, and the reasons of the rejects by path."""
-    folder = source.with_name("artifact")
-    folder.mkdir()
-    manifest, rejects = ingest(list_folder(str(source), CLASSES), sizes, folder)
-    pd.testing.assert_frame_equal(pd.read_parquet(folder / MANIFEST), manifest)
-    assert pd.read_parquet(folder / REJECTS).to_dict("list") == rejects.to_dict("list")
-    return folder, manifest.set_index("path"), dict(zip(rejects["path"], rejects["reason"], strict=True))
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png_of_claimed_size(width: int, height: int) -> bytes:
-    """A small file whose pixels would fill the memory."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99)))
-
-
-def whole_png() -> bytes:
-    stream = BytesIO()
-    image(7, size=(64, 64)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-BAD_FILES = {
-    "truncated": (whole_png()[:-2000], "the image is damaged (image file is truncated"),
-    "cut in its header": (whole_png()[:20], "the image is damaged"),
-    "text": (b"This is not an image.", "the file is not an image"),
-    "empty": (b"", "the file is not an image"),
-    "huge": (png_of_claimed_size(10_000, 9_500), "the image is too large to be decoded safely"),
-    "enormous": (png_of_claimed_size(60_000, 60_000), "the image is too large to be decoded safely"),
-}
-
-
-@pytest.mark.parametrize(("content", "reason"), BAD_FILES.values(), ids=BAD_FILES)
-def test_bad_file_is_set_aside_with_a_reason(source: Path, content: bytes, reason: str) -> None:
-    (source / BAD).write_bytes(content)
-
-    folder, manifest, reasons = run(source)
-
-    assert list(reasons) == [BAD]
-    assert reasons[BAD].startswith(reason)
-    assert (folder / "rejects" / BAD).read_bytes() == content
-    assert len(manifest) == 6
-    assert BAD not in manifest.index
-
-
-def test_no_cut_stops_an_ingest(source: Path) -> None:
-    whole = whole_png()
-    cuts = range(1, len(whole) - 16, 29)
-    for cut in cuts:
-        (source / f"COVID/images/bad-{cut}.png").write_bytes(whole[:cut])
-
-    _, manifest, reasons = run(source)
-
-    assert set(reasons) == {f"COVID/images/bad-{cut}.png" for cut in cuts}
-    assert len(manifest) == 6
-
-
-def test_no_damage_stops_an_ingest(source: Path) -> None:
-    whole, rng = whole_png(), np.random.default_rng(0)
-    for n in range(300):
-        damaged = bytearray(whole)
-        # Mostly in the chunks before the pixels, where a decoder trusts what it reads.
-        for place in rng.integers(0, 80 if n % 2 else len(whole), 3):
-            damaged[place] = rng.integers(256)
-        (source / f"COVID/images/bad-{n}.png").write_bytes(damaged)
-
-    _, manifest, reasons = run(source)
-
-    assert len(manifest) + len(reasons) == 306
-    assert len(reasons) > 100
-
-
-def test_sixteen_bit_image_is_not_supported(source: Path) -> None:
-    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(source / BAD)
-
-    _, _, reasons = run(source)
-
-    assert reasons == {BAD: "the pixel format I;16 is not supported"}
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_gray_and_colour_images_are_accepted(source: Path, mode: str) -> None:
-    image(99, mode).save(source / BAD)
-
-    _, manifest, reasons = run(source)
-
-    assert reasons == {}
-    row = manifest.loc[BAD]
-    assert (row["mode"], row["width"], row["height"]) == (mode, 40, 30)
-    gray = np.asarray(Image.open(source / BAD).convert("L"))
-    assert row["mean"] == pytest.approx(gray.mean())
-    assert row["contrast"] == pytest.approx(gray.std())
-
-
-def test_of_duplicates_within_a_class_the_first_stays(source: Path) -> None:
-    original = source / "COVID/images/COVID-0.png"
+def test_of_identical_files_of_a_class_the_first_stays(source: Path, tmp_path: Path) -> None:
     for name in ("copy-1.png", "copy-2.png"):
-        (source / "COVID/images" / name).write_bytes(original.read_bytes())
+        shutil.copyfile(source / "COVID/images/COVID-0.png", source / "COVID/images" / name)
 
-    _, manifest, reasons = run(source)
+    reading = read_folder(source, tmp_path / "work", TWO)
 
     same = "identical to COVID/images/COVID-0.png"
-    assert reasons == {"COVID/images/copy-1.png": same, "COVID/images/copy-2.png": same}
-    assert len(manifest) == 6
-    assert manifest["image_id"].is_unique
+    assert reasons(reading) == {"COVID/images/copy-1.png": same, "COVID/images/copy-2.png": same}
 
 
-def test_of_duplicates_across_classes_none_stays(source: Path) -> None:
+def test_of_identical_files_of_two_classes_none_stays(source: Path, tmp_path: Path) -> None:
     for copy in ("COVID/images/copy.png", "Normal/images/copy.png"):
-        (source / copy).write_bytes((source / "COVID/images/COVID-0.png").read_bytes())
+        shutil.copyfile(source / "COVID/images/COVID-0.png", source / copy)
 
-    folder, manifest, reasons = run(source)
+    reading = read_folder(source, tmp_path / "work", TWO)
 
     involved = ["COVID/images/COVID-0.png", "COVID/images/copy.png", "Normal/images/copy.png"]
-    assert reasons == dict.fromkeys(involved, f"identical images carry different classes: {', '.join(involved)}")
-    assert len(manifest) == 5
-    assert all((folder / "rejects" / path).is_file() for path in involved)
+    assert reasons(reading) == dict.fromkeys(involved, f"{CLASH}: {', '.join(involved)}")
+    assert (reading.manifest["status"] == USED).sum() == 5
 
 
-def test_pixels_are_the_rows_decoded_and_resized_once(source: Path) -> None:
-    image(99, "RGB", (33, 47)).save(source / "Normal/images/colour.png")
-    (source / "COVID/images/COVID-1.png").write_bytes(b"damaged")
+@pytest.mark.parametrize("label", TWO.classes)
+def test_a_copy_that_was_encoded_again_shares_the_group_of_its_original(
+    source: Path, tmp_path: Path, label: str
+) -> None:
+    with Image.open(source / "COVID/images/COVID-1.png") as image:
+        image.save(source / label / "images" / "again.jpg", quality=90)
 
-    folder, manifest, _ = run(source, sizes=(24, 16, 24))
+    reading = read_folder(source, tmp_path / "work", TWO)
 
-    assert sorted(path.name for path in folder.glob("*.npy")) == ["pixels-16.npy", "pixels-24.npy"]
-    for size in (16, 24):
-        packed = np.load(folder / pixels_file(size))
-        assert (packed.dtype, packed.shape) == (np.uint8, (6, size, size))
-        for path, pixels in zip(manifest.index, packed, strict=True):
-            plain = Image.open(source / path).convert("L").resize((size, size), Image.Resampling.BILINEAR)
-            np.testing.assert_array_equal(pixels, np.asarray(plain))
+    assert reasons(reading) == {}
+    ids = reading.manifest.set_index("path")["image_id"]
+    both = [ids["COVID/images/COVID-1.png"], ids[f"{label}/images/again.jpg"]]
+    assert sorted(reading.near.iloc[0]) == sorted(both)
+    assert len(reading.near) == 1
+    of = groups(reading)
+    assert of["COVID/images/COVID-1.png"] == of[f"{label}/images/again.jpg"] == min(both)
+    assert len(set(of.values())) == 6
 
 
-def test_group_is_the_patient_or_the_image_itself(source: Path) -> None:
+def test_group_is_the_patient_or_the_image_itself(source: Path, tmp_path: Path) -> None:
     (source / "COVID.metadata.csv").write_text("FILE NAME,URL,PATIENT\nCOVID-0,x,P1\nCOVID-1,x,P1\nCOVID-2,x,\n")
 
-    _, manifest, _ = run(source)
+    manifest = read_folder(source, tmp_path / "work", TWO).manifest
 
     covid = manifest[manifest["label"] == "COVID"]
     assert covid["group"].tolist() == ["P1", "P1", covid["image_id"].iloc[2]]
-    assert (manifest["provenance"] == "real").all()
+    assert covid["patient"].tolist() == ["P1", "P1", ""]
 
 
-def test_only_bad_files_give_an_empty_manifest(source: Path) -> None:
+def test_only_bad_files_give_a_manifest_without_images(source: Path, tmp_path: Path) -> None:
     for path in source.rglob("*.png"):
         path.write_bytes(path.name.encode())
 
-    folder, manifest, reasons = run(source)
+    reading = read_folder(source, tmp_path / "work", data_settings(classes=TWO.classes, shard_images=2))
 
-    assert manifest.empty
-    assert len(reasons) == 6
-    assert np.load(folder / pixels_file(16)).shape == (0, 16, 16)
+    assert set(reasons(reading).values()) == {"the file is not an image"}
+    assert len(reading.manifest) == 6
+    assert reading.near.empty
 
 
-def test_ingest_leaves_the_warning_filters_as_they_were(source: Path) -> None:
-    before = list(warnings.filters)
-    for n in range(40):
-        (source / f"COVID/images/more-{n}.png").write_bytes((source / "COVID/images/COVID-0.png").read_bytes())
+def test_a_shard_may_be_empty(source: Path, tmp_path: Path) -> None:
+    rows = read_shard(source, scan_folder(source, TWO).iloc[:0], SIZES, tmp_path)
 
-    run(source)
+    assert rows.empty
+    assert np.load(tmp_path / pixels_file(48)).shape == (0, 48, 48)
 
-    assert list(warnings.filters) == before
+
+def test_files_that_changed_after_the_scan_are_named_and_nothing_is_kept(source: Path, tmp_path: Path) -> None:
+    files = scan_folder(source, TWO)
+    shutil.copyfile(source / "Normal/images/Normal-0.png", source / "COVID/images/COVID-0.png")
+    (source / "COVID/images/COVID-1.png").write_bytes(b"no image any more")
+    (source / "Normal/images/Normal-2.png").unlink()
+    os.utime(source / "Normal/images/Normal-1.png", (0, 0))
+
+    with pytest.raises(FilesChanged) as raised:
+        read_shard(source, files, SIZES, tmp_path)
+
+    assert raised.value.faults == {
+        "COVID/images/COVID-0.png": CHANGED,
+        "COVID/images/COVID-1.png": CHANGED,
+        "Normal/images/Normal-2.png": VANISHED,
+    }
+    assert not (tmp_path / ROWS).exists()
+    assert not (tmp_path / REJECTED_FILES).exists()
+
+
+def test_with_the_faults_of_changed_files_the_rest_can_be_read(source: Path, tmp_path: Path) -> None:
+    files = scan_folder(source, TWO)
+    (source / "Normal/images/Normal-2.png").unlink()
+    with pytest.raises(FilesChanged) as raised:
+        read_shard(source, files, SIZES, tmp_path)
+    files["fault"] = files["path"].map(raised.value.faults).fillna(files["fault"])
+
+    rows = read_shard(source, files, SIZES, tmp_path).set_index("path")
+
+    assert rows.loc["Normal/images/Normal-2.png", ["status", "reason"]].tolist() == [SET_ASIDE, VANISHED]
+    assert (rows["status"] == USED).sum() == 5
+
+
+def test_what_is_no_plain_file_is_set_aside_and_not_copied(source: Path, tmp_path: Path) -> None:
+    # To copy a device to its end would fill the disk, and a pipe has no end.
+    (source / "COVID/images/device.png").symlink_to("/dev/null")
+    (source / "COVID/images/nowhere.png").symlink_to("nothing")
+    os.mkfifo(source / "COVID/images/pipe.png")
+
+    reading = read_folder(source, tmp_path / "work", TWO)
+
+    assert reasons(reading) == {
+        "COVID/images/device.png": "it is not a regular file",
+        "COVID/images/nowhere.png": "the symbolic link leads nowhere",
+        "COVID/images/pipe.png": "it is not a regular file",
+    }
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.name in {"device.png", "pipe.png"}]
+
+
+def test_a_shard_does_not_hold_all_files_in_memory(source: Path, tmp_path: Path) -> None:
+    count, size = 60, 4_000_000
+    for n in range(count):
+        with (source / "COVID/images" / f"large-{n}.png").open("wb") as file:
+            file.truncate(size + n)
+    files = scan_folder(source, TWO)
+
+    tracemalloc.start()
+    try:
+        rows = read_shard(source, files, SIZES, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert (rows["status"] == SET_ASIDE).sum() == count
+    assert peak < (os.cpu_count() or 1) * 2 * size + 20_000_000 < count * size

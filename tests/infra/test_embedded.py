@@ -115,7 +115,7 @@ def interrupted_run(home: Path) -> str:
     for line in runner.stdout:
         seen |= set(psutil.Process(runner.pid).children(recursive=True))
         printed += line
-        if "ingest" in line:
+        if "scan" in line:
             break
 
     runner.send_signal(signal.SIGINT)

@@ -1,9 +1,10 @@
-"""What steps decide before any work is done: the form, what counts as published, and whose turn it is."""
+"""What steps decide before any work is done: the form, and whose turn it is."""
 
 import pytest
 
 from cxr_tasks import steps
-from cxr_tasks.errors import DataError, SettingsError
+from cxr_tasks.config import resolve
+from cxr_tasks.errors import SettingsError
 from cxr_tasks.execution import StepResult, is_forced
 
 
@@ -14,10 +15,8 @@ def result(ref: str, forced: bool = False) -> StepResult:
 
 
 @pytest.fixture
-def run(store, monkeypatch):
-    # Needs a server, and is not what these tests are about.
-    monkeypatch.setattr(steps.tracking, "end_run", lambda run_id: None)
-    settings = steps.resolve("quick")
+def run(store):
+    settings = resolve("quick")
     with store.publish("settings/one", {}) as folder:
         (folder / "settings.json").write_text(settings.model_dump_json())
 
@@ -25,30 +24,6 @@ def run(store, monkeypatch):
         return {"dag_run": dag_run, "settings": "settings/one", "mlflow_run_id": "", "force": list(force)}
 
     return begin
-
-
-def test_a_new_dataset_is_published_and_an_unchanged_one_is_not(run):
-    assert steps.publish(run("first"), result("split/a"))["ref"] == "split/a"
-    assert steps.publish(run("second"), result("split/a")) is None
-    assert steps.publish(run("third"), result("split/b"))["ref"] == "split/b"
-    assert steps.newest_dataset(run())["ref"] == "split/b"
-
-
-def test_a_retry_of_the_run_that_published_publishes_again(run):
-    steps.publish(run("first"), result("split/a"))
-
-    assert steps.publish(run("first"), result("split/a")) is not None
-
-
-def test_a_dataset_made_anew_does_not_force_later_runs(run):
-    steps.publish(run("first"), result("split/a", forced=True))
-
-    assert not is_forced(run("second"), "train_gan", {"dataset": steps.newest_dataset(run("second"))})
-
-
-def test_no_dataset_yet_says_what_to_run(run):
-    with pytest.raises(DataError, match="run cxr_data with this profile first"):
-        steps.newest_dataset(run())
 
 
 def test_the_form_overrides_the_profile_and_settings_have_the_last_word():
@@ -61,7 +36,7 @@ def test_the_form_overrides_the_profile_and_settings_have_the_last_word():
         "settings": {"gan": {"epochs": 9}},
     }
 
-    settings = steps.resolve("quick", steps.form_overrides(form))
+    settings = resolve("quick", steps.form_overrides(form))
 
     assert settings.classifiers.names == ("cnn",) and settings.classifiers.seeds == (1, 2)
     assert settings.synthetic.counts == {"COVID": 0, "Normal": 0, "Viral Pneumonia": 0}

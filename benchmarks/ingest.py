@@ -1,0 +1,247 @@
+"""Reading a data set of the full release's size against a bare loop of Pillow and SHA-256 on the same cores.
+
+    python benchmarks/ingest.py [images]
+
+Generates chest phantoms (15,153 by default), reads them as ``cxr_data`` does (scan, shards one after the other,
+manifest), and again unchanged, from a folder and from a moto server that speaks S3. The bare loop reads, hashes,
+decodes and resizes each file to the same two sides in as many threads, and keeps nothing; it runs before and after.
+What each task costs in Airflow and MLflow is not in these figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cxr_tasks.config import resolve
+from cxr_tasks.data.ingest import join_shards, read_shard
+from cxr_tasks.data.layout import Layout, lay_out
+from cxr_tasks.data.phantoms import write_phantoms
+from cxr_tasks.data.scan import FILES, entries_of, listing_key, scan, shard_numbers
+from cxr_tasks.data.sources import Source, open_source
+
+IMAGES = 15_153
+SHARES = {"COVID": 3616 / IMAGES, "Normal": 10_192 / IMAGES, "Viral Pneumonia": 1345 / IMAGES}
+ANATOMIES = 60
+SETTINGS = resolve("paper")
+SIZES = sorted({SETTINGS.classifiers.image_size, SETTINGS.gan.image_size})
+CORES = len(os.sched_getaffinity(0))
+
+
+def generate(folder: Path, images: int) -> None:
+    """Phantoms of a few anatomies, each image turned, exposed and grained in its own way."""
+    counts = {name: round(images * share) for name, share in SHARES.items()}
+    counts["Normal"] += images - sum(counts.values())
+    with tempfile.TemporaryDirectory() as scratch:
+        write_phantoms(Path(scratch, "base"), dict.fromkeys(counts, ANATOMIES))
+        with ProcessPoolExecutor(CORES) as workers:
+            for name, count in counts.items():
+                (folder / name / "images").mkdir(parents=True)
+                base = Path(scratch, "base", name, "images")
+                jobs = [(base / f"{name}-{n % ANATOMIES + 1}.png", folder / name / "images", n) for n in range(count)]
+                list(workers.map(vary, jobs, chunksize=64))
+
+
+def vary(job: tuple[Path, Path, int]) -> None:
+    """Write one image of :func:`generate`."""
+    base, folder, number = job
+    rng = np.random.default_rng([number, len(folder.parent.name)])
+    turned = Image.open(base).rotate(
+        rng.uniform(-8, 8), Image.Resampling.BILINEAR, translate=(*rng.integers(-9, 9, 2),)
+    )
+    values = np.asarray(turned, np.float32) * rng.uniform(0.8, 1.1) + rng.uniform(-5, 15)
+    values += rng.normal(0, 2, values.shape)
+    image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    image.save(folder / f"{folder.parent.name}-{number + 1}.png")
+
+
+def bare(folder: Path) -> float:
+    """Seconds of the named peer."""
+
+    def one(path: Path) -> int:
+        content = path.read_bytes()
+        hashlib.sha256(content).hexdigest()
+        gray = Image.open(io.BytesIO(content)).convert("L")
+        return sum(np.asarray(gray.resize((s, s), Image.Resampling.BILINEAR)).nbytes for s in SIZES)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CORES) as threads:
+        for _ in threads.map(one, sorted(folder.glob("*/images/*.png"))):
+            pass
+    return time.perf_counter() - started
+
+
+def listed(source: str) -> tuple[Source, Layout]:
+    opened = open_source(source)
+    return opened, lay_out(opened.entries(), SETTINGS.data.classes, SETTINGS.data.folders, source)
+
+
+def first(source: str, folder: Path) -> dict[str, Any]:
+    """Read ``source`` for the first time, as the tasks of ``cxr_data`` do one after the other."""
+    started = time.perf_counter()
+    opened, layout = listed(source)
+    files = scan(opened, layout, {})
+    files["shard"] = shard_numbers(files, SETTINGS.data.shard_images)
+    files.to_parquet(folder / FILES, index=False)
+    scanned = time.perf_counter()
+    shards = []
+    for number, rows in files.groupby("shard"):
+        shards.append(folder / f"shard-{number}")
+        shards[-1].mkdir()
+        read_shard(opened.fetch(entries_of(rows)), rows.reset_index(drop=True), SIZES, shards[-1])
+    read = time.perf_counter()
+    manifest, near = join_shards(shards, files, SETTINGS.data.near_duplicates, folder)
+    joined = time.perf_counter()
+    return {
+        "seconds": joined - started,
+        "scan": scanned - started,
+        "shards": read - scanned,
+        "manifest": joined - read,
+        "images": int((manifest["status"] == "used").sum()),
+        "rejected": int((manifest["status"] != "used").sum()),
+        "near_duplicates": len(near),
+        "fetched": getattr(opened, "fetched", 0),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def again(source: str, folder: Path, last_key: str) -> dict[str, Any]:
+    """Look at ``source`` once more; everything is as it was, so the listing decides and nothing is read."""
+    started = time.perf_counter()
+    opened, layout = listed(source)
+    assert listing_key(layout) == last_key, "the listing changed although nothing was touched"
+    pd.read_parquet(folder / FILES)
+    return {"seconds": time.perf_counter() - started, "fetched": getattr(opened, "fetched", 0)}
+
+
+def key_of(source: str) -> str:
+    return listing_key(listed(source)[1])
+
+
+def in_process(work: Any, *arguments: Any) -> Any:
+    """In a process of its own, so that the memory of one part is not another's."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
+        return worker.submit(work, *arguments).result()
+
+
+@contextmanager
+def bucket(folder: Path, scratch: Path) -> Iterator[str]:
+    """The data set in a bucket of a moto server in a process of its own."""
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(scratch / "port",), daemon=True)
+    server.start()
+    while not (scratch / "port").exists():
+        time.sleep(0.1)
+    os.environ |= {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{(scratch / 'port').read_text()}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="xrays")
+    with ThreadPoolExecutor(4) as threads:
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        list(
+            threads.map(
+                lambda path: client.put_object(
+                    Bucket="xrays", Key=f"set/{path.relative_to(folder).as_posix()}", Body=path.read_bytes()
+                ),
+                paths,
+            )
+        )
+    yield "s3://xrays/set"
+    server.terminate()
+
+
+def serve(port_file: Path) -> None:
+    """Serve S3 until ended, and say where."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    aside = port_file.with_suffix(".new")
+    aside.write_text(str(server.get_host_and_port()[1]))
+    aside.rename(port_file)
+    time.sleep(86_400)
+
+
+def main(images: int) -> None:
+    """Measure, print a table, and end with one JSON object."""
+    with tempfile.TemporaryDirectory() as name:
+        scratch, folder = Path(name), Path(name, "source")
+        os.environ["CXR_CACHE"] = str(scratch / "cache")
+        print(f"Generating {images:,} images of 299 × 299 …", flush=True)
+        generate(folder, images)
+        figures: dict[str, dict[str, Any]] = {}
+        before = bare(folder)
+        for place, kind in (("folder", "folder"), ("s3", "S3")):
+            out = scratch / f"{place}-out"
+            out.mkdir()
+            if place == "folder":
+                figures[place] = in_process(first, str(folder), out)
+                after = bare(folder)
+                figures[place]["again"] = in_process(again, str(folder), out, key_of(str(folder)))
+            else:
+                with bucket(folder, scratch) as address:
+                    figures[place] = in_process(first, address, out)
+                    figures[place]["again"] = in_process(again, address, out, key_of(address))
+            shutil.rmtree(out)
+            show(kind, images, figures[place])
+    peer = (before + after) / 2
+    own = figures["folder"]
+    print(f"Bare loop    {images / peer:8.0f} images/s, before {before:.1f} s, after {after:.1f} s, {CORES} threads")
+    print(f"Ratio of the rates: {peer / own['seconds']:.2f}")
+    print(
+        json.dumps(
+            {
+                "benchmark": "ingest",
+                "images": images,
+                "cores": CORES,
+                "ratio": round(peer / own["seconds"], 3),
+                "peak_mib": round(own["peak_mib"]),
+                "rescan_ratio": round(own["seconds"] / own["again"]["seconds"], 1),
+                "bare_seconds": round(peer, 1),
+                "folder": own,
+                "s3": figures["s3"],
+            }
+        )
+    )
+
+
+def show(kind: str, images: int, figures: dict[str, Any]) -> None:
+    """Print one source's figures."""
+    second = figures["again"]
+    parts = ", ".join(f"{part} {figures[part]:.1f}" for part in ("scan", "shards", "manifest"))
+    print(
+        f"{kind:<12} {images / figures['seconds']:8.0f} images/s, {figures['seconds']:.1f} s ({parts}), "
+        f"peak {figures['peak_mib']:.0f} MiB, "
+        f"{figures['near_duplicates']} near-duplicate pairs, {figures['fetched']:,} objects fetched\n"
+        f"{'':<12} again: {second['seconds']:.2f} s, {figures['seconds'] / second['seconds']:.0f} times faster, "
+        f"{second['fetched']:,} objects fetched",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES)

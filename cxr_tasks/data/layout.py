@@ -1,0 +1,100 @@
+"""Which files of a source belong to which class, in the layouts of the COVID-19 Radiography Database.
+
+Works on paths alone, so that a folder, an archive and a bucket are read alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from cxr_tasks.data.sources import Entry
+from cxr_tasks.errors import DataError
+
+# What may lie beside images without being meant as one.
+TEXT_SUFFIXES = {".csv", ".xlsx", ".txt", ".md", ".json", ".html", ".pdf"}
+METADATA_SUFFIXES = (".metadata.csv", ".metadata.xlsx")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``images``: class and file, ordered by class and path. ``metadata``: class and its table's file."""
+
+    images: list[tuple[str, Entry]]
+    metadata: list[tuple[str, Entry]]
+
+
+def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[str, str], address: str) -> Layout:
+    """Sort the files of a source by class.
+
+    Accepts ``<folder>/images/…`` and ``<folder>/…``, also below one more folder (an unpacked archive);
+    ``masks`` are never taken, other folders (a class that is not asked for) are left alone.
+
+    Args:
+        folders: further folder names of a class.
+        address: of the source, for messages.
+
+    Raises:
+        DataError: a class has no folder or no file.
+    """
+    label_of = {name: label for name, label in folders.items() if label in classes} | {
+        label: label for label in classes
+    }
+    depth = _depth(entries, label_of)
+    images: list[tuple[str, Entry]] = []
+    metadata: list[tuple[str, Entry]] = []
+    there: set[str] = set()
+    for entry in entries:
+        parts = entry.path.split("/")[depth:]
+        if len(parts) == 1 and parts[0].endswith(METADATA_SUFFIXES):
+            if label := label_of.get(parts[0].rsplit(".metadata.", 1)[0]):
+                metadata.append((label, entry))
+        # A folder that cannot be read is listed as if it were a file.
+        elif len(parts) > 1 or (entry.fault and parts and parts[0] in label_of):
+            there.add(parts[0])
+            label = label_of.get(parts[0])
+            if label and "masks" not in parts and PurePosixPath(parts[-1]).suffix.lower() not in TEXT_SUFFIXES:
+                images.append((label, entry))
+    _check(images, classes, label_of, there, address)
+    order = {label: i for i, label in enumerate(classes)}
+    return Layout(sorted(images, key=lambda item: (order[item[0]], item[1].path)), metadata)
+
+
+def _depth(entries: Iterable[Entry], label_of: Mapping[str, str]) -> int:
+    """How many single folders enclose the class folders."""
+    paths = [entry.path.split("/") for entry in entries]
+    depth = 0
+    while paths:
+        tops = {parts[depth] for parts in paths if len(parts) > depth + 1}
+        if len(tops) != 1 or tops & set(label_of):
+            # Where there is no class at all, the outermost folders are what a message should name.
+            return depth if tops else 0
+        # Files beside the one folder (a licence, say) end the search no more than the folder itself does.
+        paths = [parts for parts in paths if len(parts) > depth + 1]
+        depth += 1
+    return 0
+
+
+def _check(
+    images: Sequence[tuple[str, Entry]],
+    classes: Sequence[str],
+    label_of: Mapping[str, str],
+    there: set[str],
+    address: str,
+) -> None:
+    filled = {label for label, _ in images}
+    for label in classes:
+        names = [name for name, meant in label_of.items() if meant == label]
+        if label in filled:
+            continue
+        if found := sorted(there & set(names)):
+            raise DataError(
+                f"Folder {found[0]!r} in {address} holds no image: put the images of class {label!r} there, "
+                "or take the class out of data.classes."
+            )
+        raise DataError(
+            f"Class {label!r} is missing: {address} holds {', '.join(map(repr, sorted(there))) or 'no folders'}. "
+            f"Add the folder {label!r}, map the folder that holds it in data.folders, "
+            "or take the class out of data.classes."
+        )

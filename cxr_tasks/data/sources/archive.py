@@ -1,0 +1,95 @@
+"""Files in a zip or tar archive, unpacked once into the local cache.
+
+How it is unpacked is in ``unpacking.py``; afterwards it is a folder like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from cxr_tasks.data.sources.base import Entry, Source, cache_folder, locked, shown
+from cxr_tasks.data.sources.folder import FolderSource
+from cxr_tasks.data.sources.unpacking import Unpacked, unpack
+from cxr_tasks.errors import DataError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+FILES, RECORD = "files", "record.json"
+
+
+class ArchiveSource(Source):
+    """The files of the archive ``path``; of two members of one name the later counts.
+
+    Hidden files and masks are not unpacked. A changed archive is unpacked anew and the older unpacking removed.
+    """
+
+    def __init__(self, path: Path, address: str = "") -> None:
+        self.path = path.absolute()
+        self.address = address or str(path)
+
+    def entries(self) -> list[Entry]:
+        folder = self._unpacked()
+        record = _read_record(folder)
+        root = folder / FILES
+        listed = FolderSource(root, self.address).entries()
+        entries = {entry.path: self._stamped(entry, root, record.stamps) for entry in listed} | record.faults
+        return sorted(entries.values(), key=lambda entry: entry.path)
+
+    def fetch(self, entries: Sequence[Entry]) -> Path:
+        return self._unpacked() / FILES
+
+    def _stamped(self, entry: Entry, root: Path, stamps: dict[str, str]) -> Entry:
+        """``entry`` with the stamp of its member, which is the same wherever the archive is unpacked."""
+        if entry.fault:
+            return entry
+        path = entry.path
+        if path not in stamps:
+            # Reached through a link: the stamp is that of the file it leads to.
+            path = os.path.relpath(os.path.realpath(root / path), os.path.realpath(root))
+        return replace(entry, stamp=stamps.get(path, entry.stamp))
+
+    def _unpacked(self) -> Path:
+        """The folder with the unpacked files and their record, made if it is missing."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise DataError(f"The archive {shown(self.address)} cannot be read ({error.strerror}).") from error
+        home = cache_folder("archives", hashlib.sha256(os.fsencode(self.path)).hexdigest()[:20])
+        folder = home / f"{status.st_size}-{status.st_mtime_ns}"
+        with locked(home):
+            if not _is_whole(folder):
+                # Older unpackings, and what a killed unpacking left.
+                for old in home.iterdir():
+                    if old.name != "lock":
+                        shutil.rmtree(old)
+                self._unpack(home, folder)
+        return folder
+
+    def _unpack(self, home: Path, folder: Path) -> None:
+        staging = Path(tempfile.mkdtemp(prefix="unpacking-", dir=home))
+        try:
+            staging.chmod(0o755)
+            record = unpack(self.path, staging / FILES, self.address)
+            (staging / RECORD).write_text(json.dumps(asdict(record)), encoding="utf-8")
+            os.rename(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _read_record(folder: Path) -> Unpacked:
+    content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return Unpacked(content["stamps"], {path: Entry(**fault) for path, fault in content["faults"].items()})
+
+
+def _is_whole(folder: Path) -> bool:
+    # Not only whether it is there: what cleans up temporary folders removes single files.
+    try:
+        return all(os.path.lexists(f"{folder}/{FILES}/{path}") for path in _read_record(folder).stamps)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,301 @@
+"""Unpacks zip and tar archives that are not to be trusted.
+
+Nothing of them lands outside their folder, fills the disk, or is opened through a link that leads elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import os
+import re
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Self
+
+from cxr_tasks.data.sources.base import (
+    CIRCLE,
+    MAX_FILES,
+    NOWHERE,
+    Entry,
+    disk_full,
+    in_one_line,
+    is_left_out,
+    name_fault,
+    shown,
+)
+from cxr_tasks.errors import DataError
+
+MAX_RATIO = 100
+# Small archives may grow by any factor up to this.
+ALWAYS_ALLOWED = 100 * 2**20
+CHUNK = 2**20
+# Longer ones are no names: tarfile would read them into memory.
+MAX_HEADER = 2**20
+# Bytes before the name of each member in a zip.
+LOCAL_HEADER = 30
+LONG_HEADERS = {
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+}
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error)
+
+
+@dataclass
+class Unpacked:
+    """What is known beside the unpacked files, by path: each member's stamp, and what could not be unpacked."""
+
+    stamps: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, Entry] = field(default_factory=dict)
+
+    def add_fault(self, path: str, size: int, fault: str) -> None:
+        self.faults[path] = Entry(path, size, "", fault)
+
+
+def unpack(archive: Path, root: Path, address: str) -> Unpacked:
+    """Unpack a zip or tar into the new folder ``root``, without hidden files and masks.
+
+    Of two members of one name the later counts. ``address`` names the archive in messages. What is raised
+    may leave ``root`` half full.
+
+    Raises:
+        DataError: the archive is damaged or encrypted, is larger than it should be or than the disk has room
+            for, or holds what would land or lead outside ``root``.
+    """
+    with _clear_errors(address):
+        unpacking = _Unpacking(address, root, archive.stat().st_size)
+        (_unpack_zip if archive.name.lower().endswith(".zip") else _unpack_tar)(archive, unpacking)
+        unpacking.make_links()
+    return unpacking.result
+
+
+class _Unpacking:
+    """Writes members below ``root``, and refuses the archive as soon as one of them is not to be trusted."""
+
+    def __init__(self, address: str, root: Path, archive_size: int) -> None:
+        root.mkdir()
+        self.address = address
+        self.root = root
+        self.result = Unpacked()
+        self.allowed = max(ALWAYS_ALLOWED, MAX_RATIO * archive_size)
+        self.free = shutil.disk_usage(root).free
+        self.members = self.declared = self.written = 0
+        self.links: dict[str, str] = {}
+
+    def refuse(self, why: str) -> DataError:
+        return DataError(f"The archive {shown(self.address)} is refused: {shown(why)}.")
+
+    def announce(self, name: str, size: int) -> str:
+        """Check a member before anything of it is read; returns its path, or '' if it is to be left out."""
+        parts = re.split(r"[/\\]", name)
+        if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:[/\\]", name):
+            raise self.refuse(f"its member {name!r} would be written outside the folder it is unpacked to")
+        self.members += 1
+        if self.members > MAX_FILES:
+            raise self.refuse(f"it has more than {MAX_FILES:,} members")
+        if size < 0:
+            raise self.refuse(f"its member {name!r} has a negative size")
+        self.count_declared(size)
+        path = str(PurePosixPath(name))
+        return "" if is_left_out(path) else path
+
+    def count_declared(self, size: int) -> None:
+        self.declared += size
+        self._check_total(self.declared)
+
+    def write(self, path: str, size: int, stamp: str, content: IO[bytes]) -> None:
+        """Write a file; ``size`` is what the archive says of it."""
+        if fault := name_fault(path, self.root):
+            self.result.add_fault(path, size, fault)
+            return
+        with self._place(path) as target, target.open("wb") as out:
+            while chunk := content.read(CHUNK):
+                # The sizes that an archive declares may be lies.
+                self.written += len(chunk)
+                self._check_total(self.written)
+                out.write(chunk)
+        self.links.pop(path, None)
+        self.result.faults.pop(path, None)
+        self.result.stamps[path] = stamp
+
+    def link(self, path: str, target: str) -> None:
+        """Note a symbolic link; none is there before all files are written, so none is written through one."""
+        inside = os.path.normpath(os.path.join(os.path.dirname(path), target))
+        if os.path.isabs(target) or inside == ".." or inside.startswith("../"):
+            raise self.refuse(f"its link {path!r} leads out of the archive, to {target!r}")
+        if fault := name_fault(path, self.root):
+            self.result.add_fault(path, 0, fault)
+            return
+        if self.result.stamps.pop(path, None) is not None:
+            (self.root / path).unlink()
+        self.links[path] = target
+
+    def make_links(self) -> None:
+        """Make the links that were noted, and keep those that lead to something inside."""
+        top = os.path.realpath(self.root)
+        for path, target in self.links.items():
+            if any(str(folder) in self.links for folder in PurePosixPath(path).parents):
+                raise self.refuse(f"its link {path!r} lies below another link")
+            with self._place(path) as place:
+                try:
+                    os.symlink(target, place)
+                except FileExistsError:
+                    raise
+                except OSError:
+                    # An empty target, or one that is too long.
+                    continue
+        # By where they really lead: several links together may lead elsewhere than each by itself.
+        for path, target in self.links.items():
+            try:
+                end = os.path.realpath(self.root / path, strict=True)
+            except OSError as error:
+                (self.root / path).unlink(missing_ok=True)
+                self.result.add_fault(path, 0, CIRCLE if error.errno == errno.ELOOP else NOWHERE)
+                continue
+            if os.path.commonpath([top, end]) != top:
+                raise self.refuse(f"its link {path!r} leads out of the archive, to {target!r}")
+
+    @contextmanager
+    def _place(self, path: str) -> Iterator[Path]:
+        """Where ``path`` is to be written."""
+        try:
+            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+            yield self.root / path
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise self.refuse(f"its member {path!r} is in the way of another, as a file is of a folder") from error
+
+    def _check_total(self, total: int) -> None:
+        if total > self.allowed:
+            raise self.refuse(
+                f"unpacked it would be more than {MAX_RATIO} times as large as it is, as archives are that are "
+                "made to fill a disk; unpack it yourself and give the folder if it is meant"
+            )
+        if total > self.free:
+            raise self.refuse(
+                f"unpacked it needs more than the {self.free / 2**30:.1f} GiB that are free in the cache; "
+                "free some, or set CXR_CACHE to a folder on a larger disk"
+            )
+
+
+@contextmanager
+def _clear_errors(address: str) -> Iterator[None]:
+    """Say in one sentence what is wrong with the archive when a library or the disk finds it."""
+    name = shown(address)
+    try:
+        yield
+    except DataError:
+        raise
+    except tarfile.FilterError as error:
+        raise DataError(f"The archive {name} is refused: {in_one_line(error)}.") from error
+    except DAMAGED as error:
+        raise DataError(f"The archive {name} is damaged ({in_one_line(error)}): fetch or make it again.") from error
+    except NotImplementedError as error:
+        raise DataError(
+            f"The archive {name} is packed in a way that cannot be read ({error}): pack it with the usual deflate."
+        ) from error
+    except PermissionError as error:
+        raise DataError(
+            f"The archive {name} cannot be read (permission denied): allow this user to read it."
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(name) from error
+        if error.errno is None:
+            # What gzip raises for damaged content is an OSError as well, but of no system call.
+            raise DataError(f"The archive {name} is damaged ({in_one_line(error)}): fetch or make it again.") from error
+        raise
+
+
+def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
+    with zipfile.ZipFile(path) as archive:
+        # By path: the later of two members of one name counts.
+        chosen: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            # Old archivers on Windows wrote its separator.
+            name = member.filename.replace("\\", "/") if member.create_system == 0 else member.filename
+            inside = unpacking.announce(name, member.file_size)
+            if inside and not name.endswith("/"):
+                if member.flag_bits & 0x1:
+                    raise unpacking.refuse(f"its member {inside!r} is encrypted; pack it again without a password")
+                chosen[inside] = member
+        _refuse_overlap(archive, unpacking)
+        for inside, member in chosen.items():
+            with archive.open(member) as content:
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    unpacking.link(inside, os.fsdecode(content.read(CHUNK)))
+                else:
+                    unpacking.write(inside, member.file_size, f"{member.CRC:08x}-{member.file_size}", content)
+
+
+def _refuse_overlap(archive: zipfile.ZipFile, unpacking: _Unpacking) -> None:
+    """Refuse members that share bytes, by which a small archive declares far more than it holds."""
+    end = 0
+    for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            raise unpacking.refuse(
+                f"its member {member.filename!r} overlaps another, as in archives made to fill a disk"
+            )
+        end = member.header_offset + LOCAL_HEADER + member.compress_size
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header that is an error when it is damaged or missing, where tarfile would see the archive's end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+        if header.size < 0 or (header.type in LONG_HEADERS and header.size > MAX_HEADER):
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
+
+
+def _unpack_tar(path: Path, unpacking: _Unpacking) -> None:
+    with tarfile.open(path, tarinfo=_Header) as archive:
+        while (member := archive.next()) is not None:
+            # They would all be kept in memory.
+            archive.members.clear()  # type: ignore[attr-defined]
+            inside = unpacking.announce(member.name, member.size)
+            if member.isdir() or not inside:
+                continue
+            stamp = f"{member.size}-{member.mtime}"
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is not None:
+                with content:
+                    unpacking.write(inside, member.size, stamp, content)
+                continue
+            tarfile.data_filter(member, str(unpacking.root))
+            if member.issym():
+                unpacking.link(inside, member.linkname)
+            elif member.islnk():
+                _copy_hard_link(member, inside, unpacking)
+        # Only at its end a compressed stream tells whether all of it was sound.
+        while archive.fileobj is not None and (chunk := archive.fileobj.read(CHUNK)):
+            unpacking.count_declared(len(chunk))
+
+
+def _copy_hard_link(member: tarfile.TarInfo, inside: str, unpacking: _Unpacking) -> None:
+    first = str(PurePosixPath(member.linkname))
+    if first == inside:
+        return
+    if first not in unpacking.result.stamps:
+        unpacking.result.add_fault(inside, 0, "the hard link leads nowhere")
+        return
+    source = unpacking.root / first
+    with source.open("rb") as content:
+        unpacking.write(inside, source.stat().st_size, unpacking.result.stamps[first], content)

@@ -1,0 +1,21 @@
+"""What several steps do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cxr_tasks.execution import RunContext, StepResult, load_settings
+
+
+def dataset_tags(run: RunContext, dataset: StepResult) -> dict[str, str]:
+    """MLflow tags by which runs on one dataset are found."""
+    return {"cxr.dataset": dataset["summary"]["version"], "cxr.profile": load_settings(run).profile}
+
+
+def log_files(folder: Path, names: Sequence[str]) -> None:
+    """Keep files of an artifact with the active MLflow run too."""
+    import mlflow
+
+    for name in names:
+        mlflow.log_artifact(str(folder / name))

@@ -1,0 +1,69 @@
+"""Reads a folder into a manifest as the steps do, without Airflow, MLflow or a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_tasks.config import DataSettings, resolve
+from cxr_tasks.data.ingest import USED, join_shards, read_shard
+from cxr_tasks.data.layout import Layout, lay_out
+from cxr_tasks.data.scan import entries_of, scan, shard_numbers
+from cxr_tasks.data.sources import open_source
+from cxr_tasks.data.split import assign
+
+
+@dataclass(frozen=True)
+class Reading:
+    """``files``: the scan. ``near``: pairs of near-duplicates. ``folder``: of manifest and rejects."""
+
+    files: pd.DataFrame
+    manifest: pd.DataFrame
+    near: pd.DataFrame
+    shards: list[Path]
+    folder: Path
+
+
+def data_settings(**changed: Any) -> DataSettings:
+    """Those of profile quick, but for what is ``changed``."""
+    return resolve("quick", {"data": changed, "synthetic": {"counts": "balance"}}).data
+
+
+def layout_of(source: Path, settings: DataSettings) -> Layout:
+    return lay_out(open_source(str(source)).entries(), settings.classes, settings.folders, str(source))
+
+
+def scan_folder(
+    source: Path, settings: DataSettings, known: Mapping[tuple[str, str], str] | None = None
+) -> pd.DataFrame:
+    """The files of ``source`` with their shards."""
+    files = scan(open_source(str(source)), layout_of(source, settings), known or {})
+    return files.assign(shard=shard_numbers(files, settings.shard_images))
+
+
+def read_folder(source: Path, work: Path, settings: DataSettings, sizes: Sequence[int] = (32,)) -> Reading:
+    """The manifest of ``source``, still without splits; shards and tables are written to the new folder ``work``."""
+    files = scan_folder(source, settings)
+    root = open_source(str(source)).fetch(entries_of(files))
+    shards = []
+    for number in range(files["shard"].max() + 1):
+        shards.append(work / f"shard-{number}")
+        shards[-1].mkdir(parents=True)
+        read_shard(root, files[files["shard"] == number].reset_index(drop=True), sizes, shards[-1])
+    folder = work / "manifest"
+    folder.mkdir()
+    manifest, near = join_shards(shards, files, settings.near_duplicates, folder)
+    return Reading(files, manifest, near, shards, folder)
+
+
+def split(reading: Reading, settings: DataSettings, seed: int = 0, kept: dict[str, str] | None = None) -> pd.DataFrame:
+    """The manifest of ``reading`` with its splits."""
+    manifest = reading.manifest.copy()
+    used = manifest.index[manifest["status"] == USED]
+    given = assign(manifest.loc[used], settings.split, seed, kept, reading.near)
+    manifest.loc[used, ["split", "group"]] = given[["split", "group"]]
+    return manifest

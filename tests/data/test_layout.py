@@ -1,0 +1,169 @@
+"""Every image of a class is found once, whatever encloses the classes, and nothing else is taken for one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_tasks.data.layout import Layout, lay_out
+from cxr_tasks.data.sources import Entry
+from cxr_tasks.errors import DataError
+
+CLASSES = ("COVID", "Normal")
+FOLDERS = {"COVID-19": "COVID", "NORMAL": "Normal", "Viral_Pneumonia": "Viral Pneumonia"}
+
+
+def laid_out(*paths: str | Entry, classes: tuple[str, ...] = CLASSES, folders: dict[str, str] = FOLDERS) -> Layout:
+    entries = [path if isinstance(path, Entry) else Entry(path, 1, "stamp") for path in paths]
+    return lay_out(entries, classes, folders, "/data/xrays")
+
+
+def images(layout: Layout) -> list[tuple[str, str]]:
+    return [(label, entry.path) for label, entry in layout.images]
+
+
+def metadata(layout: Layout) -> list[tuple[str, str]]:
+    return [(label, entry.path) for label, entry in layout.metadata]
+
+
+def sentence(*paths: str | Entry, **options: object) -> str:
+    with pytest.raises(DataError) as raised:
+        laid_out(*paths, **options)  # type: ignore[arg-type]
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("below", ["", "images/"])
+@pytest.mark.parametrize("above", ["", "archive/", "archive/COVID-19_Radiography_Dataset/"])
+def test_both_layouts_are_read_whatever_encloses_them(above: str, below: str) -> None:
+    found = laid_out(
+        f"{above}Normal/{below}Normal-1.png",
+        f"{above}COVID/{below}COVID-2.png",
+        f"{above}COVID/{below}COVID-1.png",
+        f"{above}COVID.metadata.csv",
+        f"{above}Normal.metadata.xlsx",
+        f"{above}README.md.txt",
+    )
+
+    assert images(found) == [
+        ("COVID", f"{above}COVID/{below}COVID-1.png"),
+        ("COVID", f"{above}COVID/{below}COVID-2.png"),
+        ("Normal", f"{above}Normal/{below}Normal-1.png"),
+    ]
+    assert metadata(found) == [("COVID", f"{above}COVID.metadata.csv"), ("Normal", f"{above}Normal.metadata.xlsx")]
+
+
+def test_files_beside_an_enclosing_folder_do_not_hide_the_classes() -> None:
+    found = laid_out("LICENSE", "archive/COVID/1.png", "archive/Normal/1.png", "archive/COVID.metadata.csv")
+
+    assert images(found) == [("COVID", "archive/COVID/1.png"), ("Normal", "archive/Normal/1.png")]
+    assert metadata(found) == [("COVID", "archive/COVID.metadata.csv")]
+
+
+def test_masks_are_never_taken() -> None:
+    found = laid_out(
+        "COVID/images/1.png", "COVID/masks/1.png", "COVID/images/masks/1.png", "Normal/1.png", "Normal/masks.png"
+    )
+
+    assert images(found) == [("COVID", "COVID/images/1.png"), ("Normal", "Normal/1.png"), ("Normal", "Normal/masks.png")]
+
+
+def test_folders_of_other_classes_are_left_alone() -> None:
+    paths = ["COVID/1.png", "Lung_Opacity/1.png", "Lung_Opacity.metadata.csv", "Normal/1.png", "Viral_Pneumonia/1.png"]
+
+    assert images(laid_out(*paths)) == [("COVID", "COVID/1.png"), ("Normal", "Normal/1.png")]
+    assert metadata(laid_out(*paths)) == []
+
+
+def test_lung_opacity_is_read_where_it_is_a_class() -> None:
+    found = laid_out(
+        *("COVID/1.png", "Lung_Opacity/1.png", "Lung_Opacity.metadata.csv", "Normal/1.png"),
+        classes=("Normal", "COVID", "Lung_Opacity"),
+    )
+
+    assert images(found) == [
+        ("Normal", "Normal/1.png"),
+        ("COVID", "COVID/1.png"),
+        ("Lung_Opacity", "Lung_Opacity/1.png"),
+    ]
+    assert metadata(found) == [("Lung_Opacity", "Lung_Opacity.metadata.csv")]
+
+
+def test_two_folders_of_one_class_are_both_read() -> None:
+    found = laid_out(
+        *("COVID-19/2.png", "COVID/1.png", "NORMAL/1.png"), "COVID-19.metadata.csv", "COVID.metadata.xlsx"
+    )
+
+    assert images(found) == [("COVID", "COVID-19/2.png"), ("COVID", "COVID/1.png"), ("Normal", "NORMAL/1.png")]
+    assert metadata(found) == [("COVID", "COVID-19.metadata.csv"), ("COVID", "COVID.metadata.xlsx")]
+
+
+def test_text_beside_images_is_left_out_and_other_files_are_kept() -> None:
+    texts = ["README.md", "labels.CSV", "notes.txt", "info.json", "page.html", "paper.pdf", "table.xlsx"]
+    others = ["1.dcm", "1.png", "1.tif", "noending", "png", "x.zip"]
+
+    found = laid_out("Normal/1.png", *(f"COVID/images/{name}" for name in (*texts, *others)))
+
+    assert [path for label, path in images(found) if label == "COVID"] == [f"COVID/images/{name}" for name in others]
+
+
+def test_a_folder_of_a_class_that_cannot_be_read_is_kept_as_a_file_with_that_fault() -> None:
+    denied = Entry("COVID", 0, "", "the folder cannot be read (permission denied)")
+
+    found = laid_out(denied, "COVID-19/1.png", "Normal/1.png", "COVID.metadata.csv")
+
+    assert found.images[0] == ("COVID", denied)
+    assert images(found)[1:] == [("COVID", "COVID-19/1.png"), ("Normal", "Normal/1.png")]
+
+
+def test_missing_class_says_what_is_there() -> None:
+    assert sentence("COVID/1.png", "Viral Pneumonia/1.png", "normals/1.png", "a.png") == (
+        "Class 'Normal' is missing: /data/xrays holds 'COVID', 'Viral Pneumonia', 'normals'. Add the folder 'Normal', "
+        "map the folder that holds it in data.folders, or take the class out of data.classes."
+    )
+
+
+@pytest.mark.parametrize(
+    ("paths", "there"),
+    [
+        ([], "no folders"),
+        (["1.png"], "no folders"),
+        (["Lung_Opacity/images/1.png"], "'Lung_Opacity'"),
+        (["archive/patients/images/1.png", "archive/LICENSE"], "'archive'"),
+    ],
+)
+def test_where_no_class_is_found_the_outermost_folders_are_named(paths: list[str], there: str) -> None:
+    assert sentence(*paths).startswith(f"Class 'COVID' is missing: /data/xrays holds {there}. Add")
+
+
+@pytest.mark.parametrize("path", ["NORMAL/masks/1.png", "NORMAL/README.txt"])
+def test_folder_without_an_image_is_named(path: str) -> None:
+    assert sentence("COVID/1.png", path) == (
+        "Folder 'NORMAL' in /data/xrays holds no image: put the images of class 'Normal' there, "
+        "or take the class out of data.classes."
+    )
+
+
+names = st.sampled_from(["1", "COVID-1", "b c", "ü", "x.1", "masks", "COVID", "Normal"])
+suffixes = st.sampled_from([".png", ".JPG", ".dcm", "", ".txt", ".CSV", ".metadata.csv"])
+inside = st.lists(st.sampled_from(["images", "masks", "more", "COVID", "Lung_Opacity"]), max_size=3)
+tops = st.sampled_from([*CLASSES, *FOLDERS, "Lung_Opacity", "other"])
+trees = st.lists(st.builds(lambda *parts: (*parts[:1], *parts[1], parts[2] + parts[3]), tops, inside, names, suffixes))
+
+
+@given(trees, st.lists(st.sampled_from(["archive", "images", "Radiography", "a b"]), max_size=3), st.booleans())
+def test_every_file_of_a_class_is_found_once_whatever_encloses_it(
+    tree: list[tuple[str, ...]], above: list[str], beside: bool
+) -> None:
+    tree = [*tree, *((label, "first.png") for label in CLASSES)]
+    label_of = {**dict(zip(CLASSES, CLASSES, strict=True)), **FOLDERS}
+    meant = {
+        "/".join([*above, *parts]): label_of[parts[0]]
+        for parts in tree
+        if label_of.get(parts[0]) in CLASSES
+        and "masks" not in parts
+        and not parts[-1].lower().endswith((".txt", ".csv"))
+    }
+    strangers = ["README.md", *("/".join([*above[:depth], "LICENSE"]) for depth in range(len(above)))] if beside else []
+
+    found = laid_out(*sorted({"/".join([*above, *parts]) for parts in tree} | set(strangers)))
+
+    assert images(found) == sorted(((label, path) for path, label in meant.items()), key=lambda item: item)

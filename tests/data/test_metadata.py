@@ -1,0 +1,168 @@
+"""What class tables say of an image is found under the image's name, as text, whatever program wrote the table."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from openpyxl import Workbook
+
+from cxr_tasks.data.metadata import COLUMNS, read_metadata, stem
+from cxr_tasks.errors import DataError
+
+Rows = list[list[object]]
+
+
+def csv(folder: Path, text: str, name: str = "COVID.metadata.csv") -> tuple[str, Path]:
+    (folder / name).write_text(text, encoding="utf-8")
+    return name.split(".")[0], folder / name
+
+
+def xlsx(folder: Path, rows: Rows, name: str = "COVID.metadata.xlsx") -> tuple[str, Path]:
+    book = Workbook()
+    assert book.active is not None
+    for row in rows:
+        book.active.append(row)
+    book.save(folder / name)
+    return name.split(".")[0], folder / name
+
+
+def patients(table: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(table["stem"], table["patient"], strict=True))
+
+
+def sentence(table: tuple[str, Path]) -> str:
+    with pytest.raises(DataError) as raised:
+        read_metadata([table])
+    return str(raised.value)
+
+
+def test_tables_of_both_kinds_are_read_into_one(tmp_path: Path) -> None:
+    tables = [
+        xlsx(tmp_path, [["FILE NAME", "FORMAT", "SIZE", "URL"], ["COVID-1", "PNG", "256*256", "https://a.b/c"]]),
+        csv(tmp_path, "FILE NAME,URL,PATIENT\nNormal-1,x,P1\nNormal-2,,\n", "Normal.metadata.csv"),
+    ]
+
+    table = read_metadata(tables)
+
+    assert table.columns.tolist() == COLUMNS
+    assert table.to_numpy().tolist() == [
+        ["COVID", "COVID-1", "https://a.b/c", ""],
+        ["Normal", "NORMAL-1", "x", "P1"],
+        ["Normal", "NORMAL-2", "", ""],
+    ]
+
+
+def test_no_tables_give_an_empty_one() -> None:
+    table = read_metadata([])
+
+    assert table.empty
+    assert table.columns.tolist() == COLUMNS
+
+
+@pytest.mark.parametrize("patient", ["PATIENT", "patient", " Patient ID ", "PatientID", "patient_id"])
+@pytest.mark.parametrize("source", ["URL", "Source", "collection"])
+def test_columns_are_found_whatever_their_case(tmp_path: Path, patient: str, source: str) -> None:
+    rows: Rows = [[source, patient, "File Name"], ["here", "P1", "COVID-1"]]
+    text = "\n".join(",".join(map(str, row)) for row in rows)
+
+    for table in (csv(tmp_path, text), xlsx(tmp_path, rows)):
+        assert read_metadata([table]).to_dict("records") == [
+            {"label": "COVID", "stem": "COVID-1", "source": "here", "patient": "P1"}
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("COVID-1", "COVID/images/COVID-1.png"),
+        ("covid-1.PNG", "COVID/images/COVID-1.png"),
+        (" COVID-1.jpeg ", "COVID/COVID-1.jpg"),
+        ("COVID(12)", "COVID/COVID(12).png"),
+        ("1.2.840.113", "1.2.840.113.png"),
+        ("1.2.840.113.jpg", "1.2.840.113.png"),
+        ("Röntgen 1", "röntgen 1.PNG"),
+    ],
+)
+def test_a_name_in_a_table_finds_its_file(tmp_path: Path, name: str, path: str) -> None:
+    table = read_metadata([csv(tmp_path, f"FILE NAME,PATIENT\n{name},P1\n")])
+
+    assert patients(table) == {stem(path): "P1"}
+
+
+def test_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
+    text = csv(tmp_path, "FILE NAME,PATIENT\n001,007\n002,7\n003,1e5\n004,NA\n005,7.0\n")
+    book = xlsx(tmp_path, [["FILE NAME", "PATIENT"], ["001", "007"], [2, 7], [3, None], ["004", "NA"]])
+
+    assert patients(read_metadata([text])) == {"001": "007", "002": "7", "003": "1e5", "004": "NA", "005": "7.0"}
+    assert patients(read_metadata([book])) == {"001": "007", "2": "7", "3": "", "004": "NA"}
+
+
+def test_of_rows_for_one_image_the_first_counts(tmp_path: Path) -> None:
+    one = csv(tmp_path, "FILE NAME,PATIENT\nCOVID-1,P1\ncovid-1.png,P2\nCOVID-2,P3\n")
+    other = xlsx(tmp_path, [["FILE NAME", "PATIENT"], ["COVID-1", "P4"], ["COVID-3", "P5"]])
+
+    assert patients(read_metadata([one, other])) == {"COVID-1": "P1", "COVID-2": "P3", "COVID-3": "P5"}
+
+
+def test_images_of_two_classes_may_have_one_name(tmp_path: Path) -> None:
+    tables = [
+        csv(tmp_path, f"FILE NAME,PATIENT\n1,{label}-P\n", f"{label}.metadata.csv") for label in ("COVID", "Normal")
+    ]
+
+    assert read_metadata(tables)[["label", "patient"]].to_numpy().tolist() == [
+        ["COVID", "COVID-P"],
+        ["Normal", "Normal-P"],
+    ]
+
+
+def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path: Path) -> None:
+    table = read_metadata([csv(tmp_path, "FILE NAME,URL,PATIENT\nCOVID-1,x,P1,\nCOVID-2,x,P2,\n")])
+
+    assert patients(table) == {"COVID-1": "P1", "COVID-2": "P2"}
+
+
+def test_of_columns_that_differ_in_case_only_the_first_counts(tmp_path: Path) -> None:
+    table = read_metadata([csv(tmp_path, "FILE NAME,Patient,PATIENT\nCOVID-1,P1,P2\n")])
+
+    assert patients(table) == {"COVID-1": "P1"}
+
+
+def test_a_mark_of_windows_before_the_first_column_is_no_part_of_it(tmp_path: Path) -> None:
+    assert patients(read_metadata([csv(tmp_path, "\ufeffFILE NAME,PATIENT\nCOVID-1,P1\n")])) == {"COVID-1": "P1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("COVID.metadata.csv", b""),
+        ("COVID.metadata.csv", b"FILE NAME\n\xff\xfe\n"),
+        ("COVID.metadata.xlsx", b""),
+        ("COVID.metadata.xlsx", b"FILE NAME\nCOVID-1\n"),
+        ("COVID.metadata.xlsx", b"PK\x03\x04 no workbook"),
+    ],
+)
+def test_damaged_table_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    said = sentence(("COVID", tmp_path / name))
+
+    assert said.startswith(f"The metadata file {name} cannot be read (")
+    assert said.endswith("): mend it or take it away.")
+
+
+def test_half_a_workbook_is_named(tmp_path: Path) -> None:
+    label, path = xlsx(tmp_path, [["FILE NAME"], *([f"COVID-{n}"] for n in range(500))])
+    path.write_bytes(path.read_bytes()[:-2000])
+
+    assert sentence((label, path)).startswith("The metadata file COVID.metadata.xlsx cannot be read (")
+
+
+def test_vanished_table_is_named(tmp_path: Path) -> None:
+    assert "COVID.metadata.csv cannot be read (" in sentence(("COVID", tmp_path / "COVID.metadata.csv"))
+
+
+def test_table_that_names_no_files_says_what_it_has(tmp_path: Path) -> None:
+    assert sentence(csv(tmp_path, "name;url\n1;x\n")) == (
+        "The metadata file COVID.metadata.csv has no column 'FILE NAME', only 'NAME;URL': add it or take the file away."
+    )
+    assert "has no column 'FILE NAME', only 'PATIENT'" in sentence(xlsx(tmp_path, [["patient"], ["P1"]]))

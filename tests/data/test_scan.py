@@ -1,0 +1,274 @@
+"""A scan says what every file is, reads none twice, and its keys change with what they stand for and nothing else."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_tasks.data.scan import COLUMNS, content_key, entries_of, listing_key, scan, shard_numbers
+from cxr_tasks.data.sources import Entry, open_source
+from cxr_tasks.data.sources.folder import FolderSource
+from tests.data.reading import data_settings, layout_of, scan_folder
+
+SETTINGS = data_settings(classes=["COVID", "Normal"])
+
+
+@pytest.fixture
+def source() -> Iterator[Path]:
+    """Two classes with two files each, whose content is their path; other users may read it."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    for path in ("COVID/images/1.png", "COVID/images/2.png", "Normal/images/1.png", "Normal/images/2.png"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    (folder / "COVID.metadata.csv").write_text("FILE NAME,URL,PATIENT\n1,here,P1\n")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def faults(files: pd.DataFrame) -> dict[str, str]:
+    assert ((files["sha256"] == "") == (files["fault"] != "")).all()
+    return {row.path: row.fault for row in files.itertuples() if row.fault}
+
+
+def keys(source: Path) -> tuple[str, str]:
+    """Of the listing and of the content."""
+    return listing_key(layout_of(source, SETTINGS)), content_key(scan_folder(source, SETTINGS))
+
+
+def known(files: pd.DataFrame) -> dict[tuple[str, str], str]:
+    return {(row.path, row.stamp): row.sha256 for row in files.itertuples()}
+
+
+def test_every_file_comes_with_class_hash_and_what_the_tables_say(source: Path) -> None:
+    files = scan_folder(source, SETTINGS)
+
+    assert files.columns.tolist() == [*COLUMNS, "shard"]
+    assert files["path"].tolist() == [f"{c}/images/{n}.png" for c in ("COVID", "Normal") for n in (1, 2)]
+    assert files["label"].tolist() == ["COVID", "COVID", "Normal", "Normal"]
+    assert files["sha256"].tolist() == [hashlib.sha256(path.encode()).hexdigest() for path in files["path"]]
+    assert files["size"].tolist() == [len(path) for path in files["path"]]
+    assert files["patient"].tolist() == ["P1", "", "", ""]
+    assert files["source"].tolist() == ["here", "", "", ""]
+    assert faults(files) == {}
+
+
+def test_what_is_known_is_not_read_again(source: Path) -> None:
+    layout = layout_of(source, SETTINGS)
+    before = known(scan_folder(source, SETTINGS))
+    shutil.rmtree(source / "COVID")
+
+    files = scan(open_source(str(source)), layout, before)
+
+    assert known(files) == before
+    assert faults(files) == {}
+
+
+def test_a_file_whose_stamp_is_new_is_read_and_no_other(source: Path) -> None:
+    before = dict.fromkeys(known(scan_folder(source, SETTINGS)), "as before")
+    (source / "COVID/images/2.png").write_text("something else")
+    (source / "Normal/images/3.png").write_text("new")
+
+    files = scan_folder(source, SETTINGS, before).set_index("path")["sha256"]
+
+    assert files.to_dict() == {
+        "COVID/images/1.png": "as before",
+        "COVID/images/2.png": hashlib.sha256(b"something else").hexdigest(),
+        "Normal/images/1.png": "as before",
+        "Normal/images/2.png": "as before",
+        "Normal/images/3.png": hashlib.sha256(b"new").hexdigest(),
+    }
+
+
+def test_a_fault_is_no_knowledge(source: Path) -> None:
+    before = dict.fromkeys(known(scan_folder(source, SETTINGS)), "")
+
+    assert faults(scan_folder(source, SETTINGS, before)) == {}
+
+
+def test_only_unknown_files_are_fetched(source: Path) -> None:
+    fetched: list[str] = []
+
+    class Watched(FolderSource):
+        def fetch(self, entries: Sequence[Entry]) -> Path:
+            fetched.extend(entry.path for entry in entries)
+            return super().fetch(entries)
+
+    first = scan(Watched(source), layout_of(source, SETTINGS), {})
+    assert sorted(fetched) == sorted([*first["path"], "COVID.metadata.csv"])
+    fetched.clear()
+    scan(Watched(source), layout_of(source, SETTINGS), known(first))
+    assert fetched == ["COVID.metadata.csv"]
+
+
+def test_vanished_files_have_a_fault(source: Path) -> None:
+    layout = layout_of(source, SETTINGS)
+    (source / "COVID/images/1.png").unlink()
+    shutil.rmtree(source / "Normal")
+
+    files = scan(open_source(str(source)), layout, {})
+
+    vanished = ["COVID/images/1.png", "Normal/images/1.png", "Normal/images/2.png"]
+    assert faults(files) == dict.fromkeys(vanished, "the file vanished while the data were read")
+
+
+def test_unreadable_files_and_folders_have_a_fault(source: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can take the place of another user")
+    layout = layout_of(source, SETTINGS)
+    (source / "COVID/images/1.png").chmod(0o600)
+    (source / "Normal/images").chmod(0o700)
+
+    os.seteuid(65534)
+    try:
+        again = scan_folder(source, SETTINGS)
+        files = scan(open_source(str(source)), layout, {})
+    finally:
+        os.seteuid(0)
+
+    denied = "the file cannot be read (permission denied)"
+    assert faults(files) == dict.fromkeys(["COVID/images/1.png", "Normal/images/1.png", "Normal/images/2.png"], denied)
+    assert faults(again) == {
+        "COVID/images/1.png": denied,
+        "Normal/images": "the folder cannot be read (permission denied)",
+    }
+
+
+def test_what_cannot_be_opened_has_a_fault_and_does_not_block(source: Path) -> None:
+    os.mkfifo(source / "COVID/images/3.png")
+    (source / "COVID/images/4.png").symlink_to("nowhere.png")
+
+    files = scan_folder(source, SETTINGS)
+
+    assert faults(files) == {
+        "COVID/images/3.png": "it is not a regular file",
+        "COVID/images/4.png": "the symbolic link leads nowhere",
+    }
+    assert [entry.path for entry in entries_of(files)] == files.loc[files["fault"] == "", "path"].tolist()
+
+
+def test_a_name_that_is_not_utf8_can_be_printed_and_is_never_opened(source: Path) -> None:
+    name = os.fsdecode(b"R\xf6ntgen.png")
+    # To open a pipe that nobody writes to would block for ever; as a plain file it has a stamp all the same.
+    (source / "COVID/images" / name).write_text("x")
+    layout = layout_of(source, SETTINGS)
+    (source / "COVID/images" / name).unlink()
+    os.mkfifo(source / "COVID/images" / name)
+
+    files = scan(open_source(str(source)), layout, {})
+
+    assert faults(files) == {"COVID/images/R\\xf6ntgen.png": "the file name is not UTF-8: rename the file"}
+    assert files["path"].str.encode("utf-8").notna().all()
+    assert len(entries_of(files)) == 4
+
+
+def test_names_of_all_languages_are_fine(source: Path) -> None:
+    (source / "COVID/images/Röntgen 胸.png").write_text("x")
+
+    assert "COVID/images/Röntgen 胸.png" in scan_folder(source, SETTINGS)["path"].tolist()
+    assert faults(scan_folder(source, SETTINGS)) == {}
+
+
+def test_the_same_folder_has_the_same_keys(source: Path) -> None:
+    assert keys(source) == keys(source)
+
+
+def test_a_new_stamp_changes_the_listing_and_not_the_content(source: Path) -> None:
+    listing, content = keys(source)
+    os.utime(source / "COVID/images/1.png", (0, 0))
+
+    changed = keys(source)
+
+    assert changed[0] != listing
+    assert changed[1] == content
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("COVID/images/1.png", "other content"),
+        ("COVID/images/3.png", "one more file"),
+        ("COVID.metadata.csv", "FILE NAME,URL,PATIENT\n1,here,P2\n"),
+        ("COVID.metadata.csv", "FILE NAME,URL,PATIENT\n1,there,P1\n"),
+        ("Normal.metadata.csv", "FILE NAME,PATIENT\n1,P1\n"),
+    ],
+)
+def test_what_a_file_is_and_what_is_known_of_it_change_both_keys(source: Path, path: str, text: str) -> None:
+    listing, content = keys(source)
+    (source / path).write_text(text)
+
+    changed = keys(source)
+
+    assert changed[0] != listing
+    assert changed[1] != content
+
+
+@pytest.mark.parametrize("target", ["Normal/images/3.png", "COVID/images/3.png", "COVID/1.png"])
+def test_another_class_or_name_changes_both_keys(source: Path, target: str) -> None:
+    listing, content = keys(source)
+    (source / "COVID/images/1.png").rename(source / target)
+
+    changed = keys(source)
+
+    assert changed[0] != listing
+    assert changed[1] != content
+
+
+def test_a_table_that_says_the_same_in_other_words_changes_no_content(source: Path) -> None:
+    listing, content = keys(source)
+    (source / "COVID.metadata.csv").write_text("Patient,url,file name,SIZE\nP1,here,1.png,5\n")
+
+    changed = keys(source)
+
+    assert changed[0] != listing
+    assert changed[1] == content
+
+
+def test_a_file_that_becomes_unreadable_changes_both_keys(source: Path) -> None:
+    listing, content = keys(source)
+    (source / "COVID/images/1.png").unlink()
+    (source / "COVID/images/1.png").symlink_to("nowhere.png")
+
+    changed = keys(source)
+
+    assert changed[0] != listing
+    assert changed[1] != content
+
+
+def numbers(paths: list[str], shard_images: int) -> dict[str, int]:
+    return dict(zip(paths, shard_numbers(pd.DataFrame({"path": paths}, dtype=str), shard_images), strict=True))
+
+
+names = st.lists(st.text("abc/ü1", min_size=1, max_size=6), min_size=1, max_size=40, unique=True)
+
+
+@given(names, st.text("xyz", min_size=1), st.integers(1, 10))
+def test_a_new_file_disturbs_one_shard_unless_their_number_doubles(
+    paths: list[str], new: str, shard_images: int
+) -> None:
+    before, after = numbers(paths, shard_images), numbers([*paths, new], shard_images)
+
+    shards, now = (1 << max(0, (-(-count // shard_images) - 1).bit_length()) for count in (len(before), len(after)))
+    assert all(0 <= number < now for number in after.values())
+    assert now in (shards, 2 * shards)
+    assert before == {path: after[path] % shards for path in paths}
+    if now == shards:
+        assert before.items() <= after.items()
+
+
+def test_files_are_spread_evenly_over_few_enough_shards() -> None:
+    paths = [f"COVID/images/COVID-{n}.png" for n in range(4000)]
+
+    assert set(numbers(paths, 4000).values()) == {0}
+    counts = pd.Series(numbers(paths, 1000)).value_counts()
+    assert sorted(counts.index) == [0, 1, 2, 3]
+    assert counts.between(900, 1100).all()
+    # Airflow maps a task over at most 1024 things.
+    assert max(numbers(paths, 1).values()) < 1024
