@@ -37,7 +37,7 @@ def generate(rows: int) -> pd.DataFrame:
     number = np.arange(rows)
     return pd.DataFrame(
         {
-            "image_id": [f"{n * 2654435761 % 2**64:064x}" for n in number],
+            "image_id": [f"{n * 2654435761 % 2**64:064x}" for n in range(rows)],
             "path": np.char.add(label + "/images/", number.astype(str)),
             "label": label,
             "source": "",

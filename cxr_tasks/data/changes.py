@@ -48,6 +48,6 @@ def sentence(found: pd.DataFrame) -> str:
     for kind in KINDS:
         labels = found["label"][found["kind"] == kind].value_counts().sort_index()
         if len(labels):
-            detail = ", ".join(f"{label} {count}" for label, count in labels.items())
+            detail = ", ".join(f"{label} {count:,}" for label, count in labels.items())
             parts.append(f"{labels.sum():,} {kind} ({detail})")
     return ", ".join(parts) or "other groups or splits of the same images"

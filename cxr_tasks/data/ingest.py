@@ -115,6 +115,9 @@ def _copy_rejected(root: Path, rows: pd.DataFrame, folder: Path) -> None:
     for path in rows["path"][rows["status"] == SET_ASIDE]:
         target = folder / path
         try:
+            if not (root / path).is_file():
+                # A device would be copied until the disk is full.
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / path, target)
         except OSError:

@@ -1,4 +1,4 @@
-"""Splits come with their own pixels, synthetic images stay out of them, and join a training set behind the real."""
+"""Splits come with their own pixels; synthetic images stay out of them and out of the GAN, and join training only."""
 
 from pathlib import Path
 
@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from cxr_tasks.config import SyntheticSettings
-from cxr_tasks.data.dataset import Images, load_images, select
-from cxr_tasks.data.ingest import pixels_file
+from cxr_tasks.data.dataset import Images, check_gan_input, load_images, select
+from cxr_tasks.data.ingest import MANIFEST, pixels_file
+from cxr_tasks.data.split import SPLITS
 from cxr_tasks.data.synthetic import counts_per_class, with_synthetic
 from cxr_tasks.errors import DataError
 from cxr_tasks.store import FolderStore
+from tests.data.reading import data_settings, read_folder, split
 
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
 SIZE = 8
@@ -20,81 +22,176 @@ SIZE = 8
 
 @pytest.fixture
 def manifest() -> pd.DataFrame:
-    """Ten images; the n-th of them is gray all over with value n."""
-    return pd.DataFrame(
+    """Ten used images in two shards; the n-th of them is gray all over with value n. One more was set aside."""
+    images = pd.DataFrame(
         {
             "image_id": [f"image-{n}" for n in range(10)],
             "label": [CLASSES[n % 3] for n in range(10)],
             "group": [f"P{n}" for n in range(10)],
             "provenance": "real",
             "split": ["train", "test", "train", "validation", "train"] * 2,
+            "shard": [n % 2 for n in range(10)],
+            # The first row of each shard is that of a file that was set aside.
+            "row": [1 + n // 2 for n in range(10)],
         }
     )
+    aside = images.iloc[:1].assign(image_id="bad", split="", shard=0, row=0)
+    return pd.concat([images, aside], ignore_index=True)
 
 
 @pytest.fixture
-def packed(tmp_path: Path) -> Path:
-    pixels = np.repeat(np.arange(10, dtype=np.uint8), SIZE * SIZE).reshape(10, SIZE, SIZE)
-    np.save(tmp_path / pixels_file(SIZE), pixels)
-    return tmp_path
+def shards(tmp_path: Path) -> list[Path]:
+    folders = [tmp_path / "even", tmp_path / "odd"]
+    for first, folder in enumerate(folders):
+        folder.mkdir()
+        for size in (SIZE, 2 * SIZE):
+            grays = np.array([255, *range(first, 10, 2)], np.uint8)
+            np.save(folder / pixels_file(size), np.broadcast_to(grays[:, None, None], (6, size, size)))
+    return folders
+
+
+@pytest.fixture
+def published(manifest: pd.DataFrame, shards: list[Path], store: FolderStore) -> str:
+    for shard in shards:
+        with store.publish(f"ingest/{shard.name}", {}) as folder:
+            for path in shard.iterdir():
+                path.rename(folder / path.name)
+    record = {"summary": {"shards": ["ingest/even", "ingest/odd"]}}
+    with store.publish("split/b", record) as folder:
+        manifest.to_parquet(folder / MANIFEST, index=False)
+    return "split/b"
 
 
 @pytest.mark.parametrize(
-    ("split", "numbers"), [("train", [0, 2, 4, 5, 7, 9]), ("validation", [3, 8]), ("test", [1, 6])]
+    ("split_name", "numbers"), [("train", [0, 2, 4, 5, 7, 9]), ("validation", [3, 8]), ("test", [1, 6])]
 )
-def test_split_comes_with_its_own_pixels(manifest: pd.DataFrame, packed: Path, split: str, numbers: list[int]) -> None:
-    images = select(manifest, packed, split, SIZE, CLASSES)
+def test_split_comes_with_its_own_pixels(
+    manifest: pd.DataFrame, shards: list[Path], split_name: str, numbers: list[int]
+) -> None:
+    images = select(manifest, shards, split_name, SIZE, CLASSES)
 
     assert len(images) == len(numbers)
-    assert images.pixels.shape == (len(numbers), SIZE, SIZE)
+    assert (images.pixels.dtype, images.pixels.shape) == (np.uint8, (len(numbers), SIZE, SIZE))
     assert images.pixels[:, 0, 0].tolist() == numbers
     assert images.ids.tolist() == [f"image-{n}" for n in numbers]
     assert images.labels.tolist() == [n % 3 for n in numbers]
     assert images.rows["group"].tolist() == [f"P{n}" for n in numbers]
 
 
-def test_labels_follow_the_order_of_the_classes(manifest: pd.DataFrame, packed: Path) -> None:
-    images = select(manifest, packed, "validation", SIZE, CLASSES[::-1])
+def test_the_order_of_the_manifest_is_that_of_the_images(manifest: pd.DataFrame, shards: list[Path]) -> None:
+    turned = select(manifest.iloc[::-1], shards, "train", SIZE, CLASSES)
+
+    assert turned.pixels[:, 0, 0].tolist() == [9, 7, 5, 4, 2, 0]
+
+
+def test_labels_follow_the_order_of_the_classes(manifest: pd.DataFrame, shards: list[Path]) -> None:
+    images = select(manifest, shards, "validation", SIZE, CLASSES[::-1])
 
     assert images.labels.tolist() == [2, 0]  # COVID, Viral Pneumonia
 
 
-def test_published_dataset_is_read_with_the_pixels_it_was_split_from(
-    manifest: pd.DataFrame, packed: Path, store: FolderStore
+def test_published_dataset_is_read_with_the_pixels_of_its_shards(published: str) -> None:
+    assert load_images(published, "test", SIZE, CLASSES).pixels[:, 0, 0].tolist() == [1, 6]
+    assert load_images(published, "test", 2 * SIZE, CLASSES).pixels.shape == (2, 2 * SIZE, 2 * SIZE)
+
+
+def test_another_size_is_made_of_the_largest_where_that_is_asked_for(published: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_images(published, "test", 12, CLASSES)
+
+    images = load_images(published, "test", 12, CLASSES, resize=True)
+
+    assert images.pixels.shape == (2, 12, 12)
+    assert images.pixels[:, 5, 5].tolist() == [1, 6]
+
+
+def test_a_folder_becomes_splits_with_the_right_pixels(phantoms: Path, tmp_path: Path) -> None:
+    settings = data_settings(shard_images=50)
+    reading = read_folder(phantoms, tmp_path, settings, (32,))
+    manifest = split(reading, settings)
+
+    paths: list[str] = []
+    for name in SPLITS:
+        images = select(manifest, reading.shards, name, 32, settings.classes)
+        for pixels, label, row in zip(images.pixels, images.labels, images.rows.itertuples(), strict=True):
+            with Image.open(phantoms / row.path) as image:
+                np.testing.assert_array_equal(pixels, image.resize((32, 32), Image.Resampling.BILINEAR))
+            assert row.path.startswith(settings.classes[label])
+        paths += images.rows["path"].tolist()
+    assert sorted(paths) == sorted(reading.files["path"])
+
+
+@pytest.mark.parametrize(("split_name", "row"), [("train", 4), ("validation", 8), ("test", 6)])
+@pytest.mark.parametrize("provenance", ["synthetic", "Real", "", None])
+def test_an_image_in_a_split_that_is_not_real_stops(
+    manifest: pd.DataFrame, shards: list[Path], split_name: str, row: int, provenance: str | None
 ) -> None:
-    with store.publish("ingest/a", {}) as folder:
-        (packed / pixels_file(SIZE)).rename(folder / pixels_file(SIZE))
-    with store.publish("split/b", {"inputs": {"ingest": "ingest/a"}}) as folder:
-        manifest.to_parquet(folder / "manifest.parquet", index=False)
-
-    images = load_images("split/b", "test", SIZE, CLASSES)
-
-    assert images.pixels[:, 0, 0].tolist() == [1, 6]
-
-
-@pytest.mark.parametrize(("split", "row"), [("train", 4), ("validation", 8), ("test", 6)])
-def test_synthetic_image_in_a_split_stops(manifest: pd.DataFrame, packed: Path, split: str, row: int) -> None:
-    manifest.loc[row, "provenance"] = "synthetic"
+    manifest.loc[row, "provenance"] = provenance
 
     with pytest.raises(DataError) as raised:
-        select(manifest, packed, split, SIZE, CLASSES)
+        select(manifest, shards, split_name, SIZE, CLASSES)
 
     assert str(raised.value) == (
-        f"1 synthetic images are in the {split} split: only real images may be there. "
+        f"1 synthetic images are in the {split_name} split: only real images may be there. "
         "Synthetic images join the training set of an arm and nothing else."
     )
 
 
-def test_pixels_of_another_manifest_stop(manifest: pd.DataFrame, packed: Path) -> None:
-    with pytest.raises(DataError, match=r"10 packed images for 9 manifest rows: ingest again"):
-        select(manifest.iloc[:9], packed, "train", SIZE, CLASSES)
+def test_a_published_dataset_with_synthetic_images_stops(published: str, store: FolderStore) -> None:
+    rows = pd.read_parquet(store.fetch(published) / MANIFEST)
+    made = rows.iloc[:3].assign(image_id=["s0", "s1", "s2"], provenance="synthetic", split="test")
+    with store.publish("split/c", {"summary": {"shards": ["ingest/even", "ingest/odd"]}}) as folder:
+        pd.concat([rows, made]).to_parquet(folder / MANIFEST, index=False)
+
+    with pytest.raises(DataError, match="3 synthetic images are in the test split"):
+        load_images("split/c", "test", SIZE, CLASSES)
 
 
-def test_empty_split_stops(manifest: pd.DataFrame, packed: Path) -> None:
+def test_empty_split_stops(manifest: pd.DataFrame, shards: list[Path]) -> None:
     manifest["split"] = "train"
 
     with pytest.raises(DataError, match="The test split is empty: the dataset is too small for its split fractions"):
-        select(manifest, packed, "test", SIZE, CLASSES)
+        select(manifest, shards, "test", SIZE, CLASSES)
+
+
+def synthetic(count: int, size: int) -> Images:
+    rng = np.random.default_rng(0)
+    ids = np.array([f"synthetic-{n}" for n in range(count)], dtype=str)
+    rows = pd.DataFrame({"image_id": ids, "label": "COVID", "group": ids, "provenance": "synthetic"})
+    return Images(rng.integers(0, 256, (count, size, size), np.uint8), np.zeros(count, np.int64), ids, rows)
+
+
+def test_the_gan_may_see_training_images(manifest: pd.DataFrame, shards: list[Path]) -> None:
+    check_gan_input(select(manifest, shards, "train", SIZE, CLASSES))
+
+
+@pytest.mark.parametrize(("split_name", "count"), [("validation", 2), ("test", 2)])
+def test_the_gan_may_not_see_held_out_images(
+    manifest: pd.DataFrame, shards: list[Path], split_name: str, count: int
+) -> None:
+    with pytest.raises(DataError) as raised:
+        check_gan_input(select(manifest, shards, split_name, SIZE, CLASSES))
+
+    assert str(raised.value) == (
+        f"{count} images of the split '{split_name}' were given to the GAN: "
+        "it may see training images only, or its copies of them would leak into the test."
+    )
+
+
+def test_one_held_out_image_among_training_images_is_found(manifest: pd.DataFrame, shards: list[Path]) -> None:
+    images = select(manifest, shards, "train", SIZE, CLASSES)
+    images.rows.loc[2, "split"] = ""
+
+    with pytest.raises(DataError, match="1 images of the split '' were given to the GAN"):
+        check_gan_input(images)
+
+
+def test_the_gan_may_not_see_synthetic_images(manifest: pd.DataFrame, shards: list[Path]) -> None:
+    train = select(manifest, shards, "train", SIZE, CLASSES)
+
+    for images in (synthetic(3, SIZE), with_synthetic(train, synthetic(3, SIZE))):
+        with pytest.raises(DataError, match="3 synthetic images are in the GAN's training split"):
+            check_gan_input(images)
 
 
 def test_balance_lifts_every_class_to_the_largest() -> None:
@@ -113,16 +210,11 @@ def test_fixed_counts_are_taken_in_the_order_of_the_classes() -> None:
     assert list(counts.items()) == [("COVID", 4880), ("Normal", 0), ("Viral Pneumonia", 5)]
 
 
-def synthetic(count: int, size: int) -> Images:
-    rng = np.random.default_rng(0)
-    ids = np.array([f"synthetic-{n}" for n in range(count)], dtype=str)
-    rows = pd.DataFrame({"image_id": ids, "label": "COVID", "group": ids, "provenance": "synthetic"})
-    return Images(rng.integers(0, 256, (count, size, size), np.uint8), np.zeros(count, np.int64), ids, rows)
-
-
 @pytest.mark.parametrize("size", [4, SIZE, 12])
-def test_synthetic_images_follow_the_real_ones_at_their_size(manifest: pd.DataFrame, packed: Path, size: int) -> None:
-    train, made = select(manifest, packed, "train", SIZE, CLASSES), synthetic(3, size)
+def test_synthetic_images_follow_the_real_ones_at_their_size(
+    manifest: pd.DataFrame, shards: list[Path], size: int
+) -> None:
+    train, made = select(manifest, shards, "train", SIZE, CLASSES), synthetic(3, size)
 
     both = with_synthetic(train, made)
 
@@ -136,10 +228,10 @@ def test_synthetic_images_follow_the_real_ones_at_their_size(manifest: pd.DataFr
     assert both.rows["provenance"].tolist() == ["real"] * 6 + ["synthetic"] * 3
 
 
-def test_no_synthetic_images_change_nothing(manifest: pd.DataFrame, packed: Path) -> None:
-    train = select(manifest, packed, "train", SIZE, CLASSES)
+def test_no_synthetic_images_change_nothing(manifest: pd.DataFrame, shards: list[Path]) -> None:
+    train = select(manifest, shards, "train", SIZE, CLASSES)
 
     both = with_synthetic(train, synthetic(0, SIZE))
 
     np.testing.assert_array_equal(both.pixels, train.pixels)
-    pd.testing.assert_frame_equal(both.rows[train.rows.columns], train.rows)
+    pd.testing.assert_frame_equal(both.rows[train.rows.columns], train.rows, check_dtype=False)

@@ -156,7 +156,8 @@ def graphs(draw: st.DrawFn) -> tuple[pd.DataFrame, Pairs]:
 def connected(images: pd.DataFrame, pairs: Pairs) -> list[set[int]]:
     """For each image, all that it is tied to by pairs and patients, however far."""
     patients = images["patient"].tolist()
-    ties = [*pairs, *((a, b) for a, b in combinations(range(len(images)), 2) if patients[a] and patients[a] == patients[b])]
+    shared = [(a, b) for a, b in combinations(range(len(images)), 2) if patients[a] and patients[a] == patients[b]]
+    ties = [*pairs, *shared]
     groups = [{n} for n in range(len(images))]
     for a, b in ties:
         whole = groups[a] | groups[b]

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_tasks.config import DataSettings, resolve
+from cxr_tasks.data.duplicates import CLASH
 from cxr_tasks.data.expectations import DOCS_PAGE, Validation, validate
-from cxr_tasks.data.ingest import REJECT_COLUMNS
+from cxr_tasks.data.ingest import MANIFEST, SET_ASIDE
+from tests.data.bad_files import write_bad_files
+from tests.data.reading import data_settings, read_folder
 
 pytestmark = pytest.mark.slow
 
@@ -19,41 +21,47 @@ CLASSES = ("COVID", "Normal", "Viral Pneumonia")
 def manifest() -> pd.DataFrame:
     count = 3 * 40
     rng = np.random.default_rng(0)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "image_id": [f"{n:064x}" for n in range(count)],
             "path": [f"{CLASSES[n % 3]}/images/{n}.png" for n in range(count)],
             "label": [CLASSES[n % 3] for n in range(count)],
+            "source": "",
+            "patient": "",
+            "group": [f"P{n}" for n in range(count)],
             "width": 299,
             "height": 299,
             "mode": "L",
             "mean": rng.uniform(90, 160, count),
             "contrast": rng.uniform(40, 70, count),
-            "source": "",
-            "patient": "",
-            "group": [f"P{n}" for n in range(count)],
+            "dhash": [f"{n:016x}" for n in range(count)],
+            "split": "",
             "provenance": "real",
+            "status": "used",
+            "reason": "",
+            "shard": 0,
+            "row": range(count),
         }
     )
+    return table.astype({"width": "Int32", "height": "Int32"})
 
 
-def rejects(*reasons: str, label: str = "COVID") -> pd.DataFrame:
-    rows = [(f"{label}/images/bad-{n}.png", label, reason) for n, reason in enumerate(reasons)]
-    return pd.DataFrame(rows, columns=REJECT_COLUMNS)
+def with_rejects(manifest: pd.DataFrame, *reasons: str, label: str = "COVID") -> pd.DataFrame:
+    """``manifest`` with files that were set aside, of which only a few things are known."""
+    rejects = pd.DataFrame({"reason": reasons, "label": label, "status": SET_ASIDE, "provenance": "real"})
+    rejects["path"] = [f"{label}/images/bad-{n}.png" for n in range(len(reasons))]
+    # The same unreadable file twice is no fault.
+    return pd.concat([manifest, rejects.assign(image_id="", group="")], ignore_index=True)
 
 
-def outcome(folder: Path, manifest: pd.DataFrame, rejected: pd.DataFrame, **overrides: object) -> Validation:
-    settings: DataSettings = resolve("quick", {"data": overrides}).data
-    for name, table in (("manifest", manifest), ("rejects", rejected)):
-        table.to_parquet(folder / f"{name}.parquet", index=False)
-    # Read back, as the step does: an empty table comes back with other column types.
-    return validate(
-        pd.read_parquet(folder / "manifest.parquet"), pd.read_parquet(folder / "rejects.parquet"), settings, folder
-    )
+def outcome(folder: Path, manifest: pd.DataFrame, **overrides: object) -> Validation:
+    manifest.to_parquet(folder / MANIFEST, index=False)
+    # Read back, as the step does.
+    return validate(pd.read_parquet(folder / MANIFEST), data_settings(**overrides), folder)
 
 
 def test_good_data_pass_and_leave_a_page(manifest: pd.DataFrame, tmp_path: Path) -> None:
-    result = outcome(tmp_path, manifest, rejects())
+    result = outcome(tmp_path, manifest)
 
     assert (result.failures, result.warnings) == ([], [])
     assert result.expectations > 15
@@ -70,7 +78,7 @@ def test_every_fault_of_the_manifest_is_named_at_once(manifest: pd.DataFrame, tm
     manifest.loc[6, "mean"] = 2.5
     manifest.loc[7, "contrast"] = 1.25
 
-    result = outcome(tmp_path, manifest, rejects())
+    result = outcome(tmp_path, manifest)
 
     twice = manifest.loc[5, "image_id"]
     assert sorted(result.failures) == [
@@ -88,20 +96,56 @@ def test_every_fault_of_the_manifest_is_named_at_once(manifest: pd.DataFrame, tm
 
 
 def test_every_fault_of_the_counts_is_named_at_once(manifest: pd.DataFrame, tmp_path: Path) -> None:
-    conflict = "identical images carry different classes: a.png, b.png"
+    clash = f"{CLASH}: a.png, b.png"
     few = manifest[(manifest["label"] != "COVID") | (manifest.index < 30)]
 
-    result = outcome(tmp_path, few, rejects(conflict, conflict, *["damaged"] * 8), expected_counts={"Normal": 41})
+    result = outcome(
+        tmp_path,
+        with_rejects(few, clash, clash, *["damaged"] * 8),
+        expected_counts={"Normal": 41, "COVID": 10, "Viral Pneumonia": 40},
+    )
 
     assert sorted(result.failures) == [
+        "files of COVID: expected 10, found 20",
+        "files of Normal: expected 41, found 40",
         "images of COVID: expected at least 30, found 10",
         "images under two classes: expected at most 0, found 2",
         "rejected fraction: expected at most 0.05, found 0.1",
     ]
-    assert result.warnings == ["images of Normal: expected 41, found 40"]
+    assert result.warnings == []
 
 
-def test_a_few_rejects_and_the_expected_counts_pass(manifest: pd.DataFrame, tmp_path: Path) -> None:
-    result = outcome(tmp_path, manifest, rejects("damaged", "damaged"), expected_counts=dict.fromkeys(CLASSES, 40))
+def test_expected_counts_are_of_files_and_a_few_may_be_bad(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    whole = with_rejects(manifest, "damaged", f"identical to {manifest['path'][0]}")
+
+    result = outcome(tmp_path, whole, expected_counts={"COVID": 42, "Normal": 40, "Viral Pneumonia": 40})
 
     assert (result.failures, result.warnings) == ([], [])
+
+
+def test_phantoms_among_bad_files_fail_for_the_bad_files_alone(phantoms: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for label in CLASSES:
+        (source / label).mkdir()
+        for image in (phantoms / label / "images").iterdir():
+            (source / label / image.name).symlink_to(image)
+    bad = len(write_bad_files(source / "Normal"))
+    manifest = read_folder(source, tmp_path / "work", data_settings()).manifest
+
+    strict, lenient = (tmp_path / name for name in ("strict", "lenient"))
+    for folder in (strict, lenient):
+        folder.mkdir()
+    fraction = f"{bad / (136 + bad):.6g}"
+
+    assert outcome(strict, manifest).failures == [f"rejected fraction: expected at most 0.05, found {fraction}"]
+    assert outcome(lenient, manifest, max_rejected_fraction=0.5).failures == []
+
+
+def test_no_usable_image_at_all_fails_with_sentences(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    nothing = with_rejects(manifest.iloc[:0], *["damaged"] * 5)
+
+    assert sorted(outcome(tmp_path, nothing).failures) == [
+        *(f"images of {label}: expected at least 30, found 0" for label in CLASSES),
+        "rejected fraction: expected at most 0.05, found 1",
+    ]

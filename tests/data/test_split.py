@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pandas as pd
 import pytest
@@ -259,6 +259,23 @@ def test_a_new_image_between_training_and_test_is_left_out_and_both_stay(order: 
     assert by_image(images, given["split"]) == {"a": "train", "b": "test", "new": ""}
     assert by_image(images, given["reason"]) == {"a": "", "b": "", "new": BETWEEN}
     assert given["group"].nunique() == 3
+
+
+@limits(max_examples=25)
+@given(st.permutations(["n1", "n2", "n3", "n4", "n5"]), st.permutations(range(7)))
+def test_of_a_chain_of_new_images_between_training_and_test_one_is_left_out(chain: list[str], order: list[int]) -> None:
+    names = ["a", *chain, "b"]
+    images = images_of((name, "COVID", "") for name in names)
+    near: Ties = list(pairwise(names))
+    kept = {"a": "train", "b": "test"}
+
+    given = assign(images, STABLE, 0, kept, pairs_of(near))
+
+    check_ties(images, near, given)
+    assert (given["split"] == "").sum() == 1
+    assert kept.items() <= by_image(images, given["split"]).items()
+    turned = assign(images.loc[order], STABLE, 0, kept, pairs_of(near))
+    pd.testing.assert_frame_equal(turned.sort_index(), given)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0]])
