@@ -98,7 +98,7 @@ def test_both_profiles_set_the_same_names() -> None:
         ({"classifiers": {"seeds": [1, 1]}}, "listed once"),
         ({"gan": {"image_size": 100}}, "gan.image_size: "),
         ({"synthetic": {"counts": {"Covid": 5}}}, "synthetic.counts names ['Covid']"),
-        ({"data": {"expected_counts": {"Covid": 5}}}, "data.expected_counts names ['Covid']"),
+        ({"data": {"expected_counts": {"Covid": 5}}}, "data: expected_counts names ['Covid']"),
         ({"data": {"split": {"validation": 0.6, "test": 0.5}}}, "data.split: "),
         ({"colour": "red"}, "colour: "),
     ],
