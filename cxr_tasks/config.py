@@ -265,6 +265,7 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
         raise SettingsError(f"Profile {path} is not valid YAML: {error}") from error
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
         )
         raise SettingsError(f"The settings of profile {profile!r} are wrong: {faults}.") from error
