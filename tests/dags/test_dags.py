@@ -88,7 +88,7 @@ def test_every_task_links_to_mlflow_and_the_links_are_registered(loaded):
 def test_the_forms_offer_what_people_change(loaded):
     fields = {"profile", "classifiers", "seeds", "gan_epochs", "synthetic_per_class", "settings", "force"}
 
-    assert set(loaded["forms"]["cxr_training"]) == fields
+    assert set(loaded["forms"]["cxr_training"]) == fields | {"dataset"}
     assert set(loaded["forms"]["cxr_data"]) == fields | {"source"}
     assert all(loaded["docs"].values())
 
