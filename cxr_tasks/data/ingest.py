@@ -137,7 +137,9 @@ def join_shards(shards: Sequence[Path], scanned: pd.DataFrame, settings: NearDup
     """
     tables = [pd.read_parquet(shard / ROWS).assign(shard=i) for i, shard in enumerate(shards)]
     images = pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
-    images = images.merge(scanned[["path", "source", "patient"]], on="path", how="left", validate="one_to_one")
+    # A name that is not UTF-8 is shown with escapes, as which another file may really be named.
+    known = scanned[["path", "source", "patient"]].drop_duplicates("path")
+    images = images.merge(known, on="path", how="left", validate="many_to_one")
     images = images.sort_values(["label", "path"], ignore_index=True)
 
     used = images.index[images["status"] == USED]

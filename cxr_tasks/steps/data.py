@@ -216,10 +216,11 @@ def split(run: RunContext, joined: StepResult, validated: StepResult) -> StepRes
     table, near = pd.read_parquet(read / MANIFEST), pd.read_parquet(read / NEAR)
     used = table.index[table["status"] == USED]
     given = assign(table.loc[used], settings.data.split, settings.seed, ledger, near)
-    table.loc[used, ["split", "group"]] = given[["split", "group"]]
+    for column in ("split", "group"):
+        table.loc[used, column] = given[column]
     left_out = given.index[given["reason"] != ""]
     table.loc[left_out, "status"] = SET_ASIDE
-    table.loc[left_out, "reason"] = given["reason"]
+    table.loc[left_out, "reason"] = given.loc[left_out, "reason"]
     dealt = table[table["split"] != ""]
     version = _digest(dealt[["image_id", "label", "group", "split"]].sort_values("image_id"))
 

@@ -266,6 +266,16 @@ def test_what_is_no_plain_file_is_set_aside_and_not_copied(source: Path, tmp_pat
     assert not [path for path in (tmp_path / "work").rglob("*") if path.name in {"device.png", "pipe.png"}]
 
 
+def test_a_file_may_be_named_as_another_is_shown(source: Path, tmp_path: Path) -> None:
+    (source / "COVID/images" / os.fsdecode(b"R\xf6ntgen.png")).write_bytes(b"not UTF-8")
+    ribs(seed=99).save(source / "COVID/images" / r"R\xf6ntgen.png")
+
+    reading = read_folder(source, tmp_path / "work", TWO)
+
+    assert reasons(reading) == {r"COVID/images/R\xf6ntgen.png": "the file name is not UTF-8: rename the file"}
+    assert (reading.manifest["status"] == USED).sum() == 7
+
+
 def test_a_shard_does_not_hold_all_files_in_memory(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

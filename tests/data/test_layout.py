@@ -120,12 +120,17 @@ def test_missing_class_says_what_is_there() -> None:
     )
 
 
+def test_one_class_alone_is_not_taken_for_an_enclosing_folder() -> None:
+    assert sentence("COVID/images/1.png").startswith("Class 'Normal' is missing: /data/xrays holds 'COVID'. Add")
+
+
 @pytest.mark.parametrize(
     ("paths", "there"),
     [
         ([], "no folders"),
         (["1.png"], "no folders"),
         (["Lung_Opacity/images/1.png"], "'Lung_Opacity'"),
+        (["archive/Lung_Opacity/images/1.png", "archive/Viral/images/1.png"], "'Lung_Opacity', 'Viral'"),
         (["archive/patients/images/1.png", "archive/LICENSE"], "'archive'"),
     ],
 )

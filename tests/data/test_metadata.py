@@ -127,6 +127,10 @@ def test_of_columns_that_differ_in_case_only_the_first_counts(tmp_path: Path) ->
     assert patients(table) == {"COVID-1": "P1"}
 
 
+def test_blanks_around_words_are_no_part_of_them(tmp_path: Path) -> None:
+    assert patients(read_metadata([csv(tmp_path, "FILE NAME , PATIENT\nCOVID-1 , P1 \n")])) == {"COVID-1": "P1"}
+
+
 def test_a_mark_of_windows_before_the_first_column_is_no_part_of_it(tmp_path: Path) -> None:
     assert patients(read_metadata([csv(tmp_path, "\ufeffFILE NAME,PATIENT\nCOVID-1,P1\n")])) == {"COVID-1": "P1"}
 

@@ -93,19 +93,26 @@ def test_a_fault_is_no_knowledge(source: Path) -> None:
     assert faults(scan_folder(source, SETTINGS, before)) == {}
 
 
+class Watched(FolderSource):
+    """Remembers the paths that were fetched."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.fetched: list[str] = []
+
+    def fetch(self, entries: Sequence[Entry]) -> Path:
+        self.fetched += [entry.path for entry in entries]
+        return super().fetch(entries)
+
+
 def test_only_unknown_files_are_fetched(source: Path) -> None:
-    fetched: list[str] = []
+    first, second = Watched(source), Watched(source)
 
-    class Watched(FolderSource):
-        def fetch(self, entries: Sequence[Entry]) -> Path:
-            fetched.extend(entry.path for entry in entries)
-            return super().fetch(entries)
+    files = scan(first, layout_of(source, SETTINGS), {})
+    scan(second, layout_of(source, SETTINGS), known(files))
 
-    first = scan(Watched(source), layout_of(source, SETTINGS), {})
-    assert sorted(fetched) == sorted([*first["path"], "COVID.metadata.csv"])
-    fetched.clear()
-    scan(Watched(source), layout_of(source, SETTINGS), known(first))
-    assert fetched == ["COVID.metadata.csv"]
+    assert first.fetched == [*files["path"], "COVID.metadata.csv"]
+    assert second.fetched == ["COVID.metadata.csv"]
 
 
 def test_vanished_files_have_a_fault(source: Path) -> None:
@@ -155,17 +162,14 @@ def test_what_cannot_be_opened_has_a_fault_and_does_not_block(source: Path) -> N
 
 
 def test_a_name_that_is_not_utf8_can_be_printed_and_is_never_opened(source: Path) -> None:
-    name = os.fsdecode(b"R\xf6ntgen.png")
-    # To open a pipe that nobody writes to would block for ever; as a plain file it has a stamp all the same.
-    (source / "COVID/images" / name).write_text("x")
-    layout = layout_of(source, SETTINGS)
-    (source / "COVID/images" / name).unlink()
-    os.mkfifo(source / "COVID/images" / name)
+    (source / "COVID/images" / os.fsdecode(b"R\xf6ntgen.png")).write_text("x")
+    watched = Watched(source)
 
-    files = scan(open_source(str(source)), layout, {})
+    files = scan(watched, layout_of(source, SETTINGS), {})
 
     assert faults(files) == {"COVID/images/R\\xf6ntgen.png": "the file name is not UTF-8: rename the file"}
     assert files["path"].str.encode("utf-8").notna().all()
+    assert len(watched.fetched) == 5
     assert len(entries_of(files)) == 4
 
 
@@ -219,6 +223,12 @@ def test_another_class_or_name_changes_both_keys(source: Path, target: str) -> N
 
     assert changed[0] != listing
     assert changed[1] != content
+
+
+def test_a_folder_that_stands_for_another_class_changes_the_content(source: Path) -> None:
+    files = scan_folder(source, SETTINGS)
+
+    assert content_key(files.assign(label="Normal")) != content_key(files)
 
 
 def test_a_table_that_says_the_same_in_other_words_changes_no_content(source: Path) -> None:

@@ -122,6 +122,18 @@ def test_images_of_unknown_patients_fill_their_quotas_exactly(
         assert counts["validation", label] == min(round(settings.validation * total), total - test)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_of_several_classes_counts_for_the_one_that_most_of_it_has(seed: int) -> None:
+    mixed = [(f"i{p}-{n}", label, f"P{p}") for p in range(10) for n, label in enumerate(["COVID", "COVID", "Normal"])]
+    images = images_of([*mixed, *((f"single-{n}", "Normal", "") for n in range(20))])
+
+    test = images[assign(images, STABLE, seed)["split"] == "test"]
+
+    # A tenth of 10 groups of three, and of 20 single images.
+    assert test["patient"].nunique() - 1 == 1
+    assert (test["patient"] == "").sum() == 2
+
+
 @st.composite
 def growths(draw: st.DrawFn) -> tuple[pd.DataFrame, Ties, pd.DataFrame, Ties]:
     """Images with their pairs, and the same with new images, new pairs, and patient numbers that arrived late."""

@@ -189,6 +189,27 @@ def test_too_many_rejects_stop_the_run_with_the_numbers_and_the_folder(begin, so
     assert len(list(folder.rglob("*.png"))) == 15
 
 
+def test_a_few_rejects_and_late_patient_numbers_cost_those_images_alone(begin, source, store):
+    first, second = begin(), begin()
+    (source / "COVID/images/COVID-1.png").write_bytes(b"no image")
+    before = manifest(store, prepare(first, source))
+    assert before.at["COVID/images/COVID-1.png", "reason"] == "the file is not an image"
+    assert (before["split"] == "").sum() == 1
+
+    trained, tested = (
+        before.index[(before["split"] == s) & (before["label"] == "Normal")][0] for s in ("train", "test")
+    )
+    table = pd.read_csv(source / "Normal.metadata.csv")
+    names = [path.split("/")[-1].removesuffix(".png") for path in (trained, tested)]
+    table.loc[table["FILE NAME"].isin(names), "PATIENT"] = "the same"
+    table.to_csv(source / "Normal.metadata.csv", index=False)
+    result = prepare(second, source)
+
+    after = manifest(store, result)
+    assert after.at[trained, "split"] == "train" and after.at[tested, "split"] == ""
+    assert result["summary"]["notes"] == [f"left out {tested}: {after.at[tested, 'reason']}"]
+
+
 def test_files_of_no_class_and_masks_are_not_read(begin, source, store):
     rows = manifest(store, prepare(begin(), source))
 
