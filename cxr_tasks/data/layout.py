@@ -93,8 +93,9 @@ def _check(
                 f"Folder {found[0]!r} in {address} holds no image: put the images of class {label!r} there, "
                 "or take the class out of data.classes."
             )
+        # An empty folder cannot be told from none: archives and buckets have files only.
         raise DataError(
-            f"Class {label!r} is missing: {address} holds {', '.join(map(repr, sorted(there))) or 'no folders'}. "
-            f"Add the folder {label!r}, map the folder that holds it in data.folders, "
-            "or take the class out of data.classes."
+            f"Class {label!r} has no image: in {address} there are files below "
+            f"{', '.join(map(repr, sorted(there))) or 'no folder'}. Put its images into the folder {label!r}, map the "
+            "folder that holds them in data.folders, or take the class out of data.classes."
         )

@@ -115,27 +115,30 @@ def test_a_folder_of_a_class_that_cannot_be_read_is_kept_as_a_file_with_that_fau
 
 def test_missing_class_says_what_is_there() -> None:
     assert sentence("COVID/1.png", "Viral Pneumonia/1.png", "normals/1.png", "a.png") == (
-        "Class 'Normal' is missing: /data/xrays holds 'COVID', 'Viral Pneumonia', 'normals'. Add the folder 'Normal', "
-        "map the folder that holds it in data.folders, or take the class out of data.classes."
+        "Class 'Normal' has no image: in /data/xrays there are files below 'COVID', 'Viral Pneumonia', 'normals'. "
+        "Put its images into the folder 'Normal', map the folder that holds them in data.folders, or take the class "
+        "out of data.classes."
     )
 
 
 def test_one_class_alone_is_not_taken_for_an_enclosing_folder() -> None:
-    assert sentence("COVID/images/1.png").startswith("Class 'Normal' is missing: /data/xrays holds 'COVID'. Add")
+    assert sentence("COVID/images/1.png").startswith(
+        "Class 'Normal' has no image: in /data/xrays there are files below 'COVID'. Put"
+    )
 
 
 @pytest.mark.parametrize(
     ("paths", "there"),
     [
-        ([], "no folders"),
-        (["1.png"], "no folders"),
+        ([], "no folder"),
+        (["1.png"], "no folder"),
         (["Lung_Opacity/images/1.png"], "'Lung_Opacity'"),
         (["archive/Lung_Opacity/images/1.png", "archive/Viral/images/1.png"], "'Lung_Opacity', 'Viral'"),
         (["archive/patients/images/1.png", "archive/LICENSE"], "'archive'"),
     ],
 )
 def test_where_no_class_is_found_the_outermost_folders_are_named(paths: list[str], there: str) -> None:
-    assert sentence(*paths).startswith(f"Class 'COVID' is missing: /data/xrays holds {there}. Add")
+    assert sentence(*paths).startswith(f"Class 'COVID' has no image: in /data/xrays there are files below {there}. Put")
 
 
 @pytest.mark.parametrize("path", ["NORMAL/masks/1.png", "NORMAL/README.txt"])
