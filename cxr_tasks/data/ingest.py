@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,18 +21,23 @@ import pandas as pd
 from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.decode import THUMBNAIL_SIDE, Decoded, Unusable, decode
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
-from cxr_tasks.data.scan import VANISHED, read_fault
+from cxr_tasks.data.scan import read_fault
 
 ROWS, MANIFEST, REJECTS, NEAR = "rows.parquet", "manifest.parquet", "rejects.parquet", "near-duplicates.parquet"
 THUMBNAILS, REJECTED_FILES = "thumbnails.npy", "rejects"
 USED, SET_ASIDE = "used", "set aside"
 CHANGED = "the file changed while the data were read"
+LARGEST_FILE = 256 * 2**20  # bytes; no image that is decoded comes near it
 FACTS = ["width", "height", "mode", "mean", "contrast", "dhash"]
 MANIFEST_COLUMNS = [
     *("image_id", "path", "label", "source", "patient", "group"),
     *FACTS,
     *("split", "provenance", "status", "reason", "shard", "row"),
 ]
+
+
+class Passing(str):
+    """A reason that speaks of the moment and not of the file: it may not be kept under the file's content."""
 
 
 class FilesChanged(Exception):
@@ -81,8 +87,8 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
                     packed[size][number] = image
             else:
                 row |= {"status": SET_ASIDE, "reason": result}
-                if result in (CHANGED, VANISHED) and not file.fault:
-                    changed[file.path] = result
+                if isinstance(result, Passing):
+                    changed[file.path] = str(result)
             rows.append(row)
     if changed:
         raise FilesChanged(changed)
@@ -99,11 +105,13 @@ def _read(root: Path, path: str, sha256: str, fault: str, sizes: Sequence[int]) 
     if fault:
         return fault
     try:
+        if (size := (root / path).stat().st_size) > LARGEST_FILE:
+            return f"the file has {size // 2**20:,} MiB: at most {LARGEST_FILE // 2**20} are read"
         content = (root / path).read_bytes()
     except OSError as error:
-        return read_fault(error)
+        return Passing(read_fault(error))
     if hashlib.sha256(content).hexdigest() != sha256:
-        return CHANGED
+        return Passing(CHANGED)
     try:
         return decode(content, Path(path).name, sizes)
     except Unusable as error:
@@ -115,7 +123,8 @@ def _copy_rejected(root: Path, rows: pd.DataFrame, folder: Path) -> None:
     for path in rows["path"][rows["status"] == SET_ASIDE]:
         target = folder / path
         try:
-            if not (root / path).is_file():
+            status = (root / path).stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
                 # A device would be copied until the disk is full.
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What changed between two datasets: by content and class, wherever the files lie."""
 
 import pandas as pd
+import pytest
 
 from cxr_tasks.data.changes import changes, counts, sentence
 
@@ -75,10 +76,11 @@ def test_images_without_a_split_are_not_there() -> None:
     assert listed(aside, BEFORE) == [("added", "b", "COVID", "")]
 
 
-def test_an_image_that_was_set_aside_as_a_copy_counts_once() -> None:
-    copies = manifest(a="1 COVID -", a2="1 COVID", b="2 COVID", c="3 Normal", d="4 Normal")
+@pytest.mark.parametrize("split", ["-", "train"])
+def test_an_image_that_is_there_twice_counts_once(split: str) -> None:
+    copies = pd.concat([BEFORE, manifest(a2=f"1 COVID {split}", e="5 Viral", e2=f"5 Viral {split}")])
 
-    assert listed(BEFORE, copies) == []
+    assert listed(BEFORE, copies) == [("added", "e", "Viral", "")]
 
 
 def test_everything_at_once_in_words() -> None:

@@ -45,7 +45,8 @@ def shards(tmp_path: Path) -> list[Path]:
     for first, folder in enumerate(folders):
         folder.mkdir()
         for size in (SIZE, 2 * SIZE):
-            grays = np.array([255, *range(first, 10, 2)], np.uint8)
+            # Those of twice the size can be told by 100 more.
+            grays = np.array([255, *range(first, 10, 2)], np.uint8) + 100 * (size > SIZE)
             np.save(folder / pixels_file(size), np.broadcast_to(grays[:, None, None], (6, size, size)))
     return folders
 
@@ -102,7 +103,7 @@ def test_another_size_is_made_of_the_largest_where_that_is_asked_for(published: 
     images = load_images(published, "test", 12, CLASSES, resize=True)
 
     assert images.pixels.shape == (2, 12, 12)
-    assert images.pixels[:, 5, 5].tolist() == [1, 6]
+    assert images.pixels[:, 5, 5].tolist() == [101, 106]
 
 
 def test_a_folder_becomes_splits_with_the_right_pixels(phantoms: Path, tmp_path: Path) -> None:

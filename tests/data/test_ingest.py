@@ -1,5 +1,6 @@
 """Bad files are set aside with a reason and stop nothing; the manifest leads to the pixels of the good ones."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from cxr_tasks.data.decode import Unusable, decode
 from cxr_tasks.data.duplicates import CLASH
 from cxr_tasks.data.ingest import (
     CHANGED,
+    LARGEST_FILE,
     MANIFEST,
     MANIFEST_COLUMNS,
     NEAR,
@@ -294,3 +296,32 @@ def test_a_shard_does_not_hold_all_files_in_memory(
 
     assert (rows["status"] == SET_ASIDE).sum() == 30
     assert peak < 20_000_000
+
+
+def test_a_file_that_cannot_be_read_for_the_moment_is_not_remembered_as_bad(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = scan_folder(source, TWO)
+    read_bytes = Path.read_bytes
+
+    def fails(path: Path) -> bytes:
+        if path.name == Path(files["path"].iloc[0]).name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_bytes(path)
+
+    # A disk that fails on demand is not to be had.
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(FilesChanged) as caught:
+        read_shard(source, files, [32], tmp_path)
+
+    assert caught.value.faults == {files["path"].iloc[0]: "the file cannot be read (Input/output error)"}
+
+
+def test_a_huge_file_is_neither_read_nor_copied(source: Path, tmp_path: Path) -> None:
+    with (source / "COVID/images/volume.png").open("wb") as stream:
+        stream.truncate(LARGEST_FILE + 1)
+
+    reading = read_folder(source, tmp_path / "work", TWO)
+
+    assert reasons(reading) == {"COVID/images/volume.png": "the file has 256 MiB: at most 256 are read"}
+    assert not list((tmp_path / "work").rglob("volume.png"))

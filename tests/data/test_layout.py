@@ -122,7 +122,7 @@ def test_missing_class_says_what_is_there() -> None:
 
 
 def test_one_class_alone_is_not_taken_for_an_enclosing_folder() -> None:
-    assert sentence("COVID/images/1.png").startswith(
+    assert sentence("COVID/images/1.png", "COVID/more/1.png").startswith(
         "Class 'Normal' has no image: in /data/xrays there are files below 'COVID'. Put"
     )
 

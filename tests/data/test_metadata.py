@@ -115,6 +115,7 @@ def test_images_of_two_classes_may_have_one_name(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore::pandas.errors.ParserWarning")
 def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path: Path) -> None:
     table = read_metadata([csv(tmp_path, "FILE NAME,URL,PATIENT\nCOVID-1,x,P1,\nCOVID-2,x,P2,\n")])
 
