@@ -40,7 +40,7 @@ from cxr_tasks.data.sources import Source, open_source
 
 IMAGES = 15_153
 SHARES = {"COVID": 3616 / IMAGES, "Normal": 10_192 / IMAGES, "Viral Pneumonia": 1345 / IMAGES}
-ANATOMIES = 60
+ANATOMIES = 300
 SETTINGS = resolve("paper")
 SIZES = sorted({SETTINGS.classifiers.image_size, SETTINGS.gan.image_size})
 CORES = len(os.sched_getaffinity(0))

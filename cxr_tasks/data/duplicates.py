@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 CLASH = "identical images carry different classes"
-PAIRS_AT_ONCE = 20_000
+AT_ONCE = 4096
 SURROUNDINGS = 5  # pixels of a thumbnail
 
 
@@ -47,14 +47,16 @@ def near_duplicates(dhash: np.ndarray, thumbnails: np.ndarray, hash_bits: int, c
         (pairs, 2) positions, the smaller first, in ascending order.
     """
     proposed = _within(dhash, hash_bits)
-    kept = []
-    for start in range(0, len(proposed), PAIRS_AT_ONCE):
-        pairs = proposed[start : start + PAIRS_AT_ONCE]
-        images, places = np.unique(pairs, return_inverse=True)
-        details = _details(thumbnails[images])
-        first, second = places.reshape(pairs.shape).T
-        kept.append(pairs[np.einsum("ij,ij->i", details[first], details[second]) > correlation])
-    return np.concatenate([np.empty((0, 2), np.int64), *kept])
+    images, places = np.unique(proposed, return_inverse=True)
+    details = np.empty((len(images), thumbnails[0].size if len(thumbnails) else 0), np.float32)
+    for start in range(0, len(images), AT_ONCE):
+        details[start : start + AT_ONCE] = _details(thumbnails[images[start : start + AT_ONCE]])
+    first, second = places.reshape(proposed.shape).T
+    found = np.zeros(len(proposed), bool)
+    for start in range(0, len(proposed), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        found[part] = np.einsum("ij,ij->i", details[first[part]], details[second[part]]) > correlation
+    return proposed[found]
 
 
 def _details(thumbnails: np.ndarray) -> np.ndarray:

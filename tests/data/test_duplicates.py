@@ -90,7 +90,7 @@ def test_hashes_propose_and_only_what_they_propose_is_compared() -> None:
 
 
 def test_pairs_are_compared_in_pieces_without_losing_any(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxr_tasks.data.duplicates.PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("cxr_tasks.data.duplicates.AT_ONCE", 7)
     pictures = noise(0, 1.0, count=10)
     twice = np.concatenate([pictures, pictures])
 
