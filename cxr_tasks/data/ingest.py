@@ -12,8 +12,9 @@ import shutil
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -69,13 +70,11 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
     Raises:
         FilesChanged: files are not those that were scanned. Nothing of the shard may be kept then.
     """
-    packed = {
-        size: np.lib.format.open_memmap(folder / pixels_file(size), "w+", np.uint8, (len(files), size, size))
-        for size in sizes
-    }
     thumbnails = np.zeros((len(files), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
     rows, changed = [], {}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(len(os.sched_getaffinity(0))))
+        packed = {size: stack.enter_context(_pixels(folder, size, len(files))) for size in sizes}
         listed = list(files.itertuples())
         read = threads.map(lambda file: _read(root, file.path, file.sha256, file.fault, sizes), listed)
         for number, (file, result) in enumerate(zip(listed, read, strict=True)):
@@ -84,8 +83,10 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
                 row |= {name: getattr(result, name) for name in FACTS} | {"dhash": f"{result.dhash:016x}"}
                 thumbnails[number] = result.thumbnail
                 for size, image in zip(sizes, result.images, strict=True):
-                    packed[size][number] = image
+                    packed[size].write(image.data)
             else:
+                for size in sizes:
+                    packed[size].write(bytes(size * size))
                 row |= {"status": SET_ASIDE, "reason": result}
                 if isinstance(result, Passing):
                     changed[file.path] = str(result)
@@ -98,6 +99,17 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
     table.to_parquet(folder / ROWS, index=False)
     _copy_rejected(root, table, folder / REJECTED_FILES)
     return table
+
+
+def _pixels(folder: Path, size: int, rows: int) -> BinaryIO:
+    """The open ``.npy`` file of packed pixels, after its header.
+
+    Written row by row: through a memory map every page would cost a fault, and all threads wait for it.
+    """
+    stream = (folder / pixels_file(size)).open("wb")
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(stream, {**header, "shape": (rows, size, size)})
+    return stream
 
 
 def _read(root: Path, path: str, sha256: str, fault: str, sizes: Sequence[int]) -> Decoded | str:
