@@ -209,6 +209,11 @@ class Settings(Strict):
             raise ValueError(f"synthetic.counts names {sorted(unknown)}, which are not among data.classes")
         return self
 
+    @property
+    def image_sizes(self) -> list[int]:
+        """The sides in pixels that images are packed at, ascending, each once."""
+        return sorted({self.classifiers.image_size, self.gan.image_size})
+
     def flat(self) -> dict[str, Any]:
         """Dotted names to plain values, as MLflow wants its params."""
         return flatten(self.model_dump(mode="json"))

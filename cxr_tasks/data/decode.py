@@ -18,6 +18,7 @@ from operator import mul
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, JpegImagePlugin, PngImagePlugin
 
+NOT_UTF8 = "the file name is not UTF-8: rename the file"
 LONGEST_NAME = 200
 SMALLEST_SIDE = 32
 # More than twice what detectors and film scanners give; a colour image of this size takes 200 MB to decode.
@@ -128,7 +129,7 @@ def _check_name(name: str) -> str:
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
-        raise Unusable("the file name is not UTF-8: rename the file") from None
+        raise Unusable(NOT_UTF8) from None
     if length > LONGEST_NAME:
         raise Unusable(f"the file name has {length} bytes: at most {LONGEST_NAME} are possible, rename the file")
     suffix = os.path.splitext(name)[1].lower()

@@ -11,7 +11,6 @@ import os
 import shutil
 import stat
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.decode import THUMBNAIL_SIDE, Decoded, Unusable, decode
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
 from cxr_tasks.data.scan import read_fault
+from cxr_tasks.data.threads import in_blocks
 
 ROWS, MANIFEST, REJECTS, NEAR = "rows.parquet", "manifest.parquet", "rejects.parquet", "near-duplicates.parquet"
 THUMBNAILS, REJECTED_FILES = "thumbnails.npy", "rejects"
@@ -70,27 +70,23 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
     Raises:
         FilesChanged: files are not those that were scanned. Nothing of the shard may be kept then.
     """
+    blank = [np.zeros((size, size), np.uint8) for size in sizes]
+    rows: list[dict[str, Any]] = []
     thumbnails = np.zeros((len(files), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
-    rows, changed = [], {}
+    changed = {}
     with ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(len(os.sched_getaffinity(0))))
-        packed = {size: stack.enter_context(_pixels(folder, size, len(files))) for size in sizes}
+        packed = [stack.enter_context(_pixels(folder, size, len(files))) for size in sizes]
         listed = list(files.itertuples())
-        read = threads.map(lambda file: _read(root, file.path, file.sha256, file.fault, sizes), listed)
-        for number, (file, result) in enumerate(zip(listed, read, strict=True)):
-            row = {"image_id": file.sha256, "path": file.path, "label": file.label, "status": USED, "reason": ""}
-            if isinstance(result, Decoded):
-                row |= {name: getattr(result, name) for name in FACTS} | {"dhash": f"{result.dhash:016x}"}
-                thumbnails[number] = result.thumbnail
-                for size, image in zip(sizes, result.images, strict=True):
-                    packed[size].write(image.data)
-            else:
-                for size in sizes:
-                    packed[size].write(bytes(size * size))
-                row |= {"status": SET_ASIDE, "reason": result}
-                if isinstance(result, Passing):
+        for results in in_blocks(lambda file: _read(root, file.path, file.sha256, file.fault, sizes), listed):
+            images = [result.images if isinstance(result, Decoded) else blank for result in results]
+            for stream, block in zip(packed, zip(*images, strict=True), strict=True):
+                stream.write(b"".join(block))
+            for file, result in zip(listed[len(rows) :], results, strict=False):
+                if isinstance(result, Decoded):
+                    thumbnails[len(rows)] = result.thumbnail
+                elif isinstance(result, Passing):
                     changed[file.path] = str(result)
-            rows.append(row)
+                rows.append(_row(file, result))
     if changed:
         raise FilesChanged(changed)
     np.save(folder / THUMBNAILS, thumbnails)
@@ -99,6 +95,14 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
     table.to_parquet(folder / ROWS, index=False)
     _copy_rejected(root, table, folder / REJECTED_FILES)
     return table
+
+
+def _row(file: Any, result: Decoded | str) -> dict[str, Any]:
+    row = {"image_id": file.sha256, "path": file.path, "label": file.label}
+    if isinstance(result, Decoded):
+        facts = {name: getattr(result, name) for name in FACTS}
+        return row | {"status": USED, "reason": ""} | facts | {"dhash": f"{result.dhash:016x}"}
+    return row | {"status": SET_ASIDE, "reason": result}
 
 
 def _pixels(folder: Path, size: int, rows: int) -> BinaryIO:
@@ -117,15 +121,16 @@ def _read(root: Path, path: str, sha256: str, fault: str, sizes: Sequence[int]) 
     if fault:
         return fault
     try:
-        if (size := (root / path).stat().st_size) > LARGEST_FILE:
-            return f"the file has {size // 2**20:,} MiB: at most {LARGEST_FILE // 2**20} are read"
-        content = (root / path).read_bytes()
+        with open(os.path.join(root, path), "rb", buffering=0) as stream:
+            if (size := os.fstat(stream.fileno()).st_size) > LARGEST_FILE:
+                return f"the file has {size // 2**20:,} MiB: at most {LARGEST_FILE // 2**20} are read"
+            content = stream.readall()
     except OSError as error:
         return Passing(read_fault(error))
     if hashlib.sha256(content).hexdigest() != sha256:
         return Passing(CHANGED)
     try:
-        return decode(content, Path(path).name, sizes)
+        return decode(content, path, sizes)
     except Unusable as error:
         return str(error)
 

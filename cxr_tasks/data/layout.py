@@ -65,15 +65,13 @@ def _depth(entries: Iterable[Entry], label_of: Mapping[str, str]) -> int:
     """How many single folders enclose the class folders."""
     paths = [entry.path.split("/") for entry in entries]
     depth = 0
-    while paths:
+    while True:
+        # Files beside the one folder (a licence, say) end the search no more than the folder itself does.
         tops = {parts[depth] for parts in paths if len(parts) > depth + 1}
         if len(tops) != 1 or tops & set(label_of):
             # Where there is no class at all, the outermost folders are what a message should name.
             return depth if tops else 0
-        # Files beside the one folder (a licence, say) end the search no more than the folder itself does.
-        paths = [parts for parts in paths if len(parts) > depth + 1]
         depth += 1
-    return 0
 
 
 def _check(

@@ -8,21 +8,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 
+from cxr_tasks.data.decode import NOT_UTF8
 from cxr_tasks.data.layout import Layout
 from cxr_tasks.data.metadata import read_metadata, stem
 from cxr_tasks.data.sources import Entry, Source
+from cxr_tasks.data.sources.base import DENIED
+from cxr_tasks.data.threads import in_blocks
 
 FILES = "files.parquet"
 COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", "source", "patient"]
-NOT_UTF8 = "the file name is not UTF-8: rename the file"
 VANISHED = "the file vanished while the data were read"
 # Airflow maps a task over at most 1024 things.
 MOST_SHARDS = 512
+READ_AT_ONCE = 2**20  # bytes
 
 
 def listing_key(layout: Layout) -> str:
@@ -56,8 +59,7 @@ def scan(source: Source, layout: Layout, known: Mapping[tuple[str, str], str]) -
     new = [layout.images[i][1] for i in unread]
     if new:
         root = source.fetch(new)
-        with ThreadPoolExecutor(_threads()) as threads:
-            hashes = list(threads.map(lambda entry: _sha256(root / entry.path), new))
+        hashes = list(chain.from_iterable(in_blocks(lambda entry: _sha256(os.path.join(root, entry.path)), new)))
         files.loc[unread, "sha256"] = [sha256 for sha256, _ in hashes]
         files.loc[unread, "fault"] = [fault for _, fault in hashes]
     return _with_metadata(files, _tables(source, layout.metadata))
@@ -91,14 +93,18 @@ def read_fault(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return VANISHED
     if isinstance(error, PermissionError):
-        return "the file cannot be read (permission denied)"
+        return DENIED
     return f"the file cannot be read ({error.strerror or error})"
 
 
-def _sha256(path: Path) -> tuple[str, str]:
+def _sha256(path: str) -> tuple[str, str]:
+    digest = hashlib.sha256()
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest(), ""
+        # Half the time of hashlib.file_digest, which clears a buffer for each file.
+        with open(path, "rb", buffering=0) as stream:
+            while content := stream.read(READ_AT_ONCE):
+                digest.update(content)
+        return digest.hexdigest(), ""
     except OSError as error:
         return "", read_fault(error)
 
@@ -111,7 +117,3 @@ def _tables(source: Source, metadata: Sequence[tuple[str, Entry]]) -> pd.DataFra
 def _with_metadata(files: pd.DataFrame, tables: pd.DataFrame) -> pd.DataFrame:
     keyed = files.assign(stem=files["path"].map(stem))
     return keyed.merge(tables, how="left", on=["label", "stem"]).fillna({"source": "", "patient": ""})[COLUMNS]
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))

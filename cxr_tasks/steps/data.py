@@ -83,7 +83,7 @@ def ingest(run: RunContext, scanned: StepResult, shard: int) -> StepResult:
     from cxr_tasks.data.sources import open_source
 
     settings, store = load_settings(run), open_store()
-    sizes = sorted({settings.classifiers.image_size, settings.gan.image_size})
+    sizes = settings.image_sizes
     files = pd.read_parquet(store.fetch(scanned["ref"]) / FILES)
     files = files[files["shard"] == shard].reset_index(drop=True)
 
@@ -327,6 +327,5 @@ def _digest(table: pd.DataFrame) -> str:
 
 
 def _newest(settings: Settings) -> str:
-    sizes = sorted({settings.classifiers.image_size, settings.gan.image_size})
     data = settings.data.model_dump(mode="json", exclude={"shard_images"})
-    return artifact_ref("datasets", 1, {**data, "sizes": sizes, "seed": settings.seed}, {})
+    return artifact_ref("datasets", 1, {**data, "sizes": settings.image_sizes, "seed": settings.seed}, {})

@@ -62,7 +62,7 @@ def noise(seed: int, broad: float, count: int = 12) -> np.ndarray:
     return (255 * fields / fields.max(axis=(1, 2), keepdims=True)).astype(np.uint8)
 
 
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 2.0, 4.0]))
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 2.0]))
 def test_unrelated_pictures_are_not_one_even_where_their_hashes_agree(seed: int, broad: float) -> None:
     thumbnails = noise(seed, broad)
     # The broad shape that all chests share, which a hash mostly sees.

@@ -6,6 +6,7 @@ import os
 import shutil
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -302,15 +303,14 @@ def test_a_file_that_cannot_be_read_for_the_moment_is_not_remembered_as_bad(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = scan_folder(source, TWO)
-    read_bytes = Path.read_bytes
 
-    def fails(path: Path) -> bytes:
-        if path.name == Path(files["path"].iloc[0]).name:
+    def fails(path: str, *arguments: Any, **more: Any) -> Any:
+        if path.endswith(files["path"].iloc[0]):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return read_bytes(path)
+        return open(path, *arguments, **more)
 
     # A disk that fails on demand is not to be had.
-    monkeypatch.setattr(Path, "read_bytes", fails)
+    monkeypatch.setattr("cxr_tasks.data.ingest.open", fails, raising=False)
     with pytest.raises(FilesChanged) as caught:
         read_shard(source, files, [32], tmp_path)
 
