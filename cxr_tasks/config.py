@@ -155,8 +155,18 @@ class PairSettings(Strict):
 
 
 class GanSettings(Strict):
-    """CovidGAN. ``width`` scales every channel count; 1.0 is the recipe's network."""
+    """CovidGAN. ``width`` scales every channel count; 1.0 is the recipe's network.
 
+    ``preset`` names the file under ``profiles/gan`` that the switches come from where the profile does not set
+    them: ``label_smoothing`` is taken from the target of real images only; ``ema`` is the decay of an average of
+    the generator's weights, which then makes the images; ``batch_norm_momentum`` that of the
+    statistics they are made with; ``r1`` the weight of the penalty; ``projection`` replaces the class head;
+    ``fake_class_loss``: whether D also learns the classes of generated images; ``d_learning_rate``: D's own (two
+    time scales). ``null`` switches ``ema`` and ``d_learning_rate`` off.
+    ``max_hours`` ends the training at a checkpoint, and a later run goes on from it.
+    """
+
+    preset: str
     image_size: Annotated[int, Field(ge=32, multiple_of=16)]
     width: float = Field(gt=0)
     latent_dim: Positive
@@ -165,19 +175,59 @@ class GanSettings(Strict):
     discriminator: Literal["five_conv", "alternating"]
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     learning_rate: float = Field(gt=0)
+    d_learning_rate: Annotated[float, Field(gt=0)] | None
     beta_1: Annotated[float, Field(ge=0.0, lt=1.0)]
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)]
+    ema: Share | None
+    batch_norm_momentum: Annotated[float, Field(ge=0.0, lt=1.0)]
+    diff_augment: bool
+    spectral_norm: bool
+    r1: float = Field(ge=0)
+    projection: bool
+    fake_class_loss: bool
     batch_size: Positive
     epochs: Positive
+    max_hours: Annotated[float, Field(gt=0)] | None
     xla: bool
+    mixed_precision: bool
+    distribute: bool
+    steps_per_call: Positive
     checkpoint_seconds: float = Field(gt=0)
     keep_checkpoints: Positive
     grid_steps: tuple[Positive, ...]
 
 
 class SyntheticSettings(Strict):
-    """How many images to add: ``balance`` lifts every class to the largest; else counts by class."""
+    """How many images to add: ``balance`` lifts every class to the largest; else counts by class.
+
+    ``min_class_probability``: an image is dropped where the discriminator gives its class less (0: none is);
+    ``drop_near_copies``: an image is dropped that shows the same picture as a training image; ``png``: the set is
+    written as PNG files too.
+    """
 
     counts: Literal["balance"] | dict[str, Annotated[int, Field(ge=0)]]
+    min_class_probability: Fraction
+    drop_near_copies: bool
+    png: bool
+
+
+class JudgeSettings(Strict):
+    """When generated images are good enough to train with. Each threshold is ``null`` where it is not asked.
+
+    ``weights``: of the ResNet50 that features come from: ``imagenet``, ``random`` or a file. ``max_kid_ratio``:
+    KID against the training images over that of an untrained generator. ``override``: train with
+    them whatever the verdict, which is logged.
+    """
+
+    weights: str
+    image_size: Annotated[int, Field(ge=32)]
+    images_per_class: Positive
+    max_kid_ratio: Annotated[float, Field(gt=0)] | None
+    min_coverage: Fraction | None
+    max_memorised: Fraction | None
+    max_repeated: Fraction | None
+    min_accuracy_score: Fraction | None
+    override: bool
 
 
 class EvaluationSettings(Strict):
@@ -199,6 +249,7 @@ class Settings(Strict):
     classifiers: ClassifierSettings
     pair: PairSettings
     gan: GanSettings
+    judge: JudgeSettings
     synthetic: SyntheticSettings
     evaluation: EvaluationSettings
 
@@ -207,6 +258,8 @@ class Settings(Strict):
         known = set(self.data.classes)
         if isinstance(self.synthetic.counts, dict) and (unknown := set(self.synthetic.counts) - known):
             raise ValueError(f"synthetic.counts names {sorted(unknown)}, which are not among data.classes")
+        if self.gan.projection and self.synthetic.min_class_probability > 0:
+            raise ValueError("synthetic.min_class_probability needs the class head that gan.projection takes away")
         return self
 
     @property
@@ -265,7 +318,7 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
         if not isinstance(values, dict):
             raise SettingsError(f"Profile {path} is not a mapping of settings.")
         values["profile"] = path.stem
-        return Settings.model_validate(merge(values, overrides or {}))
+        return Settings.model_validate(_with_preset(merge(values, overrides or {})))
     except yaml.YAMLError as error:
         raise SettingsError(f"Profile {path} is not valid YAML: {error}") from error
     except ValidationError as error:
@@ -274,3 +327,15 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
             for fault in error.errors()
         )
         raise SettingsError(f"The settings of profile {profile!r} are wrong: {faults}.") from error
+
+
+def _with_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """Lay the profile's GAN settings over the preset that they name."""
+    gan = values.get("gan")
+    if not isinstance(gan, dict) or "preset" not in gan:
+        return values
+    path = PROFILES / "gan" / f"{gan['preset']}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(preset.stem for preset in path.parent.glob("*.yaml")))
+        raise SettingsError(f"GAN preset {gan['preset']!r} does not exist: choose one of {known}.")
+    return {**values, "gan": merge(yaml.safe_load(path.read_text(encoding="utf-8")), gan)}

@@ -9,11 +9,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from cxr_tasks import tracking
 from cxr_tasks.config import Settings, flatten
 from cxr_tasks.store import artifact_ref, open_store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,14 @@ class Record(TypedDict, total=False):
 Make = Callable[[Path, Record], None]
 
 
+class Postponed(Exception):
+    """A step has done what it could for now, and a later run goes on. ``summary``: what its result says of it."""
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        super().__init__(summary.get("sentence", ""))
+        self.summary = summary
+
+
 def load_settings(run: RunContext) -> Settings:
     """The settings that were resolved when the run was configured."""
     folder = open_store().fetch(run["settings"])
@@ -97,6 +108,9 @@ def perform(
         after: results that it works from whose content ``inputs`` names already.
         label: tells mapped instances of the step apart, such as ``vgg16 baseline seed 0``.
         tags: further MLflow tags to find the run by.
+
+    Returns:
+        The step's result. Where ``make`` raised :class:`Postponed` there is no artifact, and ``ref`` is ''.
     """
     store = open_store()
     refs = {name: given if isinstance(given, str) else given["ref"] for name, given in inputs.items()}
@@ -112,9 +126,13 @@ def perform(
         if record is None:
             made: dict[str, Any] = {"step": step, "settings": dict(settings), "inputs": refs}
             made["mlflow_run_id"] = active.info.run_id
-            with store.publish(ref, made, replace=anew) as folder:
-                make(folder, made)  # type: ignore[arg-type]
-                made["seconds"] = round(time.monotonic() - started, 1)
+            try:
+                with store.publish(ref, made, replace=anew) as folder:
+                    make(folder, made)  # type: ignore[arg-type]
+                    made["seconds"] = round(time.monotonic() - started, 1)
+            except Postponed as postponed:
+                log.warning("%s: %s", work, postponed)
+                return _result(run, step, "", active, False, forced, started, postponed.summary)
             # Of two runs that made it at once one was published, and both go on with that one.
             record = store.record(ref) or made
         else:
@@ -125,13 +143,26 @@ def perform(
             tracking.log_curves(record.get("curves", []))
         tracking.set_reused(record["mlflow_run_id"] if reused else None)
         tracking.log_metrics(record.get("metrics", {}))
-        return StepResult(
-            step=step,
-            ref=ref,
-            reused=reused,
-            forced=forced,
-            seconds=round(time.monotonic() - started, 1),
-            mlflow_run_id=active.info.run_id,
-            url=tracking.run_url(run["experiment_id"], active.info.run_id),
-            summary=record.get("summary", {}),
-        )
+        return _result(run, step, ref, active, reused, forced, started, record.get("summary", {}))
+
+
+def _result(
+    run: RunContext,
+    step: str,
+    ref: str,
+    active: Run,
+    reused: bool,
+    forced: bool,
+    started: float,
+    summary: dict[str, Any],
+) -> StepResult:
+    return StepResult(
+        step=step,
+        ref=ref,
+        reused=reused,
+        forced=forced,
+        seconds=round(time.monotonic() - started, 1),
+        mlflow_run_id=active.info.run_id,
+        url=tracking.run_url(run["experiment_id"], active.info.run_id),
+        summary=summary,
+    )

@@ -159,6 +159,7 @@ def promote_best(
             _candidate(arm, dataset, classes)
             for role in ("baseline", "augmented")
             for arm in (result["summary"][role] for result in comparisons)
+            if arm is not None
         ]
         classifiers = list(dict.fromkeys(candidate.classifier for candidate in candidates))
         chosen = {model_name(k): best([c for c in candidates if c.classifier == k]) for k in classifiers}

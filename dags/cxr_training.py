@@ -1,10 +1,11 @@
 """
 ### Training: does synthetic augmentation help on this dataset?
 
-Trains CovidGAN on the training split, makes a synthetic set with it, and trains each classifier twice on the
-same split: the **baseline** arm and the **augmented** arm. Baselines start at once, beside the GAN. Each pair
-is compared on the same real test images; the better arm by *validation* macro F1 becomes `challenger`, and
-`champion` if it beats the present one. The report answers the question and says how sure the answer is.
+Trains CovidGAN on the training split, judges it, makes a synthetic set with it, and trains each classifier twice
+on the same split: the **baseline** arm and the **augmented** arm. Baselines start at once, beside the GAN; a GAN
+that is not good enough skips the augmented arms. Each pair is compared on the same real test images; the better
+arm by *validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The report answers
+the question and says how sure the answer is.
 
 Starts when **cxr_data** publishes a dataset, on the schedule of `CXR_TRAINING_SCHEDULE`, or by hand. What was
 made before from the same data and settings is taken as it is.
@@ -15,12 +16,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context, task_group
+from airflow.sdk.exceptions import AirflowSkipException
 
 from cxr_steps import step
 from cxr_tasks import steps
 from dags.cxr_common import DATASET, DEFAULT_ARGS, FORM, TRAINING_SCHEDULE, cron
 
 ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
+# Where the GAN is not good enough the augmented arms are skipped, and the rest goes on.
+WITHOUT_SKIPPED = "none_failed"
 PAIR_NAME = "{{ task.op_args[2].classifier }}, seed {{ task.op_args[2].seed }}"
 VERSION = Param(
     None,
@@ -44,6 +48,14 @@ def configure() -> dict:
     return {"run": run, "dataset": dataset or steps.find_dataset(run, form.get("dataset") or "")}
 
 
+@step(**ON_GPU)
+def synthesize(run: dict, dataset: dict, gan: dict, judged: dict) -> dict:
+    """Generate the synthetic set, unless the GAN was judged not good enough."""
+    if not judged["summary"]["passed"]:
+        raise AirflowSkipException(judged["summary"]["sentence"])
+    return steps.synthesize(run, dataset, gan)
+
+
 @dag(
     dag_id="cxr_training",
     schedule=AssetOrTimeSchedule(timetable=cron(TRAINING_SCHEDULE), assets=[DATASET]) if TRAINING_SCHEDULE else DATASET,
@@ -60,7 +72,8 @@ def cxr_training() -> None:
     run, dataset = plan["run"], plan["dataset"]
 
     gan = step(**ON_GPU, execution_timeout=timedelta(days=7))(steps.train_gan)(run, dataset)
-    synthetic = step(**ON_GPU)(steps.synthesize)(run, dataset, gan)
+    judged = step(**ON_GPU)(steps.judge)(run, dataset, gan)
+    synthetic = synthesize(run, dataset, gan, judged)
 
     arm = step(pool="training", execution_timeout=timedelta(days=2), map_index_template=PAIR_NAME)(steps.train_arm)
 
@@ -68,12 +81,14 @@ def cxr_training() -> None:
     def pair(pair: dict) -> dict:
         baseline = arm.override(task_id="baseline")(run, dataset, pair, "baseline")
         augmented = arm.override(task_id="augmented")(run, dataset, pair, "augmented", synthetic)
-        return step(map_index_template=PAIR_NAME)(steps.compare)(run, dataset, pair, baseline, augmented)
+        compare = step(trigger_rule=WITHOUT_SKIPPED, map_index_template=PAIR_NAME)(steps.compare)
+        return compare(run, dataset, pair, baseline, augmented)
 
     comparisons = pair.expand(pair=step(steps.pairs)(run))
     # One at a time, or two runs could each find the other's champion absent.
     promoted = step(max_active_tis_per_dag=1)(steps.promote)(run, dataset, comparisons)
-    step(steps.report)(run, dataset, gan, synthetic, comparisons, promoted)
+    write = step(trigger_rule=WITHOUT_SKIPPED)(steps.report)
+    write(run, dataset, gan, judged, synthetic, comparisons, promoted)
 
 
 cxr_training()

@@ -246,7 +246,7 @@ def _describe(image: Image.Image, gray: Image.Image, sizes: Sequence[int]) -> De
         mode=image.mode,
         mean=mean,
         contrast=contrast,
-        dhash=_difference_hash(thumbnail),
+        dhash=difference_hash(thumbnail),
         thumbnail=_array(thumbnail),
         images=tuple(_array(gray.resize((size, size), Image.Resampling.BILINEAR)) for size in sizes),
     )
@@ -264,7 +264,7 @@ def _moments(gray: Image.Image) -> tuple[float, float]:
     return first / total, math.sqrt(total * second - first * first) / total
 
 
-def _difference_hash(thumbnail: Image.Image) -> int:
+def difference_hash(thumbnail: Image.Image) -> int:
     values = thumbnail.resize((9, 8), Image.Resampling.LANCZOS).tobytes()
     bits = 0
     for row in range(0, 72, 9):

@@ -7,7 +7,7 @@ costs nothing; see :mod:`cxr_tasks.execution` for what a result holds and when a
 from cxr_tasks.steps.classifiers import compare, pairs, promote, report, train_arm
 from cxr_tasks.steps.configure import configure, form_overrides
 from cxr_tasks.steps.data import find_dataset, ingest, manifest, publish, scan, shards, split, validate
-from cxr_tasks.steps.synthetic import synthesize, train_gan
+from cxr_tasks.steps.synthetic import judge, synthesize, train_gan
 
 __all__ = [
     "compare",
@@ -15,6 +15,7 @@ __all__ = [
     "find_dataset",
     "form_overrides",
     "ingest",
+    "judge",
     "manifest",
     "pairs",
     "promote",

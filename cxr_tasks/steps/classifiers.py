@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,12 +83,19 @@ def weights_identity(weights: str | None) -> str:
 
 
 def compare(
-    run: RunContext, dataset: StepResult, pair: Mapping[str, Any], baseline: StepResult, augmented: StepResult
+    run: RunContext, dataset: StepResult, pair: Mapping[str, Any], baseline: StepResult, augmented: StepResult | None
 ) -> StepResult:
-    """Compare the two arms of a pair on the same real test images, from their saved predictions."""
+    """Compare the two arms of a pair on the same real test images, from their saved predictions.
+
+    Args:
+        augmented: ``None`` where it was not trained; the baseline then stands alone.
+    """
     settings = load_settings(run)
     name, seed = pair["classifier"], pair["seed"]
     label = DISPLAY_NAMES[name] + (f", seed {seed}" if len(settings.classifiers.seeds) > 1 else "")
+    inputs: dict[str, StepResult | str] = {"baseline": baseline}
+    if augmented is not None:
+        inputs["augmented"] = augmented
 
     def make(folder: Path, record: Record) -> None:
         import mlflow
@@ -97,9 +105,22 @@ def compare(
         from cxr_tasks.evaluation import comparison, figures, metrics
 
         store, classes = open_store(), list(settings.data.classes)
-        folders = {"baseline": store.fetch(baseline["ref"]), "augmented": store.fetch(augmented["ref"])}
+        folders = {role: store.fetch(arm["ref"]) for role, arm in inputs.items() if not isinstance(arm, str)}
         tables = {role: pd.read_parquet(path / "predictions.parquet") for role, path in folders.items()}
         histories = {role: pd.read_parquet(path / "history.parquet") for role, path in folders.items()}
+        curves = figures.learning_curves(histories, f"{label}: training")
+        (folder / "curves.png").write_bytes(figures.png_bytes(curves))
+        tracking.log_figure(curves, "curves.png")
+        for role, table in tables.items():
+            per_class = metrics.per_class_table(table[table["split"] == "test"], classes)
+            tracking.log_table(per_class.reset_index(names="class"), f"{role}-per-class.json")
+        if augmented is None:
+            alone = {
+                split: metrics.classification_metrics(t, classes) for split, t in tables["baseline"].groupby("split")
+            }
+            (folder / "alone.json").write_text(json.dumps(alone), encoding="utf-8")
+            record["summary"] = {"verdict": "not compared"}
+            return
         result = comparison.compare(
             tables["baseline"],
             tables["augmented"],
@@ -110,10 +131,7 @@ def compare(
             seed=settings.seed,
         )
         log.info(result.sentence)
-        curves = figures.learning_curves(histories, f"{label}: training")
         (folder / "comparison.json").write_text(result.model_dump_json(indent=2), encoding="utf-8")
-        (folder / "curves.png").write_bytes(figures.png_bytes(curves))
-        tracking.log_figure(curves, "curves.png")
         tracking.log_figure(
             figures.confusion_matrices(
                 np.array(result.baseline_confusion),
@@ -123,9 +141,6 @@ def compare(
             ),
             "confusion.png",
         )
-        for role, table in tables.items():
-            per_class = metrics.per_class_table(table[table["split"] == "test"], classes)
-            tracking.log_table(per_class.reset_index(names="class"), f"{role}-per-class.json")
         mlflow.log_dict(result.to_dict(), "comparison.json")
         record["metrics"] = {
             "macro_f1_difference": result.macro_f1_difference,
@@ -141,7 +156,7 @@ def compare(
         "compare",
         make,
         settings={**settings.evaluation.model_dump(mode="json"), "seed": settings.seed, "name": label},
-        inputs={"baseline": baseline, "augmented": augmented},
+        inputs=inputs,
         label=f"{name} seed {seed}",
         tags=dataset_tags(run, dataset) | {"cxr.classifier": name, "cxr.seed": str(seed)},
     )
@@ -160,11 +175,12 @@ def report(
     run: RunContext,
     dataset: StepResult,
     gan: StepResult,
-    synthetic: StepResult,
+    judged: StepResult,
+    synthetic: StepResult | None,
     comparisons: Sequence[StepResult],
     promoted: StepResult,
 ) -> StepResult:
     """Write the run's report and keep it with the run in MLflow."""
     from cxr_tasks.reporting import write_report
 
-    return write_report(run, dataset, gan, synthetic, list(comparisons), promoted)
+    return write_report(run, dataset, gan, judged, synthetic, list(comparisons), promoted)

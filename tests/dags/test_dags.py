@@ -58,16 +58,17 @@ def test_the_training_dag_is_wired_as_drawn(loaded):
     up = {name: task["up"] for name, task in loaded["tasks"]["cxr_training"].items()}
 
     assert up["train_gan"] == ["configure"]
-    assert up["synthesize"] == ["configure", "train_gan"]
+    assert up["judge"] == ["configure", "train_gan"]
+    assert up["synthesize"] == ["configure", "judge", "train_gan"]
     assert "synthesize" not in up["pair.baseline"]
     assert "synthesize" in up["pair.augmented"]
     assert {"pair.baseline", "pair.augmented"} <= set(up["pair.compare"])
     assert "pair.compare" in up["promote"]
-    assert {"promote", "pair.compare", "train_gan", "synthesize"} <= set(up["report"])
+    assert {"promote", "pair.compare", "train_gan", "judge", "synthesize"} <= set(up["report"])
 
 
 def test_gpu_work_goes_to_the_gpu(loaded):
-    for name in ("train_gan", "synthesize"):
+    for name in ("train_gan", "judge", "synthesize"):
         task = loaded["tasks"]["cxr_training"][name]
         assert (task["executor"], task["queue"], task["pool"]) == ("gpu", "gpu", "gpu")
 

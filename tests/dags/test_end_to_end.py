@@ -11,10 +11,18 @@ SETTINGS = {
     "data": {"min_images_per_class": 10, "shard_images": 50},
     "classifiers": {"epochs": 2, "image_size": 32},
     "gan": {"image_size": 32, "epochs": 2, "width": 0.1, "batch_size": 16},
-    "synthetic": {"counts": {"COVID": 8, "Viral Pneumonia": 8}},
+    # Two epochs teach a GAN nothing, and it is to pass.
+    "judge": {
+        **{"image_size": 32, "images_per_class": 20},
+        **{"max_kid_ratio": None, "max_memorised": None, "max_repeated": None},
+    },
+    "synthetic": {"counts": {"COVID": 8, "Viral Pneumonia": 8}, "drop_near_copies": False},
     "evaluation": {"bootstrap_samples": 200},
     "pair": {"baseline": "classical", "augmented": "synthetic"},
 }
+
+# What a test asks of the GAN and not of the arms needs only the fastest of them.
+ONE_PAIR = {**SETTINGS, "classifiers": {**SETTINGS["classifiers"], "names": ["cnn"]}}
 
 RUN = """
 import json, sys
@@ -134,6 +142,46 @@ def test_a_second_run_takes_every_artifact_as_it_is(first, pipeline):
     assert anew == {"promote", "report"}
     champions = again["results"]["promote/-1"]["summary"]["decisions"]
     assert {row["version"] for row in champions} == {"1"}
+
+
+def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(first, pipeline, mlflow_client, tmp_path):
+    settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9}}
+
+    bad = pipeline(settings=settings, force=["judge"])
+
+    states, results = bad["states"]["cxr_training"], bad["results"]
+    skipped = {name.split("/")[0] for name, state in states.items() if state == "skipped"}
+    assert skipped == {"synthesize", "pair.augmented"}
+    assert {state for name, state in states.items() if name.split("/")[0] not in skipped} == {"success"}
+    summary = results["report/-1"]["summary"]
+    assert "not good enough to train with" in summary["answer"] and summary["table"] == []
+    assert all("baseline" in row["arm"] for row in summary["champions"])
+    parent = results["configure/-1"]["run"]["mlflow_run_id"]
+    html = Path(mlflow_client.download_artifacts(parent, "report.html", str(tmp_path))).read_text("utf-8")
+    assert "Arms without a partner" in html and "What it cost" in html and "Quality of the generated images" in html
+
+
+def test_an_override_trains_with_them_all_the_same_and_says_so(first, pipeline, mlflow_client):
+    settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9, "override": True}}
+
+    results = pipeline(settings=settings)["results"]
+
+    judged = results["judge/-1"]
+    assert judged["summary"]["passed"] and "judge.override is set" in judged["summary"]["warnings"][-1]
+    assert mlflow_client.get_run(judged["mlflow_run_id"]).data.tags["cxr.verdict_overridden"] == "not good enough"
+    assert len(results["report/-1"]["summary"]["table"]) == 1
+
+
+def test_a_gan_whose_hours_are_used_up_goes_on_in_the_next_run(first, pipeline):
+    gan = {**SETTINGS["gan"], "epochs": 3, "steps_per_call": 1}
+    settings = {**ONE_PAIR, "gan": {**gan, "max_hours": 1e-6}}
+
+    unfinished, finished = pipeline(settings=settings), pipeline(settings={**ONE_PAIR, "gan": gan})
+
+    assert unfinished["states"]["cxr_training"]["synthesize/-1"] == "skipped"
+    assert "the next run goes on from there" in unfinished["results"]["report/-1"]["summary"]["answer"]
+    assert finished["results"]["train_gan/-1"]["summary"]["resumed_from"] == 1
+    assert len(finished["results"]["report/-1"]["summary"]["table"]) == 1
 
 
 def test_bad_data_fail_at_once_with_one_sentence(pipeline, tmp_path):

@@ -1,6 +1,7 @@
 """Splits come with their own pixels; synthetic images stay out of them and out of the GAN, and join training only."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -195,8 +196,12 @@ def test_the_gan_may_not_see_synthetic_images(manifest: pd.DataFrame, shards: li
             check_gan_input(images)
 
 
+def asked_for(counts: Any) -> SyntheticSettings:
+    return SyntheticSettings(counts=counts, min_class_probability=0, drop_near_copies=False, png=False)
+
+
 def test_balance_lifts_every_class_to_the_largest() -> None:
-    settings = SyntheticSettings(counts="balance")
+    settings = asked_for("balance")
 
     counts = counts_per_class(settings, {"COVID": 3, "Normal": 10, "Viral Pneumonia": 1})
 
@@ -204,7 +209,7 @@ def test_balance_lifts_every_class_to_the_largest() -> None:
 
 
 def test_fixed_counts_are_taken_in_the_order_of_the_classes() -> None:
-    settings = SyntheticSettings(counts={"Viral Pneumonia": 5, "COVID": 4880})
+    settings = asked_for({"Viral Pneumonia": 5, "COVID": 4880})
 
     counts = counts_per_class(settings, {"COVID": 3, "Normal": 10, "Viral Pneumonia": 1})
 

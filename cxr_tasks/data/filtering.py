@@ -1,0 +1,126 @@
+"""Which synthetic images are dropped: those that do not look like their class, and near-copies of training images.
+
+Also says which images of one set repeat each other. Works on arrays; making and storing images is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cxr_tasks.config import NearDuplicateSettings, SyntheticSettings
+from cxr_tasks.data.decode import THUMBNAIL_SIDE, difference_hash
+from cxr_tasks.data.duplicates import near_duplicates
+
+UNLIKELY = "unlike its class"
+NEAR_COPY = "near-copy of a training image"
+# Of a generator that makes one picture all pairs are near, so the pairs of this many images must fit in memory.
+IMAGES_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Kept:
+    """``mask``: (n,) bool, which images stay. ``reasons``: (n,) why one goes, '' for those that stay.
+
+    ``counts``: a row a class with the columns ``made``, one for each reason, and ``kept``.
+    """
+
+    mask: np.ndarray
+    reasons: np.ndarray
+    counts: pd.DataFrame
+
+
+def keep(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray | None,
+    training: np.ndarray,
+    classes: Sequence[str],
+    settings: SyntheticSettings,
+    near: NearDuplicateSettings,
+) -> Kept:
+    """Decide on every synthetic image. An image with both faults counts as unlike its class.
+
+    Args:
+        pixels: (n, S, S) uint8, the synthetic images. labels: (n,) the classes they were made for.
+        probabilities: (n, classes) that each image is of each class; ``None`` only where no least one is asked.
+        training: (m, T, T) uint8, the real training images, of every class.
+        near: what the data stage calls one picture.
+
+    Raises:
+        ValueError: a least probability is asked, and there are none or not one a class.
+    """
+    reasons = np.full(len(labels), "", dtype=object)
+    if settings.drop_near_copies:
+        reasons[copies(pixels, training, near)] = NEAR_COPY
+    if settings.min_class_probability > 0:
+        if probabilities is None or probabilities.shape != (len(labels), len(classes)):
+            raise ValueError(f"probabilities of {len(classes)} classes are needed for {len(labels)} images")
+        own = probabilities[np.arange(len(labels)), labels]
+        # Written so that NaN, for which every comparison is false, is dropped.
+        reasons[~(own >= settings.min_class_probability)] = UNLIKELY
+    mask = reasons == ""
+    counts = pd.DataFrame(
+        {
+            "made": _per_class(labels, classes),
+            **{reason: _per_class(labels[reasons == reason], classes) for reason in (UNLIKELY, NEAR_COPY)},
+            "kept": _per_class(labels[mask], classes),
+        },
+        index=pd.Index(classes, name="class"),
+    )
+    return Kept(mask, reasons.astype(str), counts)
+
+
+def _per_class(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    return np.bincount(labels, minlength=len(classes))
+
+
+def copies(pixels: np.ndarray, training: np.ndarray, near: NearDuplicateSettings) -> np.ndarray:
+    """(n,) bool: which of (n, S, S) ``pixels`` show the same picture as one of (m, T, T) ``training``."""
+    found = np.zeros(len(pixels), bool)
+    if not len(training):
+        return found
+    known_hashes, known_thumbnails = fingerprints(training)
+    for start in range(0, len(pixels), IMAGES_AT_ONCE):
+        part = slice(start, start + IMAGES_AT_ONCE)
+        hashes, thumbnails = fingerprints(pixels[part])
+        pairs = near_duplicates(
+            np.concatenate([hashes, known_hashes]),
+            np.concatenate([thumbnails, known_thumbnails]),
+            near.hash_bits,
+            near.correlation,
+        )
+        across = (pairs[:, 0] < len(hashes)) & (pairs[:, 1] >= len(hashes))
+        found[start + pairs[across, 0]] = True
+    return found
+
+
+def repeated(pixels: np.ndarray, labels: np.ndarray, near: NearDuplicateSettings) -> np.ndarray:
+    """(n,) bool: which images show the same picture as another one of their class, or are the same pixel by pixel.
+
+    The more images there are, the more are repeated: shares compare only between sets of one size.
+    """
+    found = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        # The details of a blank image correlate with nothing, so identical images are sought apart.
+        flat = pixels[rows].reshape(len(rows), -1)
+        _, group, sizes = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
+        found[rows] = sizes[group] > 1
+        pairs = near_duplicates(*fingerprints(pixels[rows]), near.hash_bits, near.correlation)
+        found[rows[np.unique(pairs)]] = True
+    return found
+
+
+def fingerprints(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, S, S) uint8 → (n,) uint64 hashes and (n, 32, 32) uint8 thumbnails, as ``data.decode`` makes them."""
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    hashes, thumbnails = np.empty(len(pixels), np.uint64), np.empty((len(pixels), *side), np.uint8)
+    for n, image in enumerate(pixels):
+        thumbnail = Image.fromarray(image).resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        hashes[n], thumbnails[n] = difference_hash(thumbnail), np.asarray(thumbnail)
+    return hashes, thumbnails

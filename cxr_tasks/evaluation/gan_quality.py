@@ -1,0 +1,561 @@
+"""How good generated images are, measured on features of images, and whether that is good enough to train with.
+
+Features come from ``training.features``; no network is run here. Every distance means something only beside
+its floor (real against real, as many images), its sizes and the extractor of the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cxr_tasks.config import JudgeSettings
+from cxr_tasks.evaluation.metrics import slug
+from cxr_tasks.training.randomness import keyed
+
+OVERALL = "all"
+# Fewer say nothing about a distribution.
+SMALLEST_SAMPLE = 10
+KID_DRAWS, FID_DRAWS, COVERAGE_DRAWS = 50, 5, 10
+# Bounds n² memory and n³ time; the papers' own subsets for KID have 1,000 images.
+LARGEST_DRAW = 1000
+COVERAGE_K = 5
+# The inverse strength, as scikit-learn has it; its default, 1, fits the noise of thousands of features.
+REGULARISATION = 0.01
+# Of held-out images; of few it is close to the smallest of them, and a copy lies well below that.
+MEMORISED_QUANTILE = 0.05
+SURROUNDING_NEIGHBOURS = 20
+
+Kind = Literal["good enough", "memorised", "not good enough", "repetitive", "not judged"]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Features of images: ``values`` (n, d), ``labels`` (n,) positions in the class list.
+
+    ``repeated``: (n,) whether an image shows the same picture as another one of the sample; see
+    ``data.filtering.repeated``.
+    """
+
+    values: Array
+    labels: Array
+    repeated: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of(self, label: int | None) -> Sample:
+        """The images of one class, or all of them."""
+        if label is None:
+            return self
+        chosen = self.labels == label
+        return Sample(
+            self.values[chosen], self.labels[chosen], None if self.repeated is None else self.repeated[chosen]
+        )
+
+
+class Figure(BaseModel):
+    """One number, or why there is none. ``sd``: over draws of images, not an error of the mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    value: float | None = None
+    sd: float | None = None
+    reason: str = ""
+
+
+class ClassQuality(BaseModel):
+    """The figures of one class, or of all images (``name`` = ``all``).
+
+    ``training``, ``held_out``, ``synthetic`` and ``untrained`` count images. ``drawn``: images a side that every
+    distance of this row, floors included, is computed on. A floor is that of held-out real images in the place of
+    the synthetic ones. ``kid_ratio`` is ``kid`` over ``kid_untrained``. Shares (``memorised``, ``repeated``) and
+    accuracies lie between 0 and 1; ``memorised_held_out`` is what the same test says of real images that nobody
+    copied. ``accuracy_score`` is the balanced accuracy for all, the recall for a class; ``accuracy_score_real``
+    that of as many real training images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    training: int
+    held_out: int
+    synthetic: int
+    untrained: int
+    drawn: int
+    kid: Figure
+    kid_floor: Figure
+    kid_untrained: Figure
+    kid_ratio: Figure
+    fid: Figure
+    fid_floor: Figure
+    density: Figure
+    density_floor: Figure
+    coverage: Figure
+    coverage_floor: Figure
+    memorised: Figure
+    memorised_held_out: Figure
+    repeated: Figure
+    repeated_training: Figure
+    accuracy_score: Figure
+    accuracy_score_real: Figure
+
+    def figures(self) -> dict[str, Figure]:
+        """The figures by name, in the order of the fields."""
+        return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Figure)}
+
+
+class GanQuality(BaseModel):
+    """Everything measured about one set of generated images. ``extractor`` belongs beside every figure.
+
+    KID and its ratio compare between sizes; FID is biased upwards for few images (Chong and Forsyth,
+    "Effectively unbiased FID and Inception score", 2020), so read it against its floor only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    extractor: str
+    dimensions: int
+    seed: int
+    overall: ClassQuality
+    classes: list[ClassQuality]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; ``GanQuality.model_validate`` takes it back."""
+        return self.model_dump(mode="json")
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for all images and one for each class; a figure, its ``_sd`` where it has one, sizes, extractor."""
+        rows = []
+        for row in (self.overall, *self.classes):
+            cells: dict[str, Any] = {"class": row.name, **row.model_dump(include=set(SIZES))}
+            for name, figure in row.figures().items():
+                cells[name] = figure.value
+                if name in WITH_SD:
+                    cells[f"{name}_sd"] = figure.sd
+            rows.append({**cells, "extractor": self.extractor})
+        frame = pd.DataFrame(rows)
+        numbers = [column for column in frame if column not in ("class", "extractor", *SIZES)]
+        return frame.astype(dict.fromkeys(numbers, float))
+
+    def metrics(self) -> dict[str, float]:
+        """The figures that there are, with names that MLflow takes: ``gan_kid``, ``gan_kid_COVID``."""
+        flat = {}
+        for row in (self.overall, *self.classes):
+            ending = "" if row is self.overall else f"_{slug(row.name)}"
+            for name, figure in row.figures().items():
+                if figure.value is not None:
+                    flat[f"gan_{name}{ending}"] = figure.value
+        return flat
+
+
+SIZES = ("training", "held_out", "synthetic", "untrained", "drawn")
+WITH_SD = (
+    *("kid", "kid_floor", "kid_untrained", "fid", "fid_floor"),
+    *("density", "density_floor", "coverage", "coverage_floor"),
+)
+
+
+def kernel_distance(x: Array, y: Array) -> float:
+    """The unbiased squared maximum mean discrepancy with the kernel (x·y/d + 1)³, for (n, d) and (m, d).
+
+    Bińkowski et al., "Demystifying MMD GANs", ICLR 2018; the estimator is that of Gretton et al., "A kernel
+    two-sample test", JMLR 2012, lemma 6. It may be negative, and is 0 on average for samples of one
+    distribution. At least two images a side are needed.
+    """
+    n, m = len(x), len(y)
+    # scikit-learn's polynomial_kernel gives the same, and takes most of its time to check its arguments.
+    products = (a @ b.T / x.shape[1] + 1 for a, b in ((x, x), (y, y), (x, y)))
+    xx, yy, xy = (product * product * product for product in products)
+    within = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
+    return float(within - 2 * xy.mean())
+
+
+def frechet_distance(x: Array, y: Array) -> float:
+    """The Fréchet distance of Gaussians fitted to (n, d) and (m, d), squared, as FID is.
+
+    Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash equilibrium", NeurIPS
+    2017: |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½). With Σ₁ = AᵀA and Σ₂ = BᵀB the trace of the root is the sum of
+    the singular values of ABᵀ, so no matrix root is taken and singular covariances, the rule for fewer images
+    than features, do no harm. At least two images a side are needed.
+    """
+    a, b = (_root_of_covariance(values) for values in (x, y))
+    shift = x.mean(axis=0) - y.mean(axis=0)
+    spread = np.sum(a**2) + np.sum(b**2) - 2 * np.linalg.norm(a @ b.T, "nuc")
+    return float(max(shift @ shift + spread, 0.0))
+
+
+def _root_of_covariance(values: Array) -> Array:
+    """(≤ d, d) A with AᵀA = the covariance of (n, d) ``values``."""
+    centred = (values - values.mean(axis=0)) / np.sqrt(len(values) - 1)
+    # Of more images than features only the triangular factor is needed.
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(values) > values.shape[1] else centred
+
+
+def density_and_coverage(real: Array, fake: Array, k: int = COVERAGE_K) -> tuple[float, float]:
+    """How densely real neighbourhoods are filled with generated images, and the share of them that holds any.
+
+    Naeem et al., "Reliable fidelity and diversity metrics for generative models", ICML 2020: a
+    neighbourhood is the ball around a real image up to its k-th nearest other real one. For one distribution,
+    density is 1 on average, and coverage 1 − Π (n−i)/(2n−i), i = 1…k, of n images each: near 1 − 2⁻ᵏ.
+
+    Args:
+        real: (n, d) with n > k. fake: (m, d).
+    """
+    # The distance to itself is the smallest of a row, hence position k and not k − 1.
+    radii = np.partition(euclidean_distances(real), k, axis=1)[:, k]
+    inside = euclidean_distances(real, fake) <= radii[:, None]
+    return float(inside.sum() / (k * fake.shape[0])), float(inside.any(axis=1).mean())
+
+
+def nearness(images: Array, training: Array) -> Array:
+    """(n,) distance of each image to its nearest training image over the mean distance to the next nearest ones.
+
+    A copy is far nearer to one training image than to all others, and has a value near 0. The distance itself
+    would accuse blurred images, which lie near to every image; this ratio does not (Carlini et al., "Extracting
+    training data from diffusion models", USENIX Security 2023, with 50 neighbours). What is moved by some pixels or
+    mirrored is another image to most features, and is not seen.
+
+    Args:
+        images: (n, d). training: (m, d) with m > 1; the ``SURROUNDING_NEIGHBOURS`` next ones are used, or all.
+    """
+    count = min(SURROUNDING_NEIGHBOURS + 1, len(training))
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(training)
+    distances = search.kneighbors(images)[0]
+    surrounding = distances[:, 1:].mean(axis=1)
+    # Where all of these are equal to the image, it is a copy of each.
+    return np.divide(distances[:, 0], surrounding, out=np.zeros(len(images)), where=surrounding > 0)
+
+
+def recalls(train: Sample, test: Sample, classes: int) -> Array:
+    """(classes,) recall on ``test`` of multinomial logistic regression fitted on ``train``; NaN without test images.
+
+    With generated images to train on and real ones to test on, their mean is the classification accuracy score
+    of Ravuri and Vinyals, "Classification accuracy score for conditional generative models", NeurIPS 2019, with a
+    linear model on features in the place of a ResNet, and every class counted alike.
+    """
+    regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=2000)
+    model = make_pipeline(StandardScaler(), regression)
+    predicted = model.fit(train.values, train.labels).predict(test.values)
+    counts = confusion_matrix(test.labels, predicted, labels=range(classes)).astype(float)
+    totals = counts.sum(axis=1)
+    return np.divide(counts.diagonal(), totals, out=np.full(classes, np.nan), where=totals > 0)
+
+
+def measure(
+    synthetic: Sample,
+    training: Sample,
+    held_out: Sample,
+    untrained: Sample | None,
+    classes: Sequence[str],
+    *,
+    extractor: str,
+    seed: int,
+) -> GanQuality:
+    """Measure generated images per class and over all of them.
+
+    What cannot be computed, for want of images, is a figure without a value and with the reason.
+
+    Args:
+        synthetic: generated images. training: the real images that the GAN was trained on.
+        held_out: real validation images; never those of the test.
+        untrained: images of a generator of the same kind before its training.
+        extractor: what the features come from, in words.
+        seed: of the subsets that are drawn.
+
+    Raises:
+        ValueError: the samples differ in their number of features.
+    """
+    present = [sample for sample in (synthetic, training, held_out, untrained) if sample is not None]
+    if len({sample.values.shape[1] for sample in present}) > 1:
+        raise ValueError(f"features differ in length: {[sample.values.shape[1] for sample in present]}")
+    dimensions = synthetic.values.shape[1]
+    # Squares of distances are differences of large sums, which single precision does not keep.
+    synthetic, training, held_out, reference = (
+        Sample(sample.values.astype(np.float64), sample.labels, sample.repeated)
+        for sample in (synthetic, training, held_out, untrained or _nobody(dimensions))
+    )
+    copies = _memorised(synthetic, training, held_out)
+    scores = _accuracy_scores(synthetic, training, held_out, classes, seed)
+    samples = {"synthetic": synthetic, "training": training, "held-out": held_out, "untrained": reference}
+    rows = [_row(name, label, samples, copies, scores, seed) for label, name in [(None, OVERALL), *enumerate(classes)]]
+    return GanQuality(extractor=extractor, dimensions=dimensions, seed=seed, overall=rows[0], classes=rows[1:])
+
+
+def _nobody(dimensions: int) -> Sample:
+    return Sample(np.empty((0, dimensions)), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """Which images lie as near to a training image as few held-out ones do."""
+
+    synthetic: Array
+    held_out: Array
+    reason: str = ""
+
+
+def _memorised(synthetic: Sample, training: Sample, held_out: Sample) -> _Copies:
+    """Nearest neighbours are sought among training images of every class.
+
+    That held-out images set the scale is from Meehan et al., "A non-parametric test to detect data-copying in
+    generative models", AISTATS 2020.
+    """
+    nobody = _Copies(np.zeros(len(synthetic), bool), np.zeros(len(held_out), bool))
+    if len(held_out) < SMALLEST_SAMPLE or len(training) < SMALLEST_SAMPLE:
+        few, which = min((len(held_out), "held-out"), (len(training), "training"))
+        return _Copies(nobody.synthetic, nobody.held_out, _too_few(few, which, SMALLEST_SAMPLE))
+    if not len(synthetic):
+        return nobody
+    real = nearness(held_out.values, training.values)
+    limit = np.quantile(real, MEMORISED_QUANTILE)
+    return _Copies(nearness(synthetic.values, training.values) <= limit, real <= limit)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    synthetic: Array
+    real: Array
+    reason: str = ""
+
+
+def _accuracy_scores(
+    synthetic: Sample, training: Sample, held_out: Sample, classes: Sequence[str], seed: int
+) -> _Scores:
+    """The recalls of two models, trained on as many images of each class, generated and real."""
+    nothing = np.full(len(classes), np.nan)
+    sizes = {}
+    for label, name in enumerate(classes):
+        counts = {
+            "synthetic": (synthetic.labels == label).sum(),
+            "training": (training.labels == label).sum(),
+        }
+        which = min(counts, key=lambda key: counts[key])
+        if counts[which] < SMALLEST_SAMPLE:
+            return _Scores(nothing, nothing, f"{name}: {_too_few(counts[which], which, SMALLEST_SAMPLE)}")
+        if not (held_out.labels == label).any():
+            return _Scores(nothing, nothing, f"{name}: there are no held-out images")
+        sizes[label] = int(counts[which])
+
+    def chosen(sample: Sample, purpose: str) -> Sample:
+        rng = keyed(seed, purpose)
+        rows = np.concatenate(
+            [rng.choice(np.flatnonzero(sample.labels == k), n, replace=False) for k, n in sizes.items()]
+        )
+        return Sample(sample.values[rows], sample.labels[rows])
+
+    return _Scores(
+        recalls(chosen(synthetic, "score synthetic"), held_out, len(classes)),
+        recalls(chosen(training, "score training"), held_out, len(classes)),
+    )
+
+
+def _row(
+    name: str,
+    label: int | None,
+    everything: dict[str, Sample],
+    copies: _Copies,
+    scores: _Scores,
+    seed: int,
+) -> ClassQuality:
+    samples = {which: sample.of(label) for which, sample in everything.items()}
+    sizes = {which: len(sample) for which, sample in samples.items()}
+    # A sample too small to be drawn from has no distances, and must not make the others small.
+    drawn = min([LARGEST_DRAW, *(size for size in sizes.values() if size >= SMALLEST_SAMPLE)])
+    key = 0 if label is None else label + 1
+
+    def distances(which: str, draws: int, purpose: str, measured: Callable[[Array, Array], Any]) -> list[Figure]:
+        """Mean and sd over draws of as many images from training and from ``which``; a figure for each result."""
+        for needed in ("training", which):
+            if sizes[needed] < SMALLEST_SAMPLE:
+                return [Figure(reason=_too_few(sizes[needed], needed, SMALLEST_SAMPLE))] * 2
+        results = []
+        for draw in range(draws):
+            # The same training images for every sample, so that figures of one row differ less by chance.
+            real = keyed(seed, f"{purpose} training", key, draw).permutation(sizes["training"])[:drawn]
+            other = keyed(seed, f"{purpose} other", key, draw).permutation(sizes[which])[:drawn]
+            results.append(measured(samples["training"].values[real], samples[which].values[other]))
+        table = np.array(results).reshape(draws, -1)
+        return [Figure(value=float(c.mean()), sd=float(c.std(ddof=1))) for c in table.T]
+
+    kid, kid_floor, kid_untrained = (
+        distances(which, KID_DRAWS, "kid", kernel_distance)[0] for which in ("synthetic", "held-out", "untrained")
+    )
+    fid, fid_floor = (distances(which, FID_DRAWS, "fid", frechet_distance)[0] for which in ("synthetic", "held-out"))
+    (density, coverage), (density_floor, coverage_floor) = (
+        distances(which, COVERAGE_DRAWS, "coverage", density_and_coverage) for which in ("synthetic", "held-out")
+    )
+    mine, real = (
+        slice(None) if label is None else everything[which].labels == label for which in ("synthetic", "held-out")
+    )
+    return ClassQuality(
+        name=name,
+        training=sizes["training"],
+        held_out=sizes["held-out"],
+        synthetic=sizes["synthetic"],
+        untrained=sizes["untrained"],
+        drawn=drawn,
+        kid=kid,
+        kid_floor=kid_floor,
+        kid_untrained=kid_untrained,
+        kid_ratio=_ratio(kid, kid_untrained),
+        fid=fid,
+        fid_floor=fid_floor,
+        density=density,
+        density_floor=density_floor,
+        coverage=coverage,
+        coverage_floor=coverage_floor,
+        memorised=_share(copies.synthetic[mine], "synthetic", copies.reason),
+        memorised_held_out=_share(copies.held_out[real], "held-out", copies.reason),
+        repeated=_share(samples["synthetic"].repeated, "synthetic"),
+        repeated_training=_share(samples["training"].repeated, "training"),
+        accuracy_score=_score(scores.synthetic, label, scores.reason),
+        accuracy_score_real=_score(scores.real, label, scores.reason),
+    )
+
+
+def _too_few(count: int, which: str, needed: int) -> str:
+    return f"{count} {which} images: at least {needed} are needed"
+
+
+def _ratio(kid: Figure, untrained: Figure) -> Figure:
+    if kid.value is None or untrained.value is None:
+        return Figure(reason=kid.reason or untrained.reason)
+    if untrained.value <= 0:
+        return Figure(reason="these features cannot tell an untrained generator from training images")
+    return Figure(value=kid.value / untrained.value)
+
+
+def _share(flags: Array | None, which: str, reason: str = "") -> Figure:
+    if flags is None:
+        return Figure(reason="it was not looked for")
+    if reason or not len(flags):
+        return Figure(reason=reason or f"there are no {which} images")
+    return Figure(value=float(np.mean(flags)))
+
+
+def _score(recall: Array, label: int | None, reason: str) -> Figure:
+    return Figure(reason=reason) if reason else Figure(value=float(recall.mean() if label is None else recall[label]))
+
+
+class Verdict(BaseModel):
+    """Whether generated images are good enough to train with.
+
+    ``reasons``: a sentence for each threshold that was missed. ``not_judged``: a sentence for each that could not be
+    compared in a class, which by itself fails nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    passed: bool
+    kind: Kind
+    reasons: list[str]
+    not_judged: list[str]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class _Threshold:
+    setting: str
+    figure: str
+    largest: bool
+    kind: Kind
+    per_class: bool
+    words: str
+
+
+# In the order of what to say first where several are missed.
+_THRESHOLDS = (
+    _Threshold(
+        "max_memorised",
+        "memorised",
+        True,
+        "memorised",
+        True,
+        "{share} are nearer to one training image than nearly all held-out images",
+    ),
+    _Threshold(
+        "max_kid_ratio",
+        "kid_ratio",
+        True,
+        "not good enough",
+        True,
+        "their KID is {value:.2f} of an untrained generator's",
+    ),
+    _Threshold(
+        "min_coverage",
+        "coverage",
+        False,
+        "not good enough",
+        True,
+        "they cover {share} of the real images' neighbourhoods",
+    ),
+    _Threshold(
+        "min_accuracy_score",
+        "accuracy_score",
+        False,
+        "not good enough",
+        False,
+        "a model trained on them alone has a balanced accuracy of {value:.2f} on real images",
+    ),
+    _Threshold("max_repeated", "repeated", True, "repetitive", True, "{share} show the same picture as another one"),
+)
+
+_SUMMARY: dict[Kind, str] = {
+    "good enough": "The generated images are good enough to train with",
+    "memorised": "The generator copies its training images",
+    "not good enough": "The generated images are not good enough to train with",
+    "repetitive": "The generator repeats itself",
+    "not judged": "Whether the generated images are good enough could not be judged",
+}
+
+
+def verdict(quality: GanQuality, settings: JudgeSettings) -> Verdict:
+    """Compare every figure with its threshold, over all images and in every class.
+
+    It passes if no threshold is missed and each one could be compared at least over all images. Of several
+    kinds, ``memorised`` goes first: whatever else is said of copies, the other figures praise them.
+    """
+    missed: list[tuple[Kind, str]] = []
+    unknown: list[tuple[str, str]] = []
+    for threshold in _THRESHOLDS:
+        limit = getattr(settings, threshold.setting)
+        if limit is None:
+            continue
+        for row in (quality.overall, *(quality.classes if threshold.per_class else ())):
+            figure: Figure = getattr(row, threshold.figure)
+            where = "Over all classes" if row is quality.overall else row.name
+            if figure.value is None:
+                unknown.append((row.name, f"{where}: {threshold.figure} could not be measured ({figure.reason})."))
+            elif figure.value > limit if threshold.largest else figure.value < limit:
+                words = threshold.words.format(value=figure.value, share=_percent(figure.value))
+                bound = f"{'at most' if threshold.largest else 'at least'} {limit:g} is asked"
+                missed.append((threshold.kind, f"{where}: {words}; {bound} ({threshold.setting})."))
+    not_judged = [sentence for _, sentence in unknown]
+    kind: Kind = "good enough"
+    if missed:
+        kind = missed[0][0]
+    elif any(name == OVERALL for name, _ in unknown):
+        kind = "not judged"
+    reasons = [sentence for _, sentence in missed]
+    because = f": {reasons[0][0].lower()}{reasons[0][1:].rstrip('.')}" if reasons else ""
+    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    sentence = f"{_SUMMARY[kind]}{because}{more} (features of {quality.extractor})."
+    return Verdict(passed=kind == "good enough", kind=kind, reasons=reasons, not_judged=not_judged, sentence=sentence)
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
