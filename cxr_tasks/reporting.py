@@ -125,6 +125,7 @@ def gather(
             *settings.warnings,
             *([TWO_CHANGES] if settings.pair.changes_classical else []),
             *judged["summary"]["warnings"],
+            *(f"Synthetic set: {note}." for note in (synthetic["summary"]["notes"] if synthetic else ())),
             *(f"Data: {warning}" for warning in summary["warnings"]),
         ],
         pairs=pairs,
@@ -168,7 +169,7 @@ def _quality_tables(judged: StepResult) -> list[Table]:
     ]
     note = (
         f"{judged['summary']['sentence']} In brackets stands what real images get: held-out ones in the place of the "
-        "generated, or as many training images. Distances of a row are over "
+        "generated, or as many training images (for repeated: all of them). Distances of a row are over "
         + ", ".join(f"{row.drawn} images a side ({row.name})" for row in (quality.overall, *quality.classes))
         + f". Accuracy score: a classifier trained on the images alone and tested on real ones. {quality.extractor}."
     )
@@ -188,16 +189,24 @@ def _cost_table(gan: StepResult, synthetic: StepResult | None, comparisons: Sequ
     baselines = [result["summary"]["baseline"] for result in comparisons]
     augmented = [arm for result in comparisons if (arm := result["summary"]["augmented"])]
     rows = [
-        ["Training the GAN", _minutes([gan]), f"{gan['summary']['images']:,} × {gan['summary']['epochs']:,} epochs"],
+        ["Training the GAN", f"{gan['summary']['hours'] * 60:.1f}", _seen(gan)],
         ["Making the synthetic set", _minutes([synthetic] if synthetic else []), _made(synthetic)],
         ["Classifiers, baseline arms", _minutes(baselines), _trained_on(baselines)],
         ["Classifiers, augmented arms", _minutes(augmented), _trained_on(augmented)],
     ]
     note = (
-        "Minutes of the tasks that made each part, wherever it was made; what was taken from an earlier run counts "
-        "with what it cost then. The first two rows are the price of synthetic augmentation before a classifier trains."
+        "Minutes of the tasks that made each part (of the GAN, of its training), wherever it was made; what was taken "
+        "from an earlier run counts with what it cost then. The first two rows are the price of synthetic "
+        "augmentation before a classifier trains."
     )
     return Table(title="What it cost", note=note, columns=["Part", "Minutes", "Images"], rows=rows)
+
+
+def _seen(gan: StepResult) -> str:
+    """The images that the GAN was trained on, and how often."""
+    summary = gan["summary"]
+    seen = f"{summary['images']:,} × {summary['epochs']:,} epochs"
+    return seen if gan["ref"] else f"{seen}, of which {summary['steps']:,} steps are done"
 
 
 def _minutes(results: Sequence[StepResult]) -> str:

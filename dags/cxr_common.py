@@ -81,7 +81,10 @@ FORM = {
         [],
         type="array",
         items={"type": "string"},
-        examples=["scan", "ingest", "manifest", "validate", "split", "train_gan", "synthesize", "train_arm", "compare"],
+        examples=[
+            *("scan", "ingest", "manifest", "validate", "split"),
+            *("train_gan", "judge", "synthesize", "train_arm", "compare"),
+        ],
         title="Make anew",
         description="Steps that are run although their artifact exists, with all that follows from them.",
     ),

@@ -6,7 +6,8 @@ its floor (real against real, as many images), its sizes and the extractor of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,11 +82,11 @@ class ClassQuality(BaseModel):
     """The figures of one class, or of all images (``name`` = ``all``).
 
     ``training``, ``held_out``, ``synthetic`` and ``untrained`` count images. ``drawn``: images a side that every
-    distance of this row, floors included, is computed on. A floor is that of held-out real images in the place of
-    the synthetic ones. ``kid_ratio`` is ``kid`` over ``kid_untrained``. Shares (``memorised``, ``repeated``) and
-    accuracies lie between 0 and 1; ``memorised_held_out`` is what the same test says of real images that nobody
-    copied. ``accuracy_score`` is the balanced accuracy for all, the recall for a class; ``accuracy_score_real``
-    that of as many real training images.
+    distance of this row, floors included, is computed on, over all in the training images' mixture of classes. A
+    floor is that of held-out real images in the place of the synthetic ones. ``kid_ratio`` is ``kid`` over
+    ``kid_untrained``. Shares (``memorised``, ``repeated``) and accuracies lie between 0 and 1;
+    ``memorised_held_out`` is what the same test says of real images that nobody copied. ``accuracy_score`` is the
+    balanced accuracy for all, the recall for a class; ``accuracy_score_real`` that of as many real training images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -374,7 +375,8 @@ def _row(
     samples = {which: sample.of(label) for which, sample in everything.items()}
     sizes = {which: len(sample) for which, sample in samples.items()}
     # A sample too small to be drawn from has no distances, and must not make the others small.
-    drawn = min([LARGEST_DRAW, *(size for size in sizes.values() if size >= SMALLEST_SAMPLE)])
+    numbers = _numbers(samples["training"], [s for s in samples.values() if len(s) >= SMALLEST_SAMPLE])
+    drawn = sum(numbers.values())
     key = 0 if label is None else label + 1
 
     def distances(which: str, draws: int, purpose: str, measured: Callable[[Array, Array], Any]) -> list[Figure]:
@@ -382,12 +384,14 @@ def _row(
         for needed in ("training", which):
             if sizes[needed] < SMALLEST_SAMPLE:
                 return [Figure(reason=_too_few(sizes[needed], needed, SMALLEST_SAMPLE))] * 2
+        if drawn < SMALLEST_SAMPLE:
+            return [Figure(reason=_too_few(drawn, "comparable", SMALLEST_SAMPLE))] * 2
         results = []
         for draw in range(draws):
             # The same training images for every sample, so that figures of one row differ less by chance.
-            real = keyed(seed, f"{purpose} training", key, draw).permutation(sizes["training"])[:drawn]
-            other = keyed(seed, f"{purpose} other", key, draw).permutation(sizes[which])[:drawn]
-            results.append(measured(samples["training"].values[real], samples[which].values[other]))
+            real = _drawn(samples["training"], numbers, keyed(seed, f"{purpose} training", key, draw))
+            other = _drawn(samples[which], numbers, keyed(seed, f"{purpose} other", key, draw))
+            results.append(measured(real, other))
         table = np.array(results).reshape(draws, -1)
         return [Figure(value=float(c.mean()), sd=float(c.std(ddof=1))) for c in table.T]
 
@@ -425,6 +429,24 @@ def _row(
         accuracy_score=_score(scores.synthetic, label, scores.reason),
         accuracy_score_real=_score(scores.real, label, scores.reason),
     )
+
+
+def _numbers(training: Sample, samples: Sequence[Sample]) -> dict[int, int]:
+    """How many images of each class to draw from each sample: as many as all have, in the training's proportions.
+
+    Generated images come with as many of each class, real ones do not: a perfect generator would otherwise be as far
+    from the training images as another mixture of classes is. A class that a sample lacks is drawn from none.
+    """
+    counts = pd.DataFrame([pd.Series(sample.labels).value_counts() for sample in (training, *samples)]).dropna(axis=1)
+    shares = counts.iloc[0] / counts.iloc[0].sum()
+    total = min(LARGEST_DRAW, (counts / shares).min(axis=None))
+    # A whole number may come out as a little less.
+    return {int(label): math.floor(share * total + 1e-9) for label, share in shares.items()}
+
+
+def _drawn(sample: Sample, numbers: Mapping[int, int], rng: np.random.Generator) -> Array:
+    rows = [rng.permutation(np.flatnonzero(sample.labels == label))[:number] for label, number in numbers.items()]
+    return sample.values[np.concatenate(rows)]
 
 
 def _too_few(count: int, which: str, needed: int) -> str:
@@ -551,8 +573,9 @@ def verdict(quality: GanQuality, settings: JudgeSettings) -> Verdict:
     elif any(name == OVERALL for name, _ in unknown):
         kind = "not judged"
     reasons = [sentence for _, sentence in missed]
-    because = f": {reasons[0][0].lower()}{reasons[0][1:].rstrip('.')}" if reasons else ""
-    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    said = reasons or (not_judged if kind == "not judged" else [])
+    because = f": {said[0].replace('Over all', 'over all', 1).rstrip('.')}" if said else ""
+    more = f", and {len(said) - 1} more" if len(said) > 1 else ""
     sentence = f"{_SUMMARY[kind]}{because}{more} (features of {quality.extractor})."
     return Verdict(passed=kind == "good enough", kind=kind, reasons=reasons, not_judged=not_judged, sentence=sentence)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from cxr_tasks import tracking
 from cxr_tasks.config import DISPLAY_NAMES
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.execution import Record, RunContext, StepResult, load_settings, perform
-from cxr_tasks.steps.shared import dataset_tags
+from cxr_tasks.steps.shared import dataset_tags, weights_identity
 from cxr_tasks.store import open_store
 
 log = logging.getLogger(__name__)
@@ -72,14 +71,6 @@ def train_arm(
     )
     result["summary"]["role"] = role
     return result
-
-
-def weights_identity(weights: str | None) -> str:
-    """What tells backbone weights apart: the word, or the content of the file, whatever its name."""
-    if weights is None or weights in ("imagenet", "random") or not Path(weights).is_file():
-        return weights or "none"
-    with Path(weights).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,3 +20,11 @@ def log_files(folder: Path, names: Sequence[str]) -> None:
 
     for name in names:
         mlflow.log_artifact(str(folder / name))
+
+
+def weights_identity(weights: str | None) -> str:
+    """What tells backbone weights apart: the word, or the content of the file, whatever its name."""
+    if weights is None or weights in ("imagenet", "random") or not Path(weights).is_file():
+        return weights or "none"
+    with Path(weights).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

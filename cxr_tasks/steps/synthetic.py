@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from cxr_tasks import tracking
+from cxr_tasks.errors import DataError
 from cxr_tasks.execution import Postponed, Record, RunContext, StepResult, is_forced, load_settings, perform
-from cxr_tasks.steps.shared import dataset_tags, log_files
+from cxr_tasks.steps.shared import dataset_tags, log_files, weights_identity
 from cxr_tasks.store import artifact_ref, open_store
 
 GENERATOR, DISCRIMINATOR = "generator.keras", "discriminator.keras"
+# In a training's folder of checkpoints: the DAG run that asked to make it anew.
+ANEW = "anew.txt"
 
 
 def train_gan(run: RunContext, dataset: StepResult) -> StepResult:
@@ -18,17 +21,18 @@ def train_gan(run: RunContext, dataset: StepResult) -> StepResult:
     checkpoint."""
     settings = load_settings(run)
     # How a training is cut into sittings, calls and checkpoints changes nothing of what comes out.
-    manner = {"max_hours", "steps_per_call", "checkpoint_seconds", "keep_checkpoints", "distribute"}
+    manner = {"max_hours", "steps_per_call", "checkpoint_seconds", "keep_checkpoints"}
     gan = settings.gan.model_dump(mode="json", exclude=manner)
     inputs: dict[str, StepResult | str] = {"dataset": dataset}
     # Progress is kept per settings and data, so a later run with the same ones goes on from it too.
-    # Asked to be made anew, it shares no progress with anything before this run.
-    anew = run["dag_run"] if is_forced(run, "train_gan", inputs) else ""
-    unfinished = artifact_ref("train_gan", 1, {**gan, "seed": settings.seed}, {"dataset": dataset["ref"], "anew": anew})
+    unfinished = artifact_ref("train_gan", 1, {**gan, "seed": settings.seed}, {"dataset": dataset["ref"]})
+    if _start_anew(unfinished, run["dag_run"] if is_forced(run, "train_gan", inputs) else ""):
+        run = {**run, "force": [*run["force"], "train_gan"]}
 
     def make(folder: Path, record: Record) -> None:
         from cxr_tasks.data.dataset import check_gan_input, load_images
         from cxr_tasks.evaluation import figures
+        from cxr_tasks.training.features import Extractor
         from cxr_tasks.training.gan import GRID_PER_CLASS, animation
         from cxr_tasks.training.gan import train_gan as train
 
@@ -37,6 +41,9 @@ def train_gan(run: RunContext, dataset: StepResult) -> StepResult:
         check_gan_input(images)
         tracking.log_dataset(images.rows, "training images", dataset["summary"]["version"], "gan training")
         labels = [name for name in classes for _ in range(GRID_PER_CLASS)]
+        if settings.judge.weights != "random":
+            # Weights that cannot be had are to be known before days of training and not after.
+            Extractor(settings.judge, images.pixels, settings.seed)
 
         def draw(step: int, grid: Any) -> Any:
             return figures.sample_grid(grid, labels, classes, f"Generated at step {step:,}")
@@ -91,6 +98,24 @@ def train_gan(run: RunContext, dataset: StepResult) -> StepResult:
     return result
 
 
+def _start_anew(unfinished: str, asked_by: str) -> bool:
+    """Whether a training is under way that does not count what was made before.
+
+    Args:
+        unfinished: where the progress is kept.
+        asked_by: the DAG run that is to make the GAN anew, or ''. Its first try gives up what progress there is; its
+            further tries, and later runs if its hours do not suffice, go on.
+    """
+    store = open_store()
+    marker = store.load_checkpoint(unfinished) / ANEW
+    before = marker.read_text(encoding="utf-8") if marker.exists() else ""
+    if asked_by and before != asked_by:
+        store.drop_checkpoint(unfinished)
+        (store.load_checkpoint(unfinished) / ANEW).write_text(asked_by, encoding="utf-8")
+        store.save_checkpoint(unfinished)
+    return bool(asked_by or before)
+
+
 def judge(run: RunContext, dataset: StepResult, gan: StepResult) -> StepResult:
     """Measure what the GAN generates, and say whether it is good enough to train with."""
     settings = load_settings(run)
@@ -136,7 +161,8 @@ def judge(run: RunContext, dataset: StepResult, gan: StepResult) -> StepResult:
         log_files(folder, ["quality.json", "verdict.json"])
         tracking.log_table(quality.to_frame(), "quality-table.json")
         record["metrics"] = {**quality.metrics(), "gan_passed": float(said.passed)}
-        record["summary"] = {**said.model_dump(mode="json"), "notes": [said.sentence, *said.reasons[1:]]}
+        notes = [said.sentence, *said.reasons[1:], *said.not_judged]
+        record["summary"] = {**said.model_dump(mode="json"), "notes": notes}
 
     result = perform(
         run,
@@ -144,6 +170,7 @@ def judge(run: RunContext, dataset: StepResult, gan: StepResult) -> StepResult:
         make,
         settings={
             **how.model_dump(mode="json", exclude={"override"}),
+            "weights": weights_identity(how.weights),
             "near_duplicates": settings.data.near_duplicates.model_dump(mode="json"),
             "seed": settings.seed,
         },
@@ -190,6 +217,12 @@ def synthesize(run: RunContext, dataset: StepResult, gan: StepResult) -> StepRes
             probabilities = class_probabilities(discriminator, made.pixels)
         training = load_images(dataset["ref"], "train", settings.gan.image_size, classes)
         kept = keep(made.pixels, made.labels, probabilities, training.pixels, classes, settings.synthetic, near)
+        if not kept.mask.any():
+            why = ", ".join(f"{number:,} {reason}" for reason, number in kept.counts.drop(columns="kept").sum().items())
+            raise DataError(
+                f"The synthetic set is empty ({why}): lower synthetic.min_class_probability, switch "
+                "synthetic.drop_near_copies off, or ask for images with synthetic.counts."
+            )
         pixels, rows = made.pixels[kept.mask], made.rows[kept.mask].reset_index(drop=True)
         np.save(folder / "pixels.npy", pixels)
         rows.to_parquet(folder / "manifest.parquet", index=False)
@@ -198,12 +231,11 @@ def synthesize(run: RunContext, dataset: StepResult, gan: StepResult) -> StepRes
             write_png(pixels, rows, folder / "png")
         labels = made.labels[kept.mask]
         shown = np.concatenate([np.flatnonzero(labels == k)[:8] for k in range(len(classes))])
-        if len(shown):
-            figure = figures.sample_grid(
-                pixels[shown], rows["label"].iloc[shown].tolist(), classes, "Synthetic set, first images"
-            )
-            (folder / "grid.png").write_bytes(figures.png_bytes(figure))
-            tracking.log_figure(figure, "synthetic-set.png")
+        figure = figures.sample_grid(
+            pixels[shown], rows["label"].iloc[shown].tolist(), classes, "Synthetic set, first images"
+        )
+        (folder / "grid.png").write_bytes(figures.png_bytes(figure))
+        tracking.log_figure(figure, "synthetic-set.png")
         dropped = kept.counts.drop(columns=["made", "kept"]).sum()
         notes = [f"dropped {number:,} synthetic images: {reason}" for reason, number in dropped.items() if number]
         record["summary"] = {

@@ -13,9 +13,10 @@ import pandas as pd
 import tensorflow as tf
 
 from cxr_tasks.config import GanSettings
+from cxr_tasks.errors import UserError
 from cxr_tasks.training.gan_checkpoints import Checkpoints
 from cxr_tasks.training.gan_clock import Clock, duration
-from cxr_tasks.training.gan_device import on_device
+from cxr_tasks.training.gan_device import keep_memory, on_device
 from cxr_tasks.training.gan_step import LOSSES, CovidGan
 from cxr_tasks.training.gan_watch import (
     COLLAPSED,
@@ -87,9 +88,17 @@ def train_gan(
         devices: see :class:`CovidGan`.
 
     Raises:
-        UserError: no checkpoint is whole, or ``must_resume`` and there is none.
+        UserError: no checkpoint is whole, or ``must_resume`` and there is none; a batch cannot be divided among the
+            devices; or the losses are no longer finite.
     """
+    if not tf.config.list_physical_devices("GPU"):
+        keep_memory()
     gan = CovidGan(settings, classes, seed, devices)
+    if settings.batch_size % gan.replicas:
+        raise UserError(
+            f"A batch of {settings.batch_size} images cannot be divided among {gan.replicas} devices: make "
+            "gan.batch_size a multiple of that, or switch gan.distribute off."
+        )
     keeper = Checkpoints(gan, checkpoints, settings.keep_checkpoints)
     resumed_from = keeper.restore(must_resume=must_resume)
     if resumed_from:
@@ -130,6 +139,11 @@ def train_gan(
             )
         if step % per_epoch == 0:
             means = {name: value / per_epoch for name, value in gan.take_sums().items()}
+            if not np.isfinite(list(means.values())).all():
+                raise UserError(
+                    f"The GAN's losses are no longer numbers at step {step:,}: its checkpoints before that are kept in "
+                    f"{checkpoints}. Lower gan.learning_rate, or switch gan.mixed_precision off."
+                )
             keeper.history.append({"epoch": epoch + 1, "step": step, **means})
             pace = {"images_per_second": clock.speed(step), "hours_left": clock.seconds_left(step, total) / 3600}
             on_epoch(step, means | pace)

@@ -16,7 +16,10 @@ from cxr_tasks.training.gan_step import CovidGan
 
 log = logging.getLogger(__name__)
 
-DAMAGE = (tf.errors.OpError, OSError, ValueError, IndexError, KeyError, AssertionError, zipfile.BadZipFile)
+DAMAGE = (
+    *(tf.errors.OpError, OSError, EOFError, ValueError, IndexError, KeyError, AssertionError),
+    zipfile.BadZipFile,
+)
 
 
 class Checkpoints:

@@ -226,9 +226,27 @@ def test_fresh_draws_are_as_good_as_the_floor(fresh: GanQuality) -> None:
 
 
 def test_sizes_are_told_and_every_distance_of_a_row_has_the_same(fresh: GanQuality) -> None:
-    assert [row.drawn for row in (fresh.overall, *fresh.classes)] == [112, 60, 40, 12]
+    assert [row.drawn for row in (fresh.overall, *fresh.classes)] == [36, 60, 40, 12]
     assert [row.held_out for row in fresh.classes] == [60, 40, 12]
     assert fresh.dimensions == D
+
+
+def test_over_all_a_perfect_generator_is_not_blamed_for_making_as_many_of_each_class() -> None:
+    real = {"training": made(0, (40, 200, 20), apart=6), "held_out": made(1, (30, 150, 15), apart=6)}
+
+    row = quality(made(5, apart=6), **real, untrained=made(2, apart=6, shift=4)).overall
+
+    # The training images' mixture, as far as the fewest of a class reach: 100 of the generator's for 200.
+    assert row.drawn == 20 + 100 + 10
+    assert row.kid.value == pytest.approx(row.kid_floor.value, abs=0.02 * row.kid_untrained.value)
+    assert row.fid.value == pytest.approx(row.fid_floor.value, rel=0.3)
+    assert row.coverage.value == pytest.approx(row.coverage_floor.value, abs=0.1)
+
+
+def test_a_class_that_one_sample_lacks_is_compared_in_none() -> None:
+    row = quality(made(5, (100, 100, 0)), held_out=made(1, (60, 60, 60))).overall
+
+    assert row.drawn == 120 and abs(row.kid_ratio.value) < 0.05
 
 
 def test_copies_are_all_memorised_and_otherwise_perfect() -> None:
@@ -257,7 +275,9 @@ def test_tiny_and_missing_classes_give_reasons_and_no_failure() -> None:
     assert normal.fid.reason == "4 synthetic images: at least 10 are needed"
     assert normal.kid_floor.reason == "5 held-out images: at least 10 are needed"
     assert viral.memorised.reason == "there are no synthetic images"
-    assert tiny.overall.kid_ratio.reason == "0 untrained images: at least 10 are needed"
+    # Of two classes in the training's proportions, the fewest of one leave four of each.
+    assert tiny.overall.fid.reason == "8 comparable images: at least 10 are needed"
+    assert tiny.overall.kid_ratio.reason == tiny.overall.kid.reason
     assert tiny.overall.accuracy_score.reason == "Normal: 4 synthetic images: at least 10 are needed"
     assert tiny.overall.repeated.reason == "it was not looked for"
 

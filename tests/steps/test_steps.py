@@ -6,6 +6,7 @@ from cxr_tasks import steps
 from cxr_tasks.config import resolve
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.execution import StepResult, is_forced
+from cxr_tasks.steps.synthetic import _start_anew
 
 
 def result(ref: str, forced: bool = False) -> StepResult:
@@ -58,3 +59,19 @@ def test_forcing_a_step_forces_what_follows(run):
     assert is_forced(run(force=["train_gan"]), "train_gan", {})
     assert is_forced(run(), "synthesize", {"gan": result("train_gan/a", forced=True)})
     assert not is_forced(run(), "synthesize", {"gan": result("train_gan/a"), "other": "text"})
+
+
+def test_a_gan_that_is_made_anew_gives_up_old_progress_once_and_later_runs_go_on(store):
+    ref = "train_gan/a"
+    progress = store.load_checkpoint(ref) / "ckpt-1"
+
+    def left(asked_by: str) -> tuple[bool, bool]:
+        progress.touch()
+        return _start_anew(ref, asked_by), progress.exists()
+
+    assert left(asked_by="") == (False, True)
+    assert left(asked_by="second") == (True, False)
+    # A retry, a run after the hours were used up, and one that is to start afresh once more.
+    assert left(asked_by="second") == (True, True)
+    assert left(asked_by="") == (True, True)
+    assert left(asked_by="third") == (True, False)

@@ -11,10 +11,11 @@ from cxr_tasks.training.gan import train_gan
 ALL_SWITCHES = {
     "preset": "improved",
     "ema": 0.9,
+    "diff_augment": True,
     "spectral_norm": True,
     "r1": 1.0,
     "projection": True,
-    "d_learning_rate": 4.0e-4,
+    "d_learning_rate": 8.0e-4,
 }
 
 

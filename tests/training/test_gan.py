@@ -99,6 +99,13 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_bits_with_every_swit
     assert found[0][:2] == found[1][:2]
 
 
+def test_losses_that_are_no_longer_numbers_end_the_training_before_they_are_kept(tmp_path):
+    with pytest.raises(UserError, match=r"no longer numbers at step 3: .* Lower gan\.learning_rate"):
+        train_gan(*noise(), 3, tiny(learning_rate=1e30, checkpoint_seconds=1000, grid_steps=[100]), 0, tmp_path)
+
+    assert not list(tmp_path.glob("ckpt-*.index"))
+
+
 def test_damaged_checkpoints_fall_back_to_the_one_before(its_checkpoints, caplog):
     assert {path.stem for path in its_checkpoints.glob("ckpt-*.index")} == {"ckpt-10", "ckpt-11", "ckpt-12"}
     (its_checkpoints / "ckpt-12.npz").write_bytes(b"PK no archive")
@@ -199,8 +206,15 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
+from cxr_tasks.errors import UserError
 from cxr_tasks.training.gan import train_gan
 from tests.training.gan_helpers import noise, tiny, train_in_a_process
+try:
+    train_gan(*noise(), 3, tiny(batch_size=9), 0, Path(tempfile.mkdtemp()), devices=["CPU:0", "CPU:1"])
+except UserError as error:
+    assert "A batch of 9 images cannot be divided among 2 devices" in str(error)
+else:
+    raise AssertionError("the batch was divided")
 made = []
 for devices in (None, ["CPU:0", "CPU:1"]):
     settings = tiny(epochs=1, dropout=0.0, ema=0.9, distribute=True, xla=True if devices else False)
@@ -234,6 +248,28 @@ def test_two_devices_with_half_a_batch_each_train_as_one_does():
     assert losses < 0.02
     assert generator < 2e-4 and discriminator < 2e-4
     assert grid <= 5
+
+
+KEPT = """
+import resource
+from cxr_tasks.training.gan_device import keep_memory
+assert keep_memory()
+faults = []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [b"x" * (20 * 2**20 + n) for n in range(5)]
+    del blocks
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*faults)
+"""
+
+
+def test_memory_that_was_freed_is_kept_for_the_next_step():
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+
+    first, *later = map(int, done.stdout.split())
+    # 100 MB in pages of 4 kB.
+    assert first > 20_000 and max(later) < 100
 
 
 def test_without_two_gpus_distributing_is_left_out_with_a_line_in_the_log(caplog):
