@@ -29,7 +29,9 @@ from cxr_tasks.data.layout import lay_out
 from cxr_tasks.data.scan import entries_of, scan
 from cxr_tasks.data.sources import open_source
 from cxr_tasks.data.split import assign
-from cxr_tasks.evaluation.gan_quality import Sample, measure, verdict
+from cxr_tasks.evaluation.gan_distances import Sample
+from cxr_tasks.evaluation.gan_quality import measure
+from cxr_tasks.evaluation.gan_verdict import verdict
 from cxr_tasks.training.features import Extractor
 from cxr_tasks.training.gan import CovidGan, generate, train_gan
 

@@ -1,4 +1,4 @@
-"""How good generated images are, measured on features of images, and whether that is good enough to train with.
+"""How good generated images are, measured on features of images.
 
 Features come from ``training.features``; no network is run here. Every distance means something only beside
 its floor (real against real, as many images), its sizes and the extractor of the features.
@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from cxr_tasks.config import JudgeSettings
+from cxr_tasks.evaluation.gan_distances import (
+    Array,
+    Sample,
+    density_and_coverage,
+    frechet_distance,
+    kernel_distance,
+    nearness,
+    recalls,
+)
 from cxr_tasks.evaluation.metrics import slug
 from cxr_tasks.training.randomness import keyed
 
@@ -32,40 +33,8 @@ SMALLEST_SAMPLE = 10
 KID_DRAWS, FID_DRAWS, COVERAGE_DRAWS = 50, 5, 10
 # Bounds n² memory and n³ time; the papers' own subsets for KID have 1,000 images.
 LARGEST_DRAW = 1000
-COVERAGE_K = 5
-# The inverse strength, as scikit-learn has it; its default, 1, fits the noise of thousands of features.
-REGULARISATION = 0.01
 # Of held-out images; of few it is close to the smallest of them, and a copy lies well below that.
 MEMORISED_QUANTILE = 0.05
-SURROUNDING_NEIGHBOURS = 20
-
-Kind = Literal["good enough", "memorised", "not good enough", "repetitive", "not judged"]
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Features of images: ``values`` (n, d), ``labels`` (n,) positions in the class list.
-
-    ``repeated``: (n,) whether an image shows the same picture as another one of the sample; see
-    ``data.filtering.repeated``.
-    """
-
-    values: Array
-    labels: Array
-    repeated: Array | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def of(self, label: int | None) -> Sample:
-        """The images of one class, or all of them."""
-        if label is None:
-            return self
-        chosen = self.labels == label
-        return Sample(
-            self.values[chosen], self.labels[chosen], None if self.repeated is None else self.repeated[chosen]
-        )
 
 
 class Figure(BaseModel):
@@ -168,92 +137,6 @@ WITH_SD = (
     *("kid", "kid_floor", "kid_untrained", "fid", "fid_floor"),
     *("density", "density_floor", "coverage", "coverage_floor"),
 )
-
-
-def kernel_distance(x: Array, y: Array) -> float:
-    """The unbiased squared maximum mean discrepancy with the kernel (x·y/d + 1)³, for (n, d) and (m, d).
-
-    Bińkowski et al., "Demystifying MMD GANs", ICLR 2018; the estimator is that of Gretton et al., "A kernel
-    two-sample test", JMLR 2012, lemma 6. It may be negative, and is 0 on average for samples of one
-    distribution. At least two images a side are needed.
-    """
-    n, m = len(x), len(y)
-    # scikit-learn's polynomial_kernel gives the same, and takes most of its time to check its arguments.
-    products = (a @ b.T / x.shape[1] + 1 for a, b in ((x, x), (y, y), (x, y)))
-    xx, yy, xy = (product * product * product for product in products)
-    within = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
-    return float(within - 2 * xy.mean())
-
-
-def frechet_distance(x: Array, y: Array) -> float:
-    """The Fréchet distance of Gaussians fitted to (n, d) and (m, d), squared, as FID is.
-
-    Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash equilibrium", NeurIPS
-    2017: |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½). With Σ₁ = AᵀA and Σ₂ = BᵀB the trace of the root is the sum of
-    the singular values of ABᵀ, so no matrix root is taken and singular covariances, the rule for fewer images
-    than features, do no harm. At least two images a side are needed.
-    """
-    a, b = (_root_of_covariance(values) for values in (x, y))
-    shift = x.mean(axis=0) - y.mean(axis=0)
-    spread = np.sum(a**2) + np.sum(b**2) - 2 * np.linalg.norm(a @ b.T, "nuc")
-    return float(max(shift @ shift + spread, 0.0))
-
-
-def _root_of_covariance(values: Array) -> Array:
-    """(≤ d, d) A with AᵀA = the covariance of (n, d) ``values``."""
-    centred = (values - values.mean(axis=0)) / np.sqrt(len(values) - 1)
-    # Of more images than features only the triangular factor is needed.
-    return np.asarray(np.linalg.qr(centred, mode="r")) if len(values) > values.shape[1] else centred
-
-
-def density_and_coverage(real: Array, fake: Array, k: int = COVERAGE_K) -> tuple[float, float]:
-    """How densely real neighbourhoods are filled with generated images, and the share of them that holds any.
-
-    Naeem et al., "Reliable fidelity and diversity metrics for generative models", ICML 2020: a
-    neighbourhood is the ball around a real image up to its k-th nearest other real one. For one distribution,
-    density is 1 on average, and coverage 1 − Π (n−i)/(2n−i), i = 1…k, of n images each: near 1 − 2⁻ᵏ.
-
-    Args:
-        real: (n, d) with n > k. fake: (m, d).
-    """
-    # The distance to itself is the smallest of a row, hence position k and not k − 1.
-    radii = np.partition(euclidean_distances(real), k, axis=1)[:, k]
-    inside = euclidean_distances(real, fake) <= radii[:, None]
-    return float(inside.sum() / (k * fake.shape[0])), float(inside.any(axis=1).mean())
-
-
-def nearness(images: Array, training: Array) -> Array:
-    """(n,) distance of each image to its nearest training image over the mean distance to the next nearest ones.
-
-    A copy is far nearer to one training image than to all others, and has a value near 0. The distance itself
-    would accuse blurred images, which lie near to every image; this ratio does not (Carlini et al., "Extracting
-    training data from diffusion models", USENIX Security 2023, with 50 neighbours). What is moved by some pixels or
-    mirrored is another image to most features, and is not seen.
-
-    Args:
-        images: (n, d). training: (m, d) with m > 1; the ``SURROUNDING_NEIGHBOURS`` next ones are used, or all.
-    """
-    count = min(SURROUNDING_NEIGHBOURS + 1, len(training))
-    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(training)
-    distances = search.kneighbors(images)[0]
-    surrounding = distances[:, 1:].mean(axis=1)
-    # Where all of these are equal to the image, it is a copy of each.
-    return np.divide(distances[:, 0], surrounding, out=np.zeros(len(images)), where=surrounding > 0)
-
-
-def recalls(train: Sample, test: Sample, classes: int) -> Array:
-    """(classes,) recall on ``test`` of multinomial logistic regression fitted on ``train``; NaN without test images.
-
-    With generated images to train on and real ones to test on, their mean is the classification accuracy score
-    of Ravuri and Vinyals, "Classification accuracy score for conditional generative models", NeurIPS 2019, with a
-    linear model on features in the place of a ResNet, and every class counted alike.
-    """
-    regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=2000)
-    model = make_pipeline(StandardScaler(), regression)
-    predicted = model.fit(train.values, train.labels).predict(test.values)
-    counts = confusion_matrix(test.labels, predicted, labels=range(classes)).astype(float)
-    totals = counts.sum(axis=1)
-    return np.divide(counts.diagonal(), totals, out=np.full(classes, np.nan), where=totals > 0)
 
 
 def measure(
@@ -471,114 +354,3 @@ def _share(flags: Array | None, which: str, reason: str = "") -> Figure:
 
 def _score(recall: Array, label: int | None, reason: str) -> Figure:
     return Figure(reason=reason) if reason else Figure(value=float(recall.mean() if label is None else recall[label]))
-
-
-class Verdict(BaseModel):
-    """Whether generated images are good enough to train with.
-
-    ``reasons``: a sentence for each threshold that was missed. ``not_judged``: a sentence for each that could not be
-    compared in a class, which by itself fails nothing.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    passed: bool
-    kind: Kind
-    reasons: list[str]
-    not_judged: list[str]
-    sentence: str
-
-
-@dataclass(frozen=True)
-class _Threshold:
-    setting: str
-    figure: str
-    largest: bool
-    kind: Kind
-    per_class: bool
-    words: str
-
-
-# In the order of what to say first where several are missed.
-_THRESHOLDS = (
-    _Threshold(
-        "max_memorised",
-        "memorised",
-        True,
-        "memorised",
-        True,
-        "{share} are nearer to one training image than nearly all held-out images",
-    ),
-    _Threshold(
-        "max_kid_ratio",
-        "kid_ratio",
-        True,
-        "not good enough",
-        True,
-        "their KID is {value:.2f} of an untrained generator's",
-    ),
-    _Threshold(
-        "min_coverage",
-        "coverage",
-        False,
-        "not good enough",
-        True,
-        "they cover {share} of the real images' neighbourhoods",
-    ),
-    _Threshold(
-        "min_accuracy_score",
-        "accuracy_score",
-        False,
-        "not good enough",
-        False,
-        "a model trained on them alone has a balanced accuracy of {value:.2f} on real images",
-    ),
-    _Threshold("max_repeated", "repeated", True, "repetitive", True, "{share} show the same picture as another one"),
-)
-
-_SUMMARY: dict[Kind, str] = {
-    "good enough": "The generated images are good enough to train with",
-    "memorised": "The generator copies its training images",
-    "not good enough": "The generated images are not good enough to train with",
-    "repetitive": "The generator repeats itself",
-    "not judged": "Whether the generated images are good enough could not be judged",
-}
-
-
-def verdict(quality: GanQuality, settings: JudgeSettings) -> Verdict:
-    """Compare every figure with its threshold, over all images and in every class.
-
-    It passes if no threshold is missed and each one could be compared at least over all images. Of several
-    kinds, ``memorised`` goes first: whatever else is said of copies, the other figures praise them.
-    """
-    missed: list[tuple[Kind, str]] = []
-    unknown: list[tuple[str, str]] = []
-    for threshold in _THRESHOLDS:
-        limit = getattr(settings, threshold.setting)
-        if limit is None:
-            continue
-        for row in (quality.overall, *(quality.classes if threshold.per_class else ())):
-            figure: Figure = getattr(row, threshold.figure)
-            where = "Over all classes" if row is quality.overall else row.name
-            if figure.value is None:
-                unknown.append((row.name, f"{where}: {threshold.figure} could not be measured ({figure.reason})."))
-            elif figure.value > limit if threshold.largest else figure.value < limit:
-                words = threshold.words.format(value=figure.value, share=_percent(figure.value))
-                bound = f"{'at most' if threshold.largest else 'at least'} {limit:g} is asked"
-                missed.append((threshold.kind, f"{where}: {words}; {bound} ({threshold.setting})."))
-    not_judged = [sentence for _, sentence in unknown]
-    kind: Kind = "good enough"
-    if missed:
-        kind = missed[0][0]
-    elif any(name == OVERALL for name, _ in unknown):
-        kind = "not judged"
-    reasons = [sentence for _, sentence in missed]
-    said = reasons or (not_judged if kind == "not judged" else [])
-    because = f": {said[0].replace('Over all', 'over all', 1).rstrip('.')}" if said else ""
-    more = f", and {len(said) - 1} more" if len(said) > 1 else ""
-    sentence = f"{_SUMMARY[kind]}{because}{more} (features of {quality.extractor})."
-    return Verdict(passed=kind == "good enough", kind=kind, reasons=reasons, not_judged=not_judged, sentence=sentence)
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %"

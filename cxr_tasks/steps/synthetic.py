@@ -128,7 +128,9 @@ def judge(run: RunContext, dataset: StepResult, gan: StepResult) -> StepResult:
 
         from cxr_tasks.data.dataset import load_images
         from cxr_tasks.data.filtering import repeated
-        from cxr_tasks.evaluation.gan_quality import Sample, measure, verdict
+        from cxr_tasks.evaluation.gan_distances import Sample
+        from cxr_tasks.evaluation.gan_quality import measure
+        from cxr_tasks.evaluation.gan_verdict import verdict
         from cxr_tasks.training.features import Extractor
         from cxr_tasks.training.gan import CovidGan, generate
 

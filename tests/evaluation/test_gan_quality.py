@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
 from cxr_tasks.config import JudgeSettings, resolve
-from cxr_tasks.evaluation.gan_quality import (
-    GanQuality,
+from cxr_tasks.evaluation.gan_distances import (
     Sample,
     density_and_coverage,
     frechet_distance,
     kernel_distance,
-    measure,
     nearness,
     recalls,
-    verdict,
 )
+from cxr_tasks.evaluation.gan_quality import GanQuality, measure
+from cxr_tasks.evaluation.gan_verdict import verdict
 
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
 D = 12
@@ -330,7 +329,7 @@ def test_features_of_different_extractors_are_refused() -> None:
 
 
 def test_no_network_library_is_loaded() -> None:
-    code = "import sys, cxr_tasks.evaluation.gan_quality as _; assert not {'keras', 'tensorflow'} & set(sys.modules)"
+    code = "import sys, cxr_tasks.evaluation.gan_verdict as _; assert not {'keras', 'tensorflow'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

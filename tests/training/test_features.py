@@ -5,7 +5,7 @@ import pytest
 
 from cxr_tasks.config import resolve
 from cxr_tasks.errors import WeightsError
-from cxr_tasks.evaluation.gan_quality import nearness
+from cxr_tasks.evaluation.gan_distances import nearness
 from cxr_tasks.training.features import Extractor
 
 
