@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cxr_tasks import tracking
 from cxr_tasks.config import DISPLAY_NAMES
@@ -155,11 +155,11 @@ def compare(
     return result
 
 
-def promote(run: RunContext, dataset: StepResult, comparisons: Sequence[StepResult]) -> StepResult:
+def promote(run: RunContext, dataset: StepResult, comparisons: Sequence[StepResult] | StepResult) -> StepResult:
     """Register the better arm of each classifier, and of all, by validation macro F1."""
     from cxr_tasks.registry import promote_best
 
-    return promote_best(run, dataset, list(comparisons), load_settings(run).data.classes)
+    return promote_best(run, dataset, _each(comparisons), load_settings(run).data.classes)
 
 
 def report(
@@ -168,10 +168,15 @@ def report(
     gan: StepResult,
     judged: StepResult,
     synthetic: StepResult | None,
-    comparisons: Sequence[StepResult],
+    comparisons: Sequence[StepResult] | StepResult,
     promoted: StepResult,
 ) -> StepResult:
     """Write the run's report and keep it with the run in MLflow."""
     from cxr_tasks.reporting import write_report
 
-    return write_report(run, dataset, gan, judged, synthetic, list(comparisons), promoted)
+    return write_report(run, dataset, gan, judged, synthetic, _each(comparisons), promoted)
+
+
+def _each(comparisons: Sequence[StepResult] | StepResult) -> list[StepResult]:
+    """Of a task group that was mapped over one thing Airflow hands on the result itself."""
+    return [cast(StepResult, comparisons)] if isinstance(comparisons, Mapping) else list(comparisons)
