@@ -23,17 +23,16 @@ import pandas as pd
 
 from cxr_tasks.config import resolve
 from cxr_tasks.data.dataset import Images, select
-from cxr_tasks.data.filtering import copies, repeated
+from cxr_tasks.data.filtering import copies
 from cxr_tasks.data.ingest import USED, join_shards, read_shard
 from cxr_tasks.data.layout import lay_out
 from cxr_tasks.data.scan import entries_of, scan
 from cxr_tasks.data.sources import open_source
 from cxr_tasks.data.split import assign
-from cxr_tasks.evaluation.gan_distances import Sample
-from cxr_tasks.evaluation.gan_quality import measure
-from cxr_tasks.evaluation.gan_verdict import verdict
-from cxr_tasks.training.features import Extractor
-from cxr_tasks.training.gan import CovidGan, generate, train_gan
+from cxr_tasks.training.gan import train_gan
+from cxr_tasks.training.gan_judge import Judge
+from cxr_tasks.training.gan_step import CovidGan
+from cxr_tasks.training.gan_watch import generate
 
 JITTER_SD = 2  # gray levels
 COLUMNS = (
@@ -50,9 +49,8 @@ def main(source: str, epochs: int | None, generator: str | None) -> None:
     train, validation = read(source, settings.gan.image_size)
     print(f"{len(train)} training and {len(validation)} validation images at {settings.gan.image_size} px")
 
-    labels = np.repeat(np.arange(len(classes)), settings.judge.images_per_class)
+    labels = Judge.labels(settings)
     untrained = CovidGan(settings.gan, len(classes), seed).generator
-    reference = generate(untrained, labels, settings.gan, seed, "untrained reference")
     made = {"untrained": generate(untrained, labels, settings.gan, seed, "judged")}
     started = time.perf_counter()
     if generator:
@@ -64,33 +62,19 @@ def main(source: str, epochs: int | None, generator: str | None) -> None:
     made["brief"] = generate(trained, labels, settings.gan, seed, "judged")
     made["copier"] = copied(train, labels, seed)
 
-    extractor = Extractor(settings.judge, train.pixels, seed)
-    near = settings.data.near_duplicates
-
-    def sample(pixels: np.ndarray, of: np.ndarray) -> Sample:
-        return Sample(extractor.extract(pixels).values, of, repeated(pixels, of, near))
-
-    known, held_out, first = (
-        sample(pixels, of)
-        for pixels, of in (
-            (train.pixels, train.labels),
-            (validation.pixels, validation.labels),
-            (reference, labels),
-        )
-    )
+    judge = Judge(settings, train, validation, generate(untrained, labels, settings.gan, seed, "untrained reference"))
     figures = {}
     verdicts = {}
     pd.set_option("display.width", 200)
     for name, pixels in made.items():
         started = time.perf_counter()
-        quality = measure(sample(pixels, labels), known, held_out, first, classes, extractor=extractor.name, seed=seed)
-        verdicts[name] = verdict(quality, settings.judge)
+        quality, verdicts[name] = judge.judge(pixels)
         frame = quality.to_frame().set_index("class")
         title = f"{name} ({how})" if name == "brief" else name
-        print(f"\n{title}: {extractor.name}; {time.perf_counter() - started:.0f} s")
+        print(f"\n{title}: {judge.extractor.name}; {time.perf_counter() - started:.0f} s")
         sizes = ["training", "held_out", "synthetic", "untrained", "drawn"]
         print(pd.concat([frame[sizes].T, frame[list(COLUMNS)].T.round(3).astype(object)]).to_string())
-        near_copies = float(copies(pixels, train.pixels, near).mean())
+        near_copies = float(copies(pixels, train.pixels, settings.data.near_duplicates).mean())
         print(f"near-copies that the filter would drop: {near_copies:.1%}")
         figures[name] = {**quality.metrics(), "near_copies": near_copies}
 
@@ -104,7 +88,7 @@ def main(source: str, epochs: int | None, generator: str | None) -> None:
             {
                 "benchmark": "gan_verdict",
                 "cores": os.cpu_count(),
-                "extractor": extractor.name,
+                "extractor": judge.extractor.name,
                 "images": {"training": len(train), "validation": len(validation), "synthetic": len(labels)},
                 "brief": how,
                 "verdicts": {name: judged.kind for name, judged in verdicts.items()},

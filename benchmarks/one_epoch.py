@@ -29,7 +29,7 @@ from cxr_tasks.data.sources import open_source
 from cxr_tasks.data.split import assign
 from cxr_tasks.networks.builders import build_classifier
 from cxr_tasks.training.classifier import train_arm
-from cxr_tasks.training.gan import CovidGan
+from cxr_tasks.training.gan_step import CovidGan
 
 RECIPE = {
     "vgg16": 17_926_467,

@@ -9,14 +9,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from cxr_tasks import tracking
 from cxr_tasks.config import Settings, flatten
 from cxr_tasks.store import artifact_ref, open_store
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
 
@@ -130,11 +127,11 @@ def perform(
                 with store.publish(ref, made, replace=anew) as folder:
                     make(folder, made)  # type: ignore[arg-type]
                     made["seconds"] = round(time.monotonic() - started, 1)
+                # Of two runs that made it at once one was published, and both go on with that one.
+                record = store.record(ref) or made
             except Postponed as postponed:
                 log.warning("%s: %s", work, postponed)
-                return _result(run, step, "", active, False, forced, started, postponed.summary)
-            # Of two runs that made it at once one was published, and both go on with that one.
-            record = store.record(ref) or made
+                ref, record = "", {**made, "summary": postponed.summary}
         else:
             log.info("%s: artifact %s was made before and is taken as it is", work, ref)
         # A retry may find what an earlier try in the same run made: that is not another run's work.
@@ -143,26 +140,13 @@ def perform(
             tracking.log_curves(record.get("curves", []))
         tracking.set_reused(record["mlflow_run_id"] if reused else None)
         tracking.log_metrics(record.get("metrics", {}))
-        return _result(run, step, ref, active, reused, forced, started, record.get("summary", {}))
-
-
-def _result(
-    run: RunContext,
-    step: str,
-    ref: str,
-    active: Run,
-    reused: bool,
-    forced: bool,
-    started: float,
-    summary: dict[str, Any],
-) -> StepResult:
-    return StepResult(
-        step=step,
-        ref=ref,
-        reused=reused,
-        forced=forced,
-        seconds=round(time.monotonic() - started, 1),
-        mlflow_run_id=active.info.run_id,
-        url=tracking.run_url(run["experiment_id"], active.info.run_id),
-        summary=summary,
-    )
+        return StepResult(
+            step=step,
+            ref=ref,
+            reused=reused,
+            forced=forced,
+            seconds=round(time.monotonic() - started, 1),
+            mlflow_run_id=active.info.run_id,
+            url=tracking.run_url(run["experiment_id"], active.info.run_id),
+            summary=record.get("summary", {}),
+        )

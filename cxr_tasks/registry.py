@@ -39,7 +39,6 @@ class Candidate(BaseModel):
     dataset: str
     classes: str
     model_uri: str
-    run_id: str
 
 
 class Decision(BaseModel):
@@ -255,7 +254,6 @@ def _candidate(arm: StepResult, dataset: StepResult, classes: Sequence[str]) -> 
         dataset=dataset["ref"],
         classes="|".join(classes),
         model_uri=_model_uri(arm, record),
-        run_id=record["mlflow_run_id"],
     )
 
 

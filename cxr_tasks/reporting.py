@@ -145,13 +145,8 @@ def _quality_tables(judged: StepResult) -> list[Table]:
     quality = GanQuality.model_validate_json((open_store().fetch(judged["ref"]) / "quality.json").read_text("utf-8"))
     columns = [
         *("Images", "Generated", "Training", "Held out", "KID (floor)", "KID to untrained", "FID (floor)"),
-        *(
-            "Density (floor)",
-            "Coverage (floor)",
-            "Memorised (held out)",
-            "Repeated (training)",
-            "Accuracy score (real)",
-        ),
+        *("Density (floor)", "Coverage (floor)", "Memorised (held out)"),
+        *("Repeated (training)", "Accuracy score (real)"),
     ]
     rows = [
         [
@@ -169,7 +164,7 @@ def _quality_tables(judged: StepResult) -> list[Table]:
     ]
     note = (
         f"{judged['summary']['sentence']} In brackets stands what real images get: held-out ones in the place of the "
-        "generated, or as many training images (for repeated: all of them). Distances of a row are over "
+        "generated, or at most as many training images. Distances of a row are over "
         + ", ".join(f"{row.drawn} images a side ({row.name})" for row in (quality.overall, *quality.classes))
         + f". Accuracy score: a classifier trained on the images alone and tested on real ones. {quality.extractor}."
     )

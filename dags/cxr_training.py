@@ -56,6 +56,13 @@ def synthesize(run: dict, dataset: dict, gan: dict, judged: dict) -> dict:
     return steps.synthesize(run, dataset, gan)
 
 
+def train_augmented(run: dict, dataset: dict, pair: dict, synthetic: dict | None) -> dict:
+    """Train the augmented arm of a pair, unless it needs a synthetic set and there is none."""
+    if synthetic is None and steps.needs_synthetic(run, "augmented"):
+        raise AirflowSkipException("There is no synthetic set to train with; the task judge says why.")
+    return steps.train_arm(run, dataset, pair, "augmented", synthetic)
+
+
 @dag(
     dag_id="cxr_training",
     schedule=AssetOrTimeSchedule(timetable=cron(TRAINING_SCHEDULE), assets=[DATASET]) if TRAINING_SCHEDULE else DATASET,
@@ -75,12 +82,14 @@ def cxr_training() -> None:
     judged = step(**ON_GPU)(steps.judge)(run, dataset, gan)
     synthetic = synthesize(run, dataset, gan, judged)
 
-    arm = step(pool="training", execution_timeout=timedelta(days=2), map_index_template=PAIR_NAME)(steps.train_arm)
+    training = step(pool="training", execution_timeout=timedelta(days=2), map_index_template=PAIR_NAME)
 
     @task_group
     def pair(pair: dict) -> dict:
-        baseline = arm.override(task_id="baseline")(run, dataset, pair, "baseline")
-        augmented = arm.override(task_id="augmented")(run, dataset, pair, "augmented", synthetic)
+        baseline = training(steps.train_arm).override(task_id="baseline")(run, dataset, pair, "baseline")
+        augmented = training(train_augmented).override(task_id="augmented", trigger_rule=WITHOUT_SKIPPED)(
+            run, dataset, pair, synthetic
+        )
         compare = step(trigger_rule=WITHOUT_SKIPPED, map_index_template=PAIR_NAME)(steps.compare)
         return compare(run, dataset, pair, baseline, augmented)
 

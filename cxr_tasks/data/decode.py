@@ -265,6 +265,7 @@ def _moments(gray: Image.Image) -> tuple[float, float]:
 
 
 def difference_hash(thumbnail: Image.Image) -> int:
+    """The ``dhash`` of :class:`Decoded`, from its thumbnail."""
     values = thumbnail.resize((9, 8), Image.Resampling.LANCZOS).tobytes()
     bits = 0
     for row in range(0, 72, 9):

@@ -108,7 +108,7 @@ def _row(file: Any, result: Decoded | str) -> dict[str, Any]:
 def _pixels(folder: Path, size: int, rows: int) -> BinaryIO:
     """The open ``.npy`` file of packed pixels, after its header.
 
-    Written row by row: through a memory map every page would cost a fault, and all threads wait for it.
+    A stream and no memory map, of which every page costs a fault that all threads wait for.
     """
     stream = (folder / pixels_file(size)).open("wb")
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False}

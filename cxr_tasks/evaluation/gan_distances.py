@@ -26,8 +26,8 @@ Array = NDArray[Any]
 class Sample:
     """Features of images: ``values`` (n, d), ``labels`` (n,) positions in the class list.
 
-    ``repeated``: (n,) whether an image shows the same picture as another one of the sample; see
-    ``data.filtering.repeated``.
+    ``repeated``: (n,) whether an image shows the same picture as another one of the sample (see
+    ``data.filtering.repeated``), and NaN for those that were not looked at.
     """
 
     values: Array

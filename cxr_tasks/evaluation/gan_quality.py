@@ -234,16 +234,9 @@ def _accuracy_scores(
             return _Scores(nothing, nothing, f"{name}: there are no held-out images")
         sizes[label] = int(counts[which])
 
-    def chosen(sample: Sample, purpose: str) -> Sample:
-        rng = keyed(seed, purpose)
-        rows = np.concatenate(
-            [rng.choice(np.flatnonzero(sample.labels == k), n, replace=False) for k, n in sizes.items()]
-        )
-        return Sample(sample.values[rows], sample.labels[rows])
-
     return _Scores(
-        recalls(chosen(synthetic, "score synthetic"), held_out, len(classes)),
-        recalls(chosen(training, "score training"), held_out, len(classes)),
+        recalls(_drawn(synthetic, sizes, keyed(seed, "score synthetic")), held_out, len(classes)),
+        recalls(_drawn(training, sizes, keyed(seed, "score training")), held_out, len(classes)),
     )
 
 
@@ -274,7 +267,7 @@ def _row(
             # The same training images for every sample, so that figures of one row differ less by chance.
             real = _drawn(samples["training"], numbers, keyed(seed, f"{purpose} training", key, draw))
             other = _drawn(samples[which], numbers, keyed(seed, f"{purpose} other", key, draw))
-            results.append(measured(real, other))
+            results.append(measured(real.values, other.values))
         table = np.array(results).reshape(draws, -1)
         return [Figure(value=float(c.mean()), sd=float(c.std(ddof=1))) for c in table.T]
 
@@ -327,9 +320,10 @@ def _numbers(training: Sample, samples: Sequence[Sample]) -> dict[int, int]:
     return {int(label): math.floor(share * total + 1e-9) for label, share in shares.items()}
 
 
-def _drawn(sample: Sample, numbers: Mapping[int, int], rng: np.random.Generator) -> Array:
+def _drawn(sample: Sample, numbers: Mapping[int, int], rng: np.random.Generator) -> Sample:
     rows = [rng.permutation(np.flatnonzero(sample.labels == label))[:number] for label, number in numbers.items()]
-    return sample.values[np.concatenate(rows)]
+    chosen = np.concatenate(rows)
+    return Sample(sample.values[chosen], sample.labels[chosen])
 
 
 def _too_few(count: int, which: str, needed: int) -> str:
@@ -349,7 +343,7 @@ def _share(flags: Array | None, which: str, reason: str = "") -> Figure:
         return Figure(reason="it was not looked for")
     if reason or not len(flags):
         return Figure(reason=reason or f"there are no {which} images")
-    return Figure(value=float(np.mean(flags)))
+    return Figure(value=float(np.nanmean(flags)))
 
 
 def _score(recall: Array, label: int | None, reason: str) -> Figure:

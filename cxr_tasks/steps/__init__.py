@@ -4,7 +4,7 @@ The only module that DAGs call. Heavy libraries are imported inside the function
 costs nothing; see :mod:`cxr_tasks.execution` for what a result holds and when a step is skipped.
 """
 
-from cxr_tasks.steps.classifiers import compare, pairs, promote, report, train_arm
+from cxr_tasks.steps.classifiers import compare, needs_synthetic, pairs, promote, report, train_arm
 from cxr_tasks.steps.configure import configure, form_overrides
 from cxr_tasks.steps.data import find_dataset, ingest, manifest, publish, scan, shards, split, validate
 from cxr_tasks.steps.synthetic import judge, synthesize, train_gan
@@ -17,6 +17,7 @@ __all__ = [
     "ingest",
     "judge",
     "manifest",
+    "needs_synthetic",
     "pairs",
     "promote",
     "publish",

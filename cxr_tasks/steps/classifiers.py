@@ -17,11 +17,18 @@ from cxr_tasks.store import open_store
 
 log = logging.getLogger(__name__)
 
+SYNTHETIC_ARMS = ("synthetic", "both")
+
 
 def pairs(run: RunContext) -> list[dict[str, Any]]:
     """One entry for each classifier and seed; the DAG maps over them."""
     chosen = load_settings(run).classifiers
     return [{"classifier": name, "seed": seed} for seed in chosen.seeds for name in chosen.names]
+
+
+def needs_synthetic(run: RunContext, role: str) -> bool:
+    """Whether the arm in this role trains with synthetic images."""
+    return getattr(load_settings(run).pair, role) in SYNTHETIC_ARMS
 
 
 def train_arm(
@@ -36,12 +43,12 @@ def train_arm(
     settings = load_settings(run)
     arm = getattr(settings.pair, role)
     name, seed = pair["classifier"], pair["seed"]
-    classical, needs_synthetic = arm in ("classical", "both"), arm in ("synthetic", "both")
-    if needs_synthetic and synthetic is None:
+    classical, with_synthetic = arm in ("classical", "both"), needs_synthetic(run, role)
+    if with_synthetic and synthetic is None:
         raise SettingsError(f"The {role} arm trains on synthetic images ({arm}) but was given none.")
     chosen = settings.classifiers.model_dump(mode="json", exclude={"names", "seeds", "weights"})
     inputs: dict[str, StepResult | str] = {"dataset": dataset}
-    if not needs_synthetic:
+    if not with_synthetic:
         synthetic = None
     elif synthetic is not None:
         inputs["synthetic"] = synthetic

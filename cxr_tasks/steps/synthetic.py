@@ -33,8 +33,8 @@ def train_gan(run: RunContext, dataset: StepResult) -> StepResult:
         from cxr_tasks.data.dataset import check_gan_input, load_images
         from cxr_tasks.evaluation import figures
         from cxr_tasks.training.features import Extractor
-        from cxr_tasks.training.gan import GRID_PER_CLASS, animation
         from cxr_tasks.training.gan import train_gan as train
+        from cxr_tasks.training.gan_watch import GRID_PER_CLASS, animation
 
         classes, store = list(settings.data.classes), open_store()
         images = load_images(dataset["ref"], "train", settings.gan.image_size, classes)
@@ -124,40 +124,22 @@ def judge(run: RunContext, dataset: StepResult, gan: StepResult) -> StepResult:
 
     def make(folder: Path, record: Record) -> None:
         import keras
-        import numpy as np
 
         from cxr_tasks.data.dataset import load_images
-        from cxr_tasks.data.filtering import repeated
-        from cxr_tasks.evaluation.gan_distances import Sample
-        from cxr_tasks.evaluation.gan_quality import measure
-        from cxr_tasks.evaluation.gan_verdict import verdict
-        from cxr_tasks.training.features import Extractor
-        from cxr_tasks.training.gan import CovidGan, generate
+        from cxr_tasks.training.gan_judge import Judge
+        from cxr_tasks.training.gan_step import CovidGan
+        from cxr_tasks.training.gan_watch import generate
 
         if not gan["ref"]:
             raise Postponed({"passed": False, "kind": "unfinished", "sentence": gan["summary"]["sentence"]})
-        classes, size, near = list(settings.data.classes), settings.gan.image_size, settings.data.near_duplicates
-        real = {split: load_images(dataset["ref"], split, size, classes) for split in ("train", "validation")}
-        labels = np.repeat(np.arange(len(classes)), how.images_per_class)
+        classes, labels = list(settings.data.classes), Judge.labels(settings)
+        train, validation = (
+            load_images(dataset["ref"], split, settings.gan.image_size, classes) for split in ("train", "validation")
+        )
         trained = keras.models.load_model(open_store().fetch(gan["ref"]) / GENERATOR, compile=False)
         fresh = CovidGan(settings.gan, len(classes), settings.seed).generator
         made, untrained = (generate(net, labels, settings.gan, settings.seed, "judged") for net in (trained, fresh))
-        extractor = Extractor(how, real["train"].pixels, settings.seed)
-
-        def sample(pixels: Any, of: Any, *, count_repeated: bool = False) -> Sample:
-            twice = repeated(pixels, of, near) if count_repeated else None
-            return Sample(extractor.extract(pixels).values, of, twice)
-
-        quality = measure(
-            sample(made, labels, count_repeated=True),
-            sample(real["train"].pixels, real["train"].labels, count_repeated=True),
-            sample(real["validation"].pixels, real["validation"].labels),
-            sample(untrained, labels),
-            classes,
-            extractor=extractor.name,
-            seed=settings.seed,
-        )
-        said = verdict(quality, how)
+        quality, said = Judge(settings, train, validation, untrained).judge(made)
         (folder / "quality.json").write_text(quality.model_dump_json(indent=2), encoding="utf-8")
         (folder / "verdict.json").write_text(said.model_dump_json(indent=2), encoding="utf-8")
         log_files(folder, ["quality.json", "verdict.json"])
@@ -180,9 +162,10 @@ def judge(run: RunContext, dataset: StepResult, gan: StepResult) -> StepResult:
         tags=dataset_tags(run, dataset),
     )
     summary = result["summary"]
-    summary["warnings"] = [] if summary["passed"] else [summary["sentence"], *summary.get("reasons", [])[1:]]
+    failed = [] if summary["passed"] else [summary["sentence"], *summary.get("reasons", [])[1:]]
+    summary["warnings"] = [*failed, *summary.get("not_judged", [])]
     if how.override and gan["ref"] and not summary["passed"]:
-        summary |= {"passed": True, "overridden": True}
+        summary["passed"] = True
         summary["warnings"].append("The augmented arms were trained all the same, because judge.override is set.")
         tracking.client().set_tag(result["mlflow_run_id"], "cxr.verdict_overridden", summary["kind"])
     return result

@@ -17,19 +17,16 @@ from cxr_tasks.errors import UserError
 from cxr_tasks.training.gan_checkpoints import Checkpoints
 from cxr_tasks.training.gan_clock import Clock, duration
 from cxr_tasks.training.gan_device import keep_memory, on_device
-from cxr_tasks.training.gan_step import LOSSES, CovidGan
+from cxr_tasks.training.gan_step import CovidGan
 from cxr_tasks.training.gan_watch import (
     COLLAPSED,
     GRID_PER_CLASS,
-    animation,
     diversity,
     generate,
     real_spreads,
     thin_out,
 )
 from cxr_tasks.training.randomness import keyed
-
-__all__ = ["GRID_PER_CLASS", "LOSSES", "Checkpoints", "CovidGan", "TrainedGan", "animation", "generate", "train_gan"]
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cxr_tasks.config import GanSettings
 from cxr_tasks.data.dataset import Images
-from cxr_tasks.training.gan import generate
+from cxr_tasks.training.gan_watch import generate
 
 
 def synthesize(

@@ -161,6 +161,16 @@ def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(firs
     assert "Arms without a partner" in html and "What it cost" in html and "Quality of the generated images" in html
 
 
+def test_an_arm_without_synthetic_images_is_trained_whatever_the_gan_is_like(first, pipeline):
+    settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9}}
+
+    run = pipeline(settings={**settings, "pair": {"baseline": "none", "augmented": "classical"}})
+
+    states = run["states"]["cxr_training"]
+    assert {name for name, state in states.items() if state != "success"} == {"synthesize/-1"}
+    assert len(run["results"]["report/-1"]["summary"]["table"]) == 1
+
+
 def test_an_override_trains_with_them_all_the_same_and_says_so(first, pipeline, mlflow_client):
     settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9, "override": True}}
 

@@ -16,8 +16,11 @@ import pytest
 import tensorflow as tf
 
 from cxr_tasks.errors import UserError
-from cxr_tasks.training.gan import Checkpoints, CovidGan, generate, train_gan
+from cxr_tasks.training.gan import train_gan
+from cxr_tasks.training.gan_checkpoints import Checkpoints
 from cxr_tasks.training.gan_device import on_device, strategy_for
+from cxr_tasks.training.gan_step import CovidGan
+from cxr_tasks.training.gan_watch import generate
 from tests.training.gan_helpers import noise, tiny, train_in_a_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
