@@ -50,4 +50,4 @@ def sentence(found: pd.DataFrame) -> str:
         if len(labels):
             detail = ", ".join(f"{label} {count:,}" for label, count in labels.items())
             parts.append(f"{labels.sum():,} {kind} ({detail})")
-    return ", ".join(parts) or "other groups or splits of the same images"
+    return ", ".join(parts) or "other groups, splits or masks of the same images"

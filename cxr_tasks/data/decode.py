@@ -10,7 +10,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from operator import mul
@@ -98,6 +99,21 @@ def decode(content: bytes, name: str, sizes: Sequence[int]) -> Decoded:
     Raises:
         Unusable: the file cannot be used; the text says why and, where a person can mend it, how.
     """
+    with opened(content, name) as image:
+        _check_header(image)
+        image.load()
+        _check_pixels(image)
+        gray = image if image.mode == "L" else image.convert("L")
+        return _describe(image, gray, sizes)
+
+
+@contextmanager
+def opened(content: bytes, name: str) -> Iterator[Image.Image]:
+    """The image in a file that is whole, before its pixels are read.
+
+    Raises:
+        Unusable: there is none; also for whatever goes wrong inside the block.
+    """
     format = _check_name(name)
     _check_signature(content, format)
     try:
@@ -110,11 +126,7 @@ def decode(content: bytes, name: str, sizes: Sequence[int]) -> Decoded:
             _check_jpeg(content)
             image = JpegImagePlugin.jpeg_factory(BytesIO(content))
         with image:
-            _check_header(image)
-            image.load()
-            _check_pixels(image)
-            gray = image if image.mode == "L" else image.convert("L")
-            return _describe(image, gray, sizes)
+            yield image
     except Unusable:
         raise
     except Exception as error:
@@ -197,11 +209,17 @@ def _check_jpeg(content: bytes) -> None:
     raise Unusable(_DAMAGED.format("something else stands where a JPEG segment should begin"))
 
 
-def _check_header(image: Image.Image) -> None:
-    """What can be said before memory is taken for the pixels."""
+def check_area(image: Image.Image) -> None:
+    """Raise :class:`Unusable` for more pixels than are decoded, before memory is taken for them."""
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise Unusable(f"{width}×{height} pixels: at most {MOST_PIXELS:,} in all are decoded, make the image smaller")
+
+
+def _check_header(image: Image.Image) -> None:
+    """What can be said before the pixels are read."""
+    check_area(image)
+    width, height = image.size
     if min(width, height) < SMALLEST_SIDE:
         raise Unusable(f"{width}×{height} pixels: at least {SMALLEST_SIDE} a side are needed")
     if (frames := getattr(image, "n_frames", 1)) > 1:

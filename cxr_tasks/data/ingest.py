@@ -21,6 +21,7 @@ import pandas as pd
 from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.decode import THUMBNAIL_SIDE, Decoded, Unusable, decode
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
+from cxr_tasks.data.masks import decode_mask, masks_file
 from cxr_tasks.data.scan import read_fault
 from cxr_tasks.data.threads import in_blocks
 
@@ -33,6 +34,7 @@ FACTS = ["width", "height", "mode", "mean", "contrast", "dhash"]
 MANIFEST_COLUMNS = [
     *("image_id", "path", "label", "source", "patient", "group"),
     *FACTS,
+    *("mask", "mask_id"),
     *("split", "provenance", "status", "reason", "shard", "row"),
 ]
 
@@ -42,7 +44,7 @@ class Passing(str):
 
 
 class FilesChanged(Exception):
-    """Files are not what the scan saw. ``faults``: what is wrong with each, by its path."""
+    """Images or masks are not what the scan saw. ``faults``: what is wrong with each, by its path."""
 
     def __init__(self, faults: dict[str, str]) -> None:
         super().__init__(f"{len(faults)} files changed or vanished after the data were scanned")
@@ -55,7 +57,7 @@ def pixels_file(size: int) -> str:
 
 
 def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Path) -> pd.DataFrame:
-    """Decode ``files`` into ``folder``: rows, packed pixels, thumbnails, and copies of what is set aside.
+    """Decode ``files`` into ``folder``: rows, packed pixels and masks, thumbnails, and copies of what is set aside.
 
     Args:
         root: below which the files' paths can be opened.
@@ -65,7 +67,8 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
     Returns:
         A row per file: ``image_id`` (SHA-256 of the file), ``path``, ``label``, ``status``, ``reason``, and of used
         images width and height in pixels, ``mode``, ``mean`` and ``contrast`` (mean and standard deviation of the
-        gray values, 0–255) and ``dhash`` (16 hexadecimal digits).
+        gray values, 0–255), ``dhash`` (16 hexadecimal digits), ``mask`` (whether there is one that can be used),
+        ``mask_id`` (SHA-256 of its file, '' where there is none) and ``mask_fault`` (why one cannot be used).
 
     Raises:
         FilesChanged: files are not those that were scanned. Nothing of the shard may be kept then.
@@ -73,32 +76,43 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
     blank = [np.zeros((size, size), np.uint8) for size in sizes]
     rows: list[dict[str, Any]] = []
     thumbnails = np.zeros((len(files), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    masks = [np.zeros((len(files), size, -(-size // 8)), np.uint8) for size in sizes]
     changed = {}
     with ExitStack() as stack:
         packed = [stack.enter_context(_pixels(folder, size, len(files))) for size in sizes]
         listed = list(files.itertuples())
-        for results in in_blocks(lambda file: _read(root, file.path, file.sha256, file.fault, sizes), listed):
-            images = [result.images if isinstance(result, Decoded) else blank for result in results]
+        for results in in_blocks(lambda file: _read(root, file, sizes), listed):
+            images = [result.images if isinstance(result, Decoded) else blank for result, _ in results]
             for stream, block in zip(packed, zip(*images, strict=True), strict=True):
                 stream.write(b"".join(block))
-            for file, result in zip(listed[len(rows) :], results, strict=False):
+            for file, (result, mask) in zip(listed[len(rows) :], results, strict=False):
                 if isinstance(result, Decoded):
                     thumbnails[len(rows)] = result.thumbnail
-                elif isinstance(result, Passing):
-                    changed[file.path] = str(result)
-                rows.append(_row(file, result))
+                for path, read in ((file.path, result), (file.mask, mask)):
+                    if isinstance(read, Passing):
+                        changed[path] = str(read)
+                if not isinstance(mask, str):
+                    for packed_masks, bits in zip(masks, mask, strict=True):
+                        packed_masks[len(rows)] = bits
+                rows.append(_row(file, result, mask))
     if changed:
         raise FilesChanged(changed)
     np.save(folder / THUMBNAILS, thumbnails)
-    table = pd.DataFrame(rows, columns=["image_id", "path", "label", "status", "reason", *FACTS])
+    columns = ["image_id", "path", "label", "status", "reason", *FACTS, "mask", "mask_id", "mask_fault"]
+    table = pd.DataFrame(rows, columns=columns).astype({"mask": bool})
+    if table["mask"].any():
+        for size, packed_masks in zip(sizes, masks, strict=True):
+            np.save(folder / masks_file(size), packed_masks)
     table = table.astype({"width": "Int32", "height": "Int32", "mean": "float64", "contrast": "float64"})
     table.to_parquet(folder / ROWS, index=False)
     _copy_rejected(root, table, folder / REJECTED_FILES)
     return table
 
 
-def _row(file: Any, result: Decoded | str) -> dict[str, Any]:
+def _row(file: Any, result: Decoded | str, mask: list[np.ndarray] | str) -> dict[str, Any]:
     row = {"image_id": file.sha256, "path": file.path, "label": file.label}
+    given = not isinstance(mask, str)
+    row |= {"mask": given, "mask_id": file.mask_sha256 if given else "", "mask_fault": "" if given else mask}
     if isinstance(result, Decoded):
         facts = {name: getattr(result, name) for name in FACTS}
         return row | {"status": USED, "reason": ""} | facts | {"dhash": f"{result.dhash:016x}"}
@@ -116,10 +130,30 @@ def _pixels(folder: Path, size: int, rows: int) -> BinaryIO:
     return stream
 
 
-def _read(root: Path, path: str, sha256: str, fault: str, sizes: Sequence[int]) -> Decoded | str:
-    """One image, or the reason why it cannot be used."""
-    if fault:
-        return fault
+def _read(root: Path, file: Any, sizes: Sequence[int]) -> tuple[Decoded | str, list[np.ndarray] | str]:
+    """One image, or the reason why it cannot be used; and its mask, or why it has none ('' if there is no file)."""
+    content = file.fault or _content(root, file.path, file.sha256)
+    if isinstance(content, str):
+        return content, ""
+    try:
+        image = decode(content, file.path, sizes)
+    except Unusable as error:
+        return str(error), ""
+    return image, _read_mask(root, file, sizes) if file.mask else ""
+
+
+def _read_mask(root: Path, file: Any, sizes: Sequence[int]) -> list[np.ndarray] | str:
+    content = _content(root, file.mask, file.mask_sha256) if file.mask_sha256 else "the file cannot be read"
+    if isinstance(content, str):
+        return content
+    try:
+        return decode_mask(content, file.mask, sizes)
+    except Unusable as error:
+        return str(error)
+
+
+def _content(root: Path, path: str, sha256: str) -> bytes | str:
+    """The bytes of a file, or the reason why it cannot be read."""
     try:
         with open(os.path.join(root, path), "rb", buffering=0) as stream:
             if (size := os.fstat(stream.fileno()).st_size) > LARGEST_FILE:
@@ -129,10 +163,7 @@ def _read(root: Path, path: str, sha256: str, fault: str, sizes: Sequence[int]) 
         return Passing(read_fault(error))
     if hashlib.sha256(content).hexdigest() != sha256:
         return Passing(CHANGED)
-    try:
-        return decode(content, path, sizes)
-    except Unusable as error:
-        return str(error)
+    return content
 
 
 def _copy_rejected(root: Path, rows: pd.DataFrame, folder: Path) -> None:

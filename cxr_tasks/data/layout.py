@@ -5,31 +5,38 @@ Works on paths alone, so that a folder, an archive and a bucket are read alike.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from cxr_tasks.data.decode import FORMATS
 from cxr_tasks.data.sources import Entry
 from cxr_tasks.errors import DataError
 
 # What may lie beside images without being meant as one.
 TEXT_SUFFIXES = {".csv", ".xlsx", ".txt", ".md", ".json", ".html", ".pdf"}
+IMAGES, MASKS = "images", "masks"
 METADATA_SUFFIXES = (".metadata.csv", ".metadata.xlsx")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """``images``: class and file, ordered by class and path. ``metadata``: class and its table's file."""
+    """``images``: class and file, ordered by class and path. ``metadata``: class and its table's file.
+
+    ``masks``: the lung mask of an image, by the image's path, for those that have one.
+    """
 
     images: list[tuple[str, Entry]]
     metadata: list[tuple[str, Entry]]
+    masks: dict[str, Entry]
 
 
 def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[str, str], address: str) -> Layout:
     """Sort the files of a source by class.
 
     Accepts ``<folder>/images/…`` and ``<folder>/…``, also below one more folder (an unpacked archive);
-    ``masks`` are never taken, other folders (a class that is not asked for) are left alone.
+    what lies in ``masks`` is never taken for an image, other folders (a class that is not asked for) are left alone.
 
     Args:
         folders: further folder names of a class.
@@ -41,9 +48,10 @@ def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[s
     label_of = {name: label for name, label in folders.items() if label in classes} | {
         label: label for label in classes
     }
-    depth = _depth(entries, label_of)
+    depth = _depth([entry for entry in entries if not _is_masked(entry.path)], label_of)
     images: list[tuple[str, Entry]] = []
     metadata: list[tuple[str, Entry]] = []
+    masks: list[Entry] = []
     there: set[str] = set()
     for entry in entries:
         parts = entry.path.split("/")[depth:]
@@ -54,11 +62,40 @@ def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[s
         elif len(parts) > 1 or (entry.fault and parts and parts[0] in label_of):
             there.add(parts[0])
             label = label_of.get(parts[0])
-            if label and "masks" not in parts and PurePosixPath(parts[-1]).suffix.lower() not in TEXT_SUFFIXES:
+            if label and _is_masked(entry.path):
+                masks.append(entry)
+            elif label and PurePosixPath(parts[-1]).suffix.lower() not in TEXT_SUFFIXES:
                 images.append((label, entry))
     _check(images, classes, label_of, there, address)
     order = {label: i for i, label in enumerate(classes)}
-    return Layout(sorted(images, key=lambda item: (order[item[0]], item[1].path)), metadata)
+    images.sort(key=lambda item: (order[item[0]], item[1].path))
+    return Layout(images, metadata, _pair((entry for _, entry in images), masks))
+
+
+def _is_masked(path: str) -> bool:
+    """Whether the file is a mask: no folder above it may be called so, however it is written."""
+    return MASKS in path.lower().split("/")
+
+
+def _pair(images: Iterable[Entry], masks: Iterable[Entry]) -> dict[str, Entry]:
+    """The mask of each image that has one: of the same name, in ``masks`` beside ``images`` or beside the image."""
+    found: dict[tuple[str, str], Entry] = {}
+    for mask in masks:
+        folder, name = os.path.split(mask.path)
+        above, last = os.path.split(folder)
+        stem, suffix = os.path.splitext(name)
+        if last.lower() == MASKS and suffix.lower() in FORMATS:
+            found.setdefault((above, stem), mask)
+    if not found:
+        return {}
+    pairs = {}
+    for image in images:
+        folder, name = os.path.split(image.path)
+        above, last = os.path.split(folder)
+        place = above if last.lower() == IMAGES else folder
+        if (key := (place, os.path.splitext(name)[0])) in found:
+            pairs[image.path] = found[key]
+    return pairs
 
 
 def _depth(entries: Iterable[Entry], label_of: Mapping[str, str]) -> int:

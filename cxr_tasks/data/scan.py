@@ -21,7 +21,9 @@ from cxr_tasks.data.sources.base import DENIED
 from cxr_tasks.data.threads import in_blocks
 
 FILES = "files.parquet"
-COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", "source", "patient"]
+MASK = ["mask", "mask_size", "mask_stamp", "mask_sha256"]
+COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", *MASK, "source", "patient"]
+NO_MASK = Entry("", 0, "")
 VANISHED = "the file vanished while the data were read"
 # Airflow maps a task over at most 1024 things.
 MOST_SHARDS = 512
@@ -31,7 +33,8 @@ READ_AT_ONCE = 2**20  # bytes
 def listing_key(layout: Layout) -> str:
     """A hash of every file's class, name and stamp: it changes whenever anything may have changed."""
     digest = hashlib.sha256()
-    for label, entry in (*layout.images, *layout.metadata):
+    masks = [(path, mask) for path, mask in layout.masks.items()]
+    for label, entry in (*layout.images, *layout.metadata, *masks):
         line = f"{label}\0{entry.path}\0{entry.stamp}\0{entry.fault}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
@@ -41,33 +44,40 @@ def scan(source: Source, layout: Layout, known: Mapping[tuple[str, str], str]) -
     """Hash the image files of ``layout`` and join what the class tables say.
 
     Args:
-        known: SHA-256 by path and stamp, from an earlier scan.
+        known: SHA-256 by path and stamp, of images and masks, from an earlier scan; see :func:`known_hashes`.
 
     Returns:
-        A row per file with ``COLUMNS``, in the layout's order. ``sha256`` is '' where ``fault`` says why the
-        file cannot be read; ``path`` can be printed, and opened unless there is a fault.
+        A row per image file with ``COLUMNS``, in the layout's order. ``sha256`` is '' where ``fault`` says why the
+        file cannot be read; ``path`` can be printed, and opened unless there is a fault. ``mask`` is '' where
+        there is none, ``mask_sha256`` also where it cannot be read.
     """
+    entries = [entry for _, entry in layout.images]
+    hashes = _hashes(source, [*entries, *layout.masks.values()], known)
     rows = []
     for label, entry in layout.images:
-        printable = entry.path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        fault = entry.fault or (NOT_UTF8 if printable != entry.path else "")
-        sha256 = "" if fault else known.get((entry.path, entry.stamp), "")
-        rows.append((printable, label, entry.size, entry.stamp, sha256, fault))
-    files = pd.DataFrame(rows, columns=COLUMNS[:6])
-
-    unread = files.index[(files["sha256"] == "") & (files["fault"] == "")]
-    new = [layout.images[i][1] for i in unread]
-    if new:
-        root = source.fetch(new)
-        hashes = list(chain.from_iterable(in_blocks(lambda entry: _sha256(os.path.join(root, entry.path)), new)))
-        files.loc[unread, "sha256"] = [sha256 for sha256, _ in hashes]
-        files.loc[unread, "fault"] = [fault for _, fault in hashes]
+        sha256, fault = hashes[entry.path]
+        # An image that cannot be opened has no use for its mask, whose name may be just as odd.
+        mask = layout.masks.get(entry.path, NO_MASK) if not fault else NO_MASK
+        told = (mask.path, mask.size, mask.stamp, hashes[mask.path][0] if mask.path else "")
+        rows.append((printable(entry.path), label, entry.size, entry.stamp, sha256, fault, *told))
+    files = pd.DataFrame(rows, columns=COLUMNS[:-2])
     return _with_metadata(files, _tables(source, layout.metadata))
+
+
+def known_hashes(files: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """What a later scan need not read again: SHA-256 of images and masks by path and stamp."""
+    columns = (["path", "stamp", "sha256"], ["mask", "mask_stamp", "mask_sha256"])
+    return {(path, stamp): sha for names in columns for path, stamp, sha in files[names].itertuples(index=False)}
+
+
+def printable(path: str) -> str:
+    """``path`` as it can be kept in a table: bytes that are not UTF-8 are escaped."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def content_key(files: pd.DataFrame) -> str:
     """A hash of what the files *are*: class, name, content and what is known of them, whatever their stamps."""
-    columns = files[["path", "label", "sha256", "fault", "source", "patient"]]
+    columns = files[["path", "label", "sha256", "fault", "mask_sha256", "source", "patient"]]
     return hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
 
 
@@ -83,9 +93,10 @@ def shard_numbers(files: pd.DataFrame, shard_images: int) -> pd.Series:
 
 
 def entries_of(files: pd.DataFrame) -> list[Entry]:
-    """What a source fetches: the files that can be opened."""
-    good = files[files["fault"] == ""]
-    return [Entry(*row) for row in good[["path", "size", "stamp"]].itertuples(index=False, name=None)]
+    """What a source fetches: the images and masks that can be opened."""
+    images = files.loc[files["fault"] == "", ["path", "size", "stamp"]]
+    masks = files.loc[files["mask_sha256"] != "", MASK[:3]]
+    return [Entry(*row) for table in (images, masks) for row in table.itertuples(index=False, name=None)]
 
 
 def read_fault(error: OSError) -> str:
@@ -95,6 +106,22 @@ def read_fault(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return DENIED
     return f"the file cannot be read ({error.strerror or error})"
+
+
+def _hashes(
+    source: Source, entries: Sequence[Entry], known: Mapping[tuple[str, str], str]
+) -> dict[str, tuple[str, str]]:
+    """SHA-256 and fault of each file by its path; one of the two is ''."""
+    found = {}
+    for entry in entries:
+        fault = entry.fault or (NOT_UTF8 if printable(entry.path) != entry.path else "")
+        found[entry.path] = "" if fault else known.get((entry.path, entry.stamp), ""), fault
+    new = [entry for entry in entries if found[entry.path] == ("", "")]
+    if new:
+        root = source.fetch(new)
+        read = chain.from_iterable(in_blocks(lambda entry: _sha256(os.path.join(root, entry.path)), new))
+        found.update(zip((entry.path for entry in new), read, strict=True))
+    return found
 
 
 def _sha256(path: str) -> tuple[str, str]:

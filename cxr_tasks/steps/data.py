@@ -37,19 +37,19 @@ def scan(run: RunContext, source: str) -> StepResult:
         raise SettingsError("No data source is given: name one in the field source, or set CXR_SOURCE.")
     opened = open_source(source)
     layout = lay_out(opened.entries(), settings.classes, settings.folders, source)
-    last_name = artifact_ref("scans", 1, {"source": source}, {})
+    last_name = artifact_ref("scans", 2, {"source": source}, {})
 
     def make(folder: Path, record: Record) -> None:
         last = store.read_pointer(last_name)
         known: dict[tuple[str, str], str] = {}
         if last and store.record(last):
-            table = pd.read_parquet(store.fetch(last) / scanning.FILES)
-            known = dict(zip(zip(table["path"], table["stamp"], strict=True), table["sha256"], strict=True))
+            known = scanning.known_hashes(pd.read_parquet(store.fetch(last) / scanning.FILES))
         files = scanning.scan(opened, layout, known)
         files["shard"] = scanning.shard_numbers(files, settings.shard_images)
         files.to_parquet(folder / scanning.FILES, index=False)
         # A file that could not be read today may be read tomorrow without looking any different.
-        record["volatile"] = bool((files["fault"] != "").any())
+        unread = (files["fault"] != "") | ((files["mask"] != "") & (files["mask_sha256"] == ""))
+        record["volatile"] = bool(unread.any())
         record["summary"] = {
             "files": len(files),
             "shards": int(files["shard"].max()) + 1,
@@ -61,6 +61,7 @@ def scan(run: RunContext, source: str) -> StepResult:
         run,
         "scan",
         make,
+        version=2,
         settings={"classes": list(settings.classes), "shard_images": settings.shard_images},
         inputs={"listing": scanning.listing_key(layout)},
     )
@@ -93,26 +94,36 @@ def ingest(run: RunContext, scanned: StepResult, shard: int) -> StepResult:
         aside = rows[rows["status"] == SET_ASIDE]
         for row in aside.itertuples():
             log.warning("set aside %s: %s", row.path, row.reason)
-        record["summary"] = {"images": len(rows) - len(aside), "rejected": len(aside)}
+        unusable = rows[rows["mask_fault"] != ""]
+        for row in unusable.itertuples():
+            log.warning("the mask of %s is not used: %s", row.path, row.mask_fault)
+        record["summary"] = {
+            "images": len(rows) - len(aside),
+            "rejected": len(aside),
+            "masks": int(rows["mask"].sum()),
+            "unusable_masks": len(unusable),
+        }
         record["metrics"] = dict(record["summary"])
 
-    for _ in range(len(files) + 1):
-        content = files[["path", "label", "sha256", "fault"]]
+    for _ in range(2 * len(files) + 1):
+        content = files[["path", "label", "sha256", "fault", "mask_sha256"]]
         try:
             return perform(
                 run,
                 "ingest",
                 make,
+                version=2,
                 settings={"sizes": sizes},
                 inputs={"files": _digest(content)},
                 after=[scanned],
                 label=f"shard {shard + 1} of {scanned['summary']['shards']}",
             )
         except FilesChanged as error:
-            # What such a file was is gone: it is set aside, and under a key that says so.
+            # What such a file was is gone: the image is set aside, the mask left out, under a key that says so.
             files["fault"] = files["path"].map(error.faults).fillna(files["fault"])
+            files.loc[files["mask"].isin(error.faults), "mask_sha256"] = ""
             log.warning("%s: reading the shard again without them", error)
-    raise AssertionError("each turn sets at least one file aside")
+    raise AssertionError("each turn leaves out at least one file")
 
 
 def manifest(run: RunContext, scanned: StepResult, ingested: Sequence[StepResult]) -> StepResult:
@@ -137,17 +148,20 @@ def manifest(run: RunContext, scanned: StepResult, ingested: Sequence[StepResult
             "images": len(table) - len(aside),
             "rejected": len(aside),
             "near_duplicates": len(pairs),
+            "masks": int(table.loc[table["status"] != SET_ASIDE, "mask"].sum()),
             "shards": [result["ref"] for result in ingested],
             "notes": notes,
             **{f"images {label}": int(used.get(label, 0)) for label in settings.classes},
         }
-        record["metrics"] = {name: record["summary"][name] for name in ("images", "rejected", "near_duplicates")}
+        counted = ("images", "rejected", "near_duplicates", "masks")
+        record["metrics"] = {name: record["summary"][name] for name in counted}
         log_files(folder, [MANIFEST, REJECTS, NEAR])
 
     result = perform(
         run,
         "manifest",
         make,
+        version=2,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
             "metadata": _digest(files[["path", "source", "patient"]]),
@@ -222,7 +236,7 @@ def split(run: RunContext, joined: StepResult, validated: StepResult) -> StepRes
     table.loc[left_out, "status"] = SET_ASIDE
     table.loc[left_out, "reason"] = given.loc[left_out, "reason"]
     dealt = table[table["split"] != ""]
-    version = _digest(dealt[["image_id", "label", "group", "split"]].sort_values("image_id"))
+    version = _digest(dealt[["image_id", "label", "group", "split", "mask_id"]].sort_values("image_id"))
 
     def make(folder: Path, record: Record) -> None:
         table.to_parquet(folder / MANIFEST, index=False)

@@ -33,19 +33,19 @@ def data_settings(**changed: Any) -> DataSettings:
     return resolve("quick", {"data": changed, "synthetic": {"counts": "balance"}}).data
 
 
-def layout_of(source: Path, settings: DataSettings) -> Layout:
+def layout_of(source: Path | str, settings: DataSettings) -> Layout:
     return lay_out(open_source(str(source)).entries(), settings.classes, settings.folders, str(source))
 
 
 def scan_folder(
-    source: Path, settings: DataSettings, known: Mapping[tuple[str, str], str] | None = None
+    source: Path | str, settings: DataSettings, known: Mapping[tuple[str, str], str] | None = None
 ) -> pd.DataFrame:
     """The files of ``source`` with their shards."""
     files = scan(open_source(str(source)), layout_of(source, settings), known or {})
     return files.assign(shard=shard_numbers(files, settings.shard_images))
 
 
-def read_folder(source: Path, work: Path, settings: DataSettings, sizes: Sequence[int] = (32,)) -> Reading:
+def read_folder(source: Path | str, work: Path, settings: DataSettings, sizes: Sequence[int] = (32,)) -> Reading:
     """The manifest of ``source``, still without splits; shards and tables are written to the new folder ``work``."""
     files = scan_folder(source, settings)
     root = open_source(str(source)).fetch(entries_of(files))

@@ -27,7 +27,7 @@ BEFORE = manifest(a="1 COVID", b="2 COVID", c="3 Normal", d="4 Normal")
 
 def test_the_same_images_are_no_change() -> None:
     assert listed(BEFORE, BEFORE.iloc[::-1]) == []
-    assert sentence(changes(BEFORE, BEFORE)) == "other groups or splits of the same images"
+    assert sentence(changes(BEFORE, BEFORE)) == "other groups, splits or masks of the same images"
 
 
 def test_renamed_and_moved_images_are_no_change() -> None:

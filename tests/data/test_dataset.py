@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from cxr_tasks.config import SyntheticSettings
-from cxr_tasks.data.dataset import Images, check_gan_input, load_images, select
+from cxr_tasks.data.dataset import Images, centre_box, check_gan_input, load_images, load_masks, select
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
+from cxr_tasks.data.masks import masks_file
 from cxr_tasks.data.split import SPLITS
 from cxr_tasks.data.synthetic import counts_per_class, with_synthetic
 from cxr_tasks.errors import DataError
@@ -105,6 +106,42 @@ def test_another_size_is_made_of_the_largest_where_that_is_asked_for(published: 
 
     assert images.pixels.shape == (2, 12, 12)
     assert images.pixels[:, 5, 5].tolist() == [101, 106]
+
+
+def test_masks_come_in_the_order_of_the_images_with_a_box_where_there_is_none(
+    manifest: pd.DataFrame, shards: list[Path], published: str, store: FolderStore
+) -> None:
+    folder = store.fetch("ingest/even")
+    marked = np.zeros((6, SIZE, SIZE), bool)
+    marked[np.arange(6), 0, np.arange(6)] = True  # the row of the shard can be told
+    np.save(folder / masks_file(SIZE), np.packbits(marked, axis=-1))
+    manifest["mask"] = manifest["shard"] == 0
+    manifest.to_parquet(store.fetch(published) / MANIFEST, index=False)
+
+    masks, given = load_masks(published, "train", SIZE)
+
+    images = load_images(published, "train", SIZE, CLASSES)
+    assert given.tolist() == [True, True, True, False, False, False]
+    assert images.pixels[given, 0, 0].tolist() == [0, 2, 4]
+    np.testing.assert_array_equal(masks[given], marked[[1, 2, 3]])
+    assert (masks[~given] == centre_box(SIZE)).all()
+
+
+def test_a_dataset_of_before_masks_were_read_has_none(published: str) -> None:
+    masks, given = load_masks(published, "test", SIZE)
+
+    assert masks.shape == (2, SIZE, SIZE) and not given.any()
+    with pytest.raises(DataError, match="The nothing split is empty"):
+        load_masks(published, "nothing", SIZE)
+
+
+def test_the_centre_box_is_where_the_lungs_of_phantoms_are(phantoms: Path) -> None:
+    lungs = np.mean([np.asarray(Image.open(path)) == 255 for path in phantoms.glob("*/masks/*.png")], axis=0)
+
+    box = centre_box(256)
+
+    assert lungs[~box].sum() < 0.05 * lungs.sum()
+    assert box.mean() == pytest.approx(0.7 * 0.74, abs=0.01)
 
 
 def test_a_folder_becomes_splits_with_the_right_pixels(phantoms: Path, tmp_path: Path) -> None:

@@ -58,9 +58,44 @@ def test_files_beside_an_enclosing_folder_do_not_hide_the_classes() -> None:
     assert metadata(found) == [("COVID", "archive/COVID.metadata.csv")]
 
 
+def masks(layout: Layout) -> dict[str, str]:
+    return {path: mask.path for path, mask in layout.masks.items()}
+
+
+@pytest.mark.parametrize("above", ["", "archive/"])
+@pytest.mark.parametrize(("beside", "folder"), [("images/", "masks"), ("", "masks"), ("Images/", "Masks")])
+def test_a_mask_is_found_beside_the_images_by_its_name(above: str, beside: str, folder: str) -> None:
+    found = laid_out(
+        *(f"{above}COVID/{beside}{name}" for name in ("COVID-1.png", "COVID-2.jpg", "COVID (3).png", "COVID-4.png")),
+        *(f"{above}COVID/{folder}/{name}" for name in ("COVID-1.png", "COVID-2.PNG", "COVID (3).jpeg", "COVID-4.txt")),
+        *(f"{above}Normal/{beside}COVID-1.png", f"{above}Lung_Opacity/{folder}/Normal-1.png"),
+    )
+
+    names = (("COVID-1.png", "COVID-1.png"), ("COVID-2.jpg", "COVID-2.PNG"), ("COVID (3).png", "COVID (3).jpeg"))
+    assert masks(found) == {f"{above}COVID/{beside}{image}": f"{above}COVID/{folder}/{mask}" for image, mask in names}
+    assert len(found.images) == 5
+
+
+def test_of_two_masks_of_one_image_the_first_counts_and_others_belong_to_none() -> None:
+    found = laid_out(
+        *("COVID/images/1.png", "Normal/1.png"),
+        *("COVID/images/masks/1.png", "COVID/masks/1.jpg", "COVID/masks/1.png", "COVID/masks/deeper/1.png"),
+    )
+
+    assert masks(found) == {"COVID/images/1.png": "COVID/masks/1.jpg"}
+
+
+def test_a_folder_of_masks_beside_an_enclosing_folder_does_not_hide_the_classes() -> None:
+    found = laid_out("archive/COVID/1.png", "archive/Normal/1.png", "masks/1.png")
+
+    assert images(found) == [("COVID", "archive/COVID/1.png"), ("Normal", "archive/Normal/1.png")]
+
+
 def test_masks_are_never_taken() -> None:
     found = laid_out(
-        "COVID/images/1.png", "COVID/masks/1.png", "COVID/images/masks/1.png", "Normal/1.png", "Normal/masks.png"
+        *("COVID/images/1.png", "COVID/masks/1.png", "COVID/images/masks/1.png", "COVID/Masks/2.png"),
+        *("Normal/1.png", "Normal/masks.png"),
+        Entry("Normal/masks", 0, "", "the folder cannot be read (permission denied)"),
     )
 
     normal = [("Normal", "Normal/1.png"), ("Normal", "Normal/masks.png")]
@@ -151,7 +186,7 @@ def test_folder_without_an_image_is_named(path: str) -> None:
 
 names = st.sampled_from(["1", "COVID-1", "b c", "ü", "x.1", "masks", "COVID", "Normal"])
 suffixes = st.sampled_from([".png", ".JPG", ".dcm", "", ".txt", ".CSV", ".metadata.csv"])
-inside = st.lists(st.sampled_from(["images", "masks", "more", "COVID", "Lung_Opacity"]), max_size=3)
+inside = st.lists(st.sampled_from(["images", "masks", "MASKS", "more", "COVID", "Lung_Opacity"]), max_size=3)
 tops = st.sampled_from([*CLASSES, *FOLDERS, "Lung_Opacity", "other"])
 trees = st.lists(st.builds(lambda *parts: (*parts[:1], *parts[1], parts[2] + parts[3]), tops, inside, names, suffixes))
 
@@ -166,7 +201,7 @@ def test_every_file_of_a_class_is_found_once_whatever_encloses_it(
         "/".join([*above, *parts]): label_of[parts[0]]
         for parts in tree
         if label_of.get(parts[0]) in CLASSES
-        and "masks" not in parts
+        and "masks" not in map(str.lower, parts)
         and not parts[-1].lower().endswith((".txt", ".csv"))
     }
     strangers = ["README.md", *("/".join([*above[:depth], "LICENSE"]) for depth in range(len(above)))] if beside else []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_tasks.data.scan import COLUMNS, content_key, entries_of, listing_key, scan, shard_numbers
+from cxr_tasks.data.scan import COLUMNS, content_key, entries_of, known_hashes, listing_key, scan, shard_numbers
 from cxr_tasks.data.sources import Entry, open_source
 from cxr_tasks.data.sources.folder import FolderSource
 from tests.data.reading import data_settings, layout_of, scan_folder
@@ -85,6 +85,70 @@ def test_a_file_whose_stamp_is_new_is_read_and_no_other(source: Path) -> None:
         "Normal/images/2.png": "as before",
         "Normal/images/3.png": hashlib.sha256(b"new").hexdigest(),
     }
+
+
+@pytest.fixture
+def masked(source: Path) -> Path:
+    """The source, whose first image of each class has a mask."""
+    for label in SETTINGS.classes:
+        (source / label / "masks").mkdir()
+        (source / label / "masks" / "1.png").write_text(f"mask of {label}")
+    return source
+
+
+def test_the_mask_of_an_image_comes_with_it(masked: Path) -> None:
+    files = scan_folder(masked, SETTINGS)
+
+    assert files["path"].tolist() == [f"{c}/images/{n}.png" for c in ("COVID", "Normal") for n in (1, 2)]
+    assert files["mask"].tolist() == ["COVID/masks/1.png", "", "Normal/masks/1.png", ""]
+    hashes = [hashlib.sha256(f"mask of {label}".encode()).hexdigest() for label in SETTINGS.classes]
+    assert files["mask_sha256"].tolist() == [hashes[0], "", hashes[1], ""]
+    assert [entry.path for entry in entries_of(files)] == [*files["path"], "COVID/masks/1.png", "Normal/masks/1.png"]
+
+
+def test_what_is_known_of_masks_is_not_read_again(masked: Path) -> None:
+    files, watched = scan_folder(masked, SETTINGS), Watched(masked)
+
+    again = scan(watched, layout_of(masked, SETTINGS), known_hashes(files))
+
+    assert watched.fetched == ["COVID.metadata.csv"]
+    assert again["mask_sha256"].tolist() == files["mask_sha256"].tolist()
+
+
+@pytest.mark.parametrize("change", ["another", "gone", "new"])
+def test_a_mask_that_changes_changes_both_keys(masked: Path, change: str) -> None:
+    listing, content = keys(masked)
+    mask = masked / "COVID/masks" / ("2.png" if change == "new" else "1.png")
+    if change == "gone":
+        mask.unlink()
+    else:
+        mask.write_text(change)
+
+    changed = keys(masked)
+
+    assert changed[0] != listing
+    assert changed[1] != content
+
+
+def test_a_mask_that_cannot_be_read_is_no_fault_of_its_image(masked: Path) -> None:
+    (masked / "COVID/masks/1.png").unlink()
+    (masked / "COVID/masks/1.png").symlink_to("nowhere.png")
+
+    files = scan_folder(masked, SETTINGS)
+
+    assert faults(files) == {}
+    assert files["mask"].iloc[0] == "COVID/masks/1.png" and files["mask_sha256"].iloc[0] == ""
+    assert "COVID/masks/1.png" not in [entry.path for entry in entries_of(files)]
+
+
+def test_an_image_that_cannot_be_opened_has_no_mask(masked: Path) -> None:
+    name = os.fsdecode(b"R\xf6ntgen.png")
+    for kind in ("images", "masks"):
+        (masked / "COVID" / kind / name).write_text("x")
+
+    files = scan_folder(masked, SETTINGS).set_index("path")
+
+    assert files.at["COVID/images/R\\xf6ntgen.png", "mask"] == ""
 
 
 def test_a_fault_is_no_knowledge(source: Path) -> None:

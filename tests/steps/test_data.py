@@ -210,7 +210,49 @@ def test_a_few_rejects_and_late_patient_numbers_cost_those_images_alone(begin, s
     assert result["summary"]["notes"] == [f"left out {tested}: {after.at[tested, 'reason']}"]
 
 
-def test_files_of_no_class_and_masks_are_not_read(begin, source, store):
+def test_files_of_no_class_are_not_read_and_masks_are_no_images(begin, source, store):
     rows = manifest(store, prepare(begin(), source))
 
     assert not rows.index.str.contains("masks|Lung_Opacity").any() and len(rows) == 136
+    assert rows["mask"].all()
+
+
+def test_another_mask_is_another_dataset_of_the_same_images(begin, source, store):
+    first, second = begin(), begin()
+    before = steps.publish(first, prepare(first, source))
+    shutil.copyfile(source / "COVID/masks/COVID-2.png", source / "COVID/masks/COVID-1.png")
+
+    _, shards = read(second, source)
+    after = steps.publish(second, prepare(second, source))
+
+    assert sorted(result["reused"] for result in shards) == [False, True, True, True]
+    assert changes(second) == "other groups, splits or masks of the same images"
+    assert after["summary"]["version"] != before["summary"]["version"]
+    assert (manifest(store, after)["split"] == manifest(store, before)["split"]).all()
+
+
+def test_a_mask_that_changes_after_the_scan_is_left_out_and_comes_back(begin, source, store):
+    first, second = begin(), begin()
+    scanned = steps.scan(first, str(source))
+    (source / "COVID/masks/COVID-1.png").unlink()
+    shutil.copyfile(source / "COVID/masks/COVID-3.png", source / "COVID/masks/COVID-2.png")
+
+    shards = [steps.ingest(first, scanned, shard) for shard in steps.shards(first, scanned)]
+    rows = manifest(store, steps.manifest(first, scanned, shards))
+    changed = ["COVID/images/COVID-1.png", "COVID/images/COVID-2.png"]
+    assert rows.index[~rows["mask"]].tolist() == changed and (rows.loc[changed, "status"] == "used").all()
+    assert sum(result["summary"]["unusable_masks"] for result in shards) == 2
+
+    assert manifest(store, prepare(second, source))["mask"].sum() == 135
+
+
+def test_a_mask_that_cannot_be_read_is_looked_for_again(begin, source, caplog):
+    first, second = begin(), begin()
+    (source / "COVID/masks/COVID-1.png").unlink()
+    (source / "COVID/masks/COVID-1.png").symlink_to("nowhere.png")
+
+    _, shards = read(first, source)
+
+    assert "the mask of COVID/images/COVID-1.png is not used: the file cannot be read" in caplog.text
+    assert sum(result["summary"]["masks"] for result in shards) == 135
+    assert not steps.scan(second, str(source))["reused"]

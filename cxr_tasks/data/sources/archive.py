@@ -21,12 +21,14 @@ from cxr_tasks.errors import DataError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 FILES, RECORD = "files", "record.json"
+# To be raised when more or less of an archive is unpacked than before: what is in the cache is then made anew.
+VERSION = 2
 
 
 class ArchiveSource(Source):
     """The files of the archive ``path``; of two members of one name the later counts.
 
-    Hidden files and masks are not unpacked. A changed archive is unpacked anew and the older unpacking removed.
+    Hidden files are not unpacked. A changed archive is unpacked anew and the older unpacking removed.
     """
 
     def __init__(self, path: Path, address: str = "") -> None:
@@ -61,7 +63,7 @@ class ArchiveSource(Source):
         except OSError as error:
             raise DataError(f"The archive {shown(self.address)} cannot be read ({error.strerror}).") from error
         home = cache_folder("archives", hashlib.sha256(os.fsencode(self.path)).hexdigest()[:20])
-        folder = home / f"{status.st_size}-{status.st_mtime_ns}"
+        folder = home / f"{VERSION}-{status.st_size}-{status.st_mtime_ns}"
         with locked(home):
             if not _is_whole(folder):
                 # Older unpackings, and what a killed unpacking left.

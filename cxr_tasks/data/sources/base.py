@@ -17,7 +17,6 @@ GIVE = "give a folder, an archive (.zip, .tar.gz), s3://bucket/prefix or kaggle:
 NOWHERE = "the symbolic link leads nowhere"
 CIRCLE = "the symbolic link leads in a circle"
 DENIED = "the file cannot be read (permission denied)"
-MASKS = "masks"
 # Far more than any collection of X-rays: beyond it links lead to the same files again and again.
 MAX_FILES = 5_000_000
 CLUTTER = {"__macosx", "thumbs.db", "desktop.ini"}
@@ -45,7 +44,7 @@ class Source(ABC):
 
     @abstractmethod
     def entries(self) -> list[Entry]:
-        """Every file, sorted by path, without hidden files and without folders named ``masks``.
+        """Every file, sorted by path, without hidden files.
 
         Raises:
             DataError: the source cannot be read.
@@ -68,9 +67,8 @@ def is_clutter(name: str) -> bool:
 
 
 def is_left_out(path: str) -> bool:
-    """Whether the file at ``path`` is clutter, or lies in a folder that is or that holds masks."""
-    *folders, name = path.split("/")
-    return is_clutter(name) or any(folder == MASKS or is_clutter(folder) for folder in folders)
+    """Whether the file at ``path`` is clutter, or lies in a folder that is."""
+    return any(map(is_clutter, path.split("/")))
 
 
 def name_fault(path: str, folder: Path) -> str:

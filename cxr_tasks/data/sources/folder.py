@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxr_tasks.data.sources.base import CIRCLE, DENIED, MASKS, MAX_FILES, NOWHERE, Entry, Source, is_clutter, shown
+from cxr_tasks.data.sources.base import CIRCLE, DENIED, MAX_FILES, NOWHERE, Entry, Source, is_clutter, shown
 from cxr_tasks.errors import DataError
 
 Identity = tuple[int, int]
@@ -82,8 +82,6 @@ def _look_at(
         return
     if stat.S_ISDIR(status.st_mode):
         identity = _identity(status)
-        if item.name == MASKS:
-            return
         if identity in above:
             found.append(Entry(path, 0, "", CIRCLE))
         else:

@@ -62,7 +62,7 @@ class KaggleSource(Source):
         handle = f"{self.owner}/{self.name}{self.version}"
         root = Path(kagglehub.dataset_download(handle))
         # What cleans up temporary folders removes single files, which kagglehub does not see.
-        count, found = home / f"files-of-version-{root.name}", len(FolderSource(root).entries())
+        count, found = home / f"all-files-of-version-{root.name}", len(FolderSource(root).entries())
         if count.exists() and count.read_text() != str(found):
             count.unlink()
             return Path(kagglehub.dataset_download(handle, force_download=True))

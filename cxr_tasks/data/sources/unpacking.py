@@ -64,7 +64,7 @@ class Unpacked:
 
 
 def unpack(archive: Path, root: Path, address: str) -> Unpacked:
-    """Unpack a zip or tar into the new folder ``root``, without hidden files and masks.
+    """Unpack a zip or tar into the new folder ``root``, without hidden files.
 
     Of two members of one name the later counts. ``address`` names the archive in messages. What is raised
     may leave ``root`` half full.

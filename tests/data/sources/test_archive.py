@@ -29,7 +29,7 @@ FILES = {
     "set/.hidden": b"hidden",
     "__MACOSX/set/COVID/images/._1.png": b"fork",
 }
-KEPT = ["set/COVID.metadata.csv", "set/COVID/images/1.png", "set/COVID/images/2.png"]
+KEPT = ["set/COVID.metadata.csv", "set/COVID/images/1.png", "set/COVID/images/2.png", "set/COVID/masks/1.png"]
 
 Members = Iterable[tuple[tarfile.TarInfo, bytes]]
 
@@ -111,7 +111,7 @@ def test_archive_is_read_as_a_folder(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_masks_and_hidden_files_take_no_room(tmp_path: Path, cache: Path, name: str) -> None:
+def test_hidden_files_take_no_room(tmp_path: Path, cache: Path, name: str) -> None:
     content(write(tmp_path / name))
 
     assert {path.name for path in cache.rglob("*") if path.is_file()} == {
@@ -278,7 +278,7 @@ LINKS = {
     "flat/1.png": "../set/COVID/images/1.png",
     "flat/all": "../set/COVID",
     "flat/again.png": "1.png",
-    "flat/mask.png": "../set/COVID/masks/1.png",
+    "flat/hidden.png": "../set/.hidden",
     "flat/gone.png": "nothing",
     "flat/empty": "",
     "flat/self": "self",
@@ -302,12 +302,13 @@ def test_links_within_are_followed_and_others_are_faults(tmp_path: Path, kind: s
         "flat/again.png": b"one",
         "flat/all/images/1.png": b"one",
         "flat/all/images/2.png": b"two",
+        "flat/all/masks/1.png": b"mask",
     }
     assert faults(path) == {
         "flat/empty": "the symbolic link leads nowhere",
         "flat/gone.png": "the symbolic link leads nowhere",
         "flat/long": "the symbolic link leads nowhere",
-        "flat/mask.png": "the symbolic link leads nowhere",
+        "flat/hidden.png": "the symbolic link leads nowhere",
         "flat/self": "the symbolic link leads in a circle",
         "flat/up": "the symbolic link leads in a circle",
     }
@@ -316,11 +317,11 @@ def test_links_within_are_followed_and_others_are_faults(tmp_path: Path, kind: s
 
 def test_hard_links_are_files_of_their_own(tmp_path: Path) -> None:
     members = [member("a/1.png", b"one"), hard_link("b/1.png", "a/1.png"), hard_link("a/1.png", "a/1.png")]
-    members += [hard_link("c.png", "nothing"), member("masks/1.png", b"m"), hard_link("m.png", "masks/1.png")]
+    members += [hard_link("c.png", "nothing"), member(".hidden", b"h"), hard_link("h.png", ".hidden")]
     path = write_tar(tmp_path / "a.tar", members)
 
     assert content(path) == {"a/1.png": b"one", "b/1.png": b"one"}
-    assert faults(path) == dict.fromkeys(["c.png", "m.png"], "the hard link leads nowhere")
+    assert faults(path) == dict.fromkeys(["c.png", "h.png"], "the hard link leads nowhere")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../etc", "../../etc", "b/../../..", "..\\..\\.."])
@@ -582,7 +583,7 @@ def test_names_that_are_not_utf8_come_as_they_are(tmp_path: Path) -> None:
 
 def test_folders_written_on_windows_are_folders(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for name in ("COVID\\", "COVID\\images\\1.png", "COVID\\masks\\1.png"):
+        for name in ("COVID\\", "COVID\\images\\1.png", "COVID\\.cache\\1.png"):
             info = zipfile.ZipInfo(name)
             info.create_system = 0
             archive.writestr(info, b"x" if name.endswith("png") else b"")

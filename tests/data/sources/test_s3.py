@@ -69,8 +69,8 @@ def test_objects_are_listed_by_path(bucket: Bucket) -> None:
     assert S3Source(f"{bucket.address}/").entries() == entries
 
 
-def test_hidden_objects_masks_and_folders_are_left_out(bucket: Bucket) -> None:
-    bucket.put({"a/.DS_Store": b"", "a/masks/1.png": b"", "__MACOSX/1.png": b"", "a/": b"", "": b"", "a/1.png": b"x"})
+def test_hidden_objects_and_folders_are_left_out(bucket: Bucket) -> None:
+    bucket.put({"a/.DS_Store": b"", "a/.b/1.png": b"", "__MACOSX/1.png": b"", "a/": b"", "": b"", "a/1.png": b"x"})
 
     assert fetch(bucket.address) == ({"a/1.png": b"x"}, 1)
 
