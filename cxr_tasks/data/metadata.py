@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -12,6 +13,10 @@ from cxr_tasks.errors import DataError
 COLUMNS = ["label", "stem", "source", "patient"]
 NAME = "FILE NAME"
 PATIENT = ("PATIENT", "PATIENT ID", "PATIENTID", "PATIENT_ID")
+# Hosts of repositories, and how many parts of an address name one.
+REPOSITORIES = {"github.com": 2, "gitlab.com": 2, "kaggle.com": 2, "huggingface.co": 2}
+KAGGLE_KINDS = {"datasets"}
+SMALLEST_HOST, OTHER_HOSTS = 20, "other websites"
 SOURCE = ("URL", "SOURCE", "COLLECTION")
 
 
@@ -22,14 +27,41 @@ def read_metadata(tables: Sequence[tuple[str, Path]]) -> pd.DataFrame:
         tables: class and file; column names are matched whatever their case.
 
     Returns:
-        The columns ``label``, ``stem`` (file name without its ending, upper case), ``source`` and
-        ``patient``; text, empty where nothing is said. Of rows for one image the first counts.
+        The columns ``label``, ``stem`` (file name without its ending, upper case), ``source`` (see
+        :func:`collections`) and ``patient``; text, empty where nothing is said. Of rows for one image the first counts.
 
     Raises:
         DataError: a table cannot be read or does not name files.
     """
     read = [pd.DataFrame(columns=COLUMNS, dtype=str), *(_read(label, path) for label, path in tables)]
-    return pd.concat(read, ignore_index=True).drop_duplicates(["label", "stem"], ignore_index=True)
+    table = pd.concat(read, ignore_index=True).drop_duplicates(["label", "stem"], ignore_index=True)
+    return table.assign(source=collections(table["source"]))
+
+
+def collections(sources: pd.Series) -> pd.Series:
+    """The collection that each image comes from, by what the tables say of its source.
+
+    Most tables give the address of a page or a file for each image. Of an address what names a repository stays
+    (``github.com/owner/name``), else its host (``radiopaedia.org``); hosts of fewer than ``SMALLEST_HOST`` images
+    together are ``OTHER_HOSTS``, because figures of a handful of images say nothing. Other texts stay as they are.
+    """
+    named = sources.map({text: _collection(text) for text in sources.unique()})
+    host = (named != sources) & ~named.str.contains("/")
+    few = host & (named.groupby(named).transform("size") < SMALLEST_HOST)
+    return named.mask(few, OTHER_HOSTS)
+
+
+def _collection(text: str) -> str:
+    try:
+        address = urlsplit(text)
+        host = (address.hostname or "").removeprefix("www.")
+    except ValueError:
+        return text
+    if address.scheme not in ("http", "https") or not host:
+        return text
+    # Kaggle's addresses begin with the kind of what they name.
+    parts = [part for part in address.path.split("/") if part and part not in KAGGLE_KINDS]
+    return "/".join([host, *parts[: REPOSITORIES.get(host, 0)]])
 
 
 def stem(name: str) -> str:

@@ -153,6 +153,7 @@ def test_a_folder_becomes_splits_with_the_right_pixels(phantoms: Path, tmp_path:
     for name in SPLITS:
         images = select(manifest, reading.shards, name, 32, settings.classes)
         for pixels, label, row in zip(images.pixels, images.labels, images.rows.itertuples(), strict=True):
+            assert row.source.startswith("phantom-collection-")
             with Image.open(phantoms / row.path) as image:
                 np.testing.assert_array_equal(pixels, image.resize((32, 32), Image.Resampling.BILINEAR))
             assert row.path.startswith(settings.classes[label])

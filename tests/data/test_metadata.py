@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from openpyxl import Workbook
 
-from cxr_tasks.data.metadata import COLUMNS, read_metadata, stem
+from cxr_tasks.data.metadata import COLUMNS, OTHER_HOSTS, SMALLEST_HOST, collections, read_metadata, stem
 from cxr_tasks.errors import DataError
 
 Rows = list[list[object]]
@@ -38,7 +38,7 @@ def sentence(table: tuple[str, Path]) -> str:
 
 def test_tables_of_both_kinds_are_read_into_one(tmp_path: Path) -> None:
     tables = [
-        xlsx(tmp_path, [["FILE NAME", "FORMAT", "SIZE", "URL"], ["COVID-1", "PNG", "256*256", "https://a.b/c"]]),
+        xlsx(tmp_path, [["FILE NAME", "FORMAT", "SIZE", "URL"], ["COVID-1", "PNG", "256*256", "sirm"]]),
         csv(tmp_path, "FILE NAME,URL,PATIENT\nNormal-1,x,P1\nNormal-2,,\n", "Normal.metadata.csv"),
     ]
 
@@ -46,10 +46,47 @@ def test_tables_of_both_kinds_are_read_into_one(tmp_path: Path) -> None:
 
     assert table.columns.tolist() == COLUMNS
     assert table.to_numpy().tolist() == [
-        ["COVID", "COVID-1", "https://a.b/c", ""],
+        ["COVID", "COVID-1", "sirm", ""],
         ["Normal", "NORMAL-1", "x", "P1"],
         ["Normal", "NORMAL-2", "", ""],
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "collection"),
+    [
+        ("https://github.com/ml-workgroup/covid-19-image-repository/tree/master/png", "ml-workgroup"),
+        ("https://GitHub.com/ml-workgroup/covid-19-image-repository/blob/main/Viral%20Pneumonia/1.png", "ml-workgroup"),
+        ("https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/data", "rsna"),
+        ("https://www.kaggle.com/paultimothymooney/chest-xray-pneumonia", "paul"),
+        ("http://kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia?select=train", "paul"),
+        ("http://[", "http://["),
+        ("ftp://a.b/c", "ftp://a.b/c"),
+        ("phantom-collection-a", "phantom-collection-a"),
+        ("", ""),
+    ],
+)
+def test_an_address_stands_for_its_repository_and_other_texts_for_themselves(address: str, collection: str) -> None:
+    names = {
+        "ml-workgroup": "github.com/ml-workgroup/covid-19-image-repository",
+        "rsna": "kaggle.com/c/rsna-pneumonia-detection-challenge",
+        "paul": "kaggle.com/paultimothymooney/chest-xray-pneumonia",
+    }
+
+    assert collections(pd.Series([address])).tolist() == [names.get(collection, collection)]
+
+
+def test_websites_of_few_images_are_one_collection() -> None:
+    many = [f"https://www.sirm.org/2020/05/20/covid-19-caso-{n}/" for n in range(SMALLEST_HOST)]
+    few = [f"https://radiopaedia.org/cases/{n}" for n in range(SMALLEST_HOST - 1)]
+    sources = pd.Series([*many, *few, "https://github.com/a/b/1.png", "here"])
+
+    assert collections(sources).value_counts().to_dict() == {
+        "sirm.org": SMALLEST_HOST,
+        OTHER_HOSTS: SMALLEST_HOST - 1,
+        "github.com/a/b": 1,
+        "here": 1,
+    }
 
 
 def test_no_tables_give_an_empty_one() -> None:
