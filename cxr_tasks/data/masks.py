@@ -37,11 +37,12 @@ def decode_mask(content: bytes, name: str, sizes: Sequence[int]) -> list[np.ndar
     with opened(content, name) as image:
         check_area(image)
         gray = image.convert("L")
-    values = np.flatnonzero(gray.histogram())
-    if len(values) == 1:
+    values = np.asarray(gray)
+    brightest = values.max()
+    if values.min() == brightest:
         raise Unusable("the mask is all one colour")
     resized = (gray.resize((size, size), Image.Resampling.NEAREST) for size in sizes)
-    return [np.packbits(np.asarray(mask) > values[-1] // 2, axis=-1) for mask in resized]
+    return [np.packbits(np.asarray(mask) > brightest // 2, axis=-1) for mask in resized]
 
 
 def unpack(packed: np.ndarray, size: int) -> np.ndarray:
