@@ -16,12 +16,20 @@ from cxr_tasks.errors import SettingsError
 
 PROFILES = Path(__file__).parent / "profiles"
 LUNG_OPACITY = "Lung_Opacity"
-DISPLAY_NAMES = {"vgg16": "VGG16", "resnet50": "ResNet50", "cnn": "CNN"}
+DISPLAY_NAMES = {
+    "vgg16": "VGG16",
+    "resnet50": "ResNet50",
+    "densenet121": "DenseNet121",
+    "efficientnetv2b0": "EfficientNetV2B0",
+    "mobilenetv3": "MobileNetV3Large",
+    "cnn": "CNN",
+}
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+ClassifierName = Literal["vgg16", "resnet50", "densenet121", "efficientnetv2b0", "mobilenetv3", "cnn"]
 Arm = Literal["none", "classical", "synthetic", "both"]
 
 
@@ -110,9 +118,9 @@ class AugmentationSettings(Strict):
 
 
 class ClassifierSettings(Strict):
-    """The three classifiers and their training. ``weights``: ``imagenet``, ``random`` or a file, by backbone."""
+    """The classifiers and their training. ``weights``: ``imagenet``, ``random`` or a file, by backbone."""
 
-    names: tuple[Literal["vgg16", "resnet50", "cnn"], ...] = Field(min_length=1)
+    names: tuple[ClassifierName, ...] = Field(min_length=1)
     image_size: Annotated[int, Field(ge=32)]
     weights: dict[str, str]
     scaling: Literal["paper", "imagenet"]
@@ -128,7 +136,7 @@ class ClassifierSettings(Strict):
     def _complete(self) -> ClassifierSettings:
         if len(set(self.names)) < len(self.names) or len(set(self.seeds)) < len(self.seeds):
             raise ValueError("classifier names and seeds must each be listed once")
-        if unknown := set(self.weights) - {"vgg16", "resnet50"}:
+        if unknown := set(self.weights) - (set(DISPLAY_NAMES) - {"cnn"}):
             raise ValueError(f"weights names {sorted(unknown)}, which have no pretrained backbone")
         missing = [name for name in self.names if name != "cnn" and name not in self.weights]
         if missing:

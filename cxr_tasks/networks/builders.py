@@ -6,11 +6,9 @@ import keras
 import numpy as np
 
 from cxr_tasks.config import ClassifierSettings
-from cxr_tasks.networks import cnn, resnet50, vgg16
-from cxr_tasks.networks.classifier import Network
+from cxr_tasks.networks import cnn
+from cxr_tasks.networks.classifier import Network, on_frozen_backbone
 from cxr_tasks.networks.weights import backbone_with_weights
-
-ON_BACKBONE = {"vgg16": vgg16.build, "resnet50": resnet50.build}
 
 
 def build_classifier(
@@ -31,4 +29,4 @@ def build_classifier(
     )
     # Only now: how many draws a backbone uses up depends on its kind and its weights.
     keras.utils.set_random_seed(seed)
-    return ON_BACKBONE[name](base, classes, settings.scaling)
+    return on_frozen_backbone(name, base, classes, settings.scaling)

@@ -11,7 +11,7 @@ from cxr_tasks.networks.classifier import Network, channels_and_scale
 def build(image_size: int, classes: int, scaling: str) -> Network:
     """Three convolutions and two dense layers. At 224: 3,043,695 parameters, 6 of them not trained."""
     pixels = keras.Input((image_size, image_size, 1), name="pixels")
-    x = channels_and_scale(pixels, scaling)
+    x = channels_and_scale(pixels, "cnn", scaling)
     x = layers.BatchNormalization()(x)
     x = layers.Conv2D(64, 3, padding="same", activation="relu")(x)
     x = layers.MaxPooling2D()(x)

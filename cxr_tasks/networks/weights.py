@@ -16,15 +16,10 @@ import keras
 import numpy as np
 
 from cxr_tasks.errors import WeightsError
-from cxr_tasks.networks import resnet50, vgg16
-from cxr_tasks.networks.classifier import IMAGENET_MEANS_BGR
+from cxr_tasks.networks.backbones import BACKBONES, scale_layer
 
-BACKBONES = {"vgg16": vgg16.backbone, "resnet50": resnet50.backbone}
-# VGG16's deeper half; the last batch norm of each of ResNet50's residual branches, and its gain.
-CENTRED = ("block4", "block5")
-RESIDUAL_END = "_3_bn"
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 RESIDUAL_GAIN = 0.1
-APPLICATIONS = {"vgg16": keras.applications.VGG16, "resnet50": keras.applications.ResNet50}
 
 
 def backbone_with_weights(
@@ -42,28 +37,27 @@ def backbone_with_weights(
     """
     if weights == "random":
         keras.utils.set_random_seed(seed)
-    model = BACKBONES[name](image_size)
-    if weights == "random":
-        scale_to_data(model, as_backbone_input(images, scaling))
     elif weights == "imagenet":
-        _load_imagenet(name, model)
+        return _imagenet(name, image_size)
+    model = BACKBONES[name].build(image_size)
+    if weights == "random":
+        scale_to_data(model, as_backbone_input(images, name, scaling))
     else:
         _load_file(name, model, Path(weights))
     return model
 
 
-def as_backbone_input(images: np.ndarray, scaling: str) -> np.ndarray:
+def as_backbone_input(images: np.ndarray, name: str, scaling: str) -> np.ndarray:
     """(n, S, S) uint8 gray → (n, S, S, 3) float32, scaled as the saved model does it."""
-    channels = np.repeat(images[..., None].astype("float32"), 3, axis=-1)
-    return channels / 255 if scaling == "paper" else channels - np.array(IMAGENET_MEANS_BGR, np.float32)
+    return np.asarray(scale_layer(name, scaling)(np.repeat(images[..., None], 3, axis=-1)))
 
 
 def scale_to_data(model: keras.Model, batch: np.ndarray) -> None:
     """Scale random weights layer by layer so that images of ``batch`` stay apart in the features.
 
     Every convolution gets outputs of unit variance, and batch norm the statistics of the batch. Two habits of
-    deep random networks are countered: rectifiers make all images look alike with depth, so the convolutions
-    named in ``CENTRED`` are also centred channel by channel (Krähenbühl et al., "Data-dependent
+    deep random networks are countered: rectifiers make all images look alike with depth, so convolutions
+    without batch norm are also centred channel by channel in the deeper half (Krähenbühl et al., "Data-dependent
     initializations of convolutional neural networks", 2016); and residual branches add up to noise, so they
     start small (Goyal et al., "Accurate, large minibatch SGD", 2017, start them at zero).
 
@@ -72,39 +66,57 @@ def scale_to_data(model: keras.Model, batch: np.ndarray) -> None:
         batch: (n, S, S, 3) float32, scaled as the network will see it.
     """
     values: dict[int, Any] = {id(model.input): keras.ops.convert_to_tensor(batch)}
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    uses = Counter(id(tensor) for layer in layers for tensor in _inputs(layer))
-    for layer in layers:
-        inputs = [values[id(tensor)] for tensor in _inputs(layer)]
-        x = inputs if isinstance(layer.input, list) else inputs[0]
-        if isinstance(layer, keras.layers.Conv2D):
-            _scale_convolution(layer, x)
-        elif isinstance(layer, keras.layers.BatchNormalization):
-            mean, variance = keras.ops.moments(x, axes=(0, 1, 2))
-            layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(variance)
-            if layer.name.endswith(RESIDUAL_END):
-                layer.gamma.assign(keras.ops.full_like(layer.gamma, RESIDUAL_GAIN))
+    # Not ``layers``: MobileNetV3 adds and multiplies without a layer. What an operation was called with, constants
+    # and all, is known to its node only.
+    nodes = [op._inbound_nodes[0] for op in model.operations if not isinstance(op, keras.layers.InputLayer)]
+    uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    centred, residual_ends = _centred(model), _residual_ends(model)
+    for node in nodes:
+        op = node.operation
+        args, kwargs = node.arguments.fill_in(values)
+        if isinstance(op, CONVOLUTIONS):
+            _scale_convolution(op, args[0], op in centred)
+        elif isinstance(op, keras.layers.BatchNormalization):
+            mean, variance = keras.ops.moments(args[0], axes=(0, 1, 2))
+            op.moving_mean.assign(mean)
+            op.moving_variance.assign(variance)
+            if op in residual_ends:
+                op.gamma.assign(keras.ops.full_like(op.gamma, RESIDUAL_GAIN))
         # Called for inference, batch norm uses the statistics that were just assigned.
-        kwargs = {"training": False} if isinstance(layer, keras.layers.BatchNormalization) else {}
-        values[id(layer.output)] = layer(x, **kwargs)
+        values[id(op.output)] = op(*args, **kwargs)
         # At full size the outputs of all layers together would fill the memory.
-        for tensor in _inputs(layer):
+        for tensor in node.input_tensors:
             uses[id(tensor)] -= 1
             if not uses[id(tensor)]:
                 del values[id(tensor)]
 
 
-def _inputs(layer: keras.Layer) -> list[Any]:
-    return layer.input if isinstance(layer.input, list) else [layer.input]
+def _centred(model: keras.Model) -> list[keras.Layer]:
+    """The deeper half of the convolutions that have an activation of their own, and so no batch norm before it."""
+    linear = keras.activations.linear
+    found = [op for op in model.layers if isinstance(op, CONVOLUTIONS) and op.activation is not linear]
+    return found[(len(found) + 1) // 2 :]
 
 
-def _scale_convolution(layer: keras.layers.Conv2D, x: Any) -> None:
+def _residual_ends(model: keras.Model) -> list[keras.Layer]:
+    """The last batch norm of every residual branch, which is what ``Add`` adds and is computed later."""
+    order = {id(op.output): place for place, op in enumerate(model.operations)}
+    ends = []
+    for add in model.layers:
+        if isinstance(add, keras.layers.Add):
+            op = model.operations[max(order[id(tensor)] for tensor in add.input)]
+            while not isinstance(op, keras.layers.BatchNormalization):
+                op = model.operations[order[id(op.input)]]
+            ends.append(op)
+    return ends
+
+
+def _scale_convolution(layer: keras.Layer, x: Any, centre: bool) -> None:
     # Measured before the activation, which would hide half of the outputs.
     activation, layer.activation = layer.activation, keras.activations.linear
     outputs = layer(x)
     layer.activation = activation
-    if layer.use_bias and layer.name.startswith(CENTRED):
+    if centre:
         mean, variance = keras.ops.moments(outputs, axes=(0, 1, 2))
         spread = keras.ops.sqrt(variance + 1e-12)
         layer.bias.assign((layer.bias - mean) / spread)
@@ -113,17 +125,14 @@ def _scale_convolution(layer: keras.layers.Conv2D, x: Any) -> None:
     layer.kernel.assign(layer.kernel / spread)
 
 
-def _load_imagenet(name: str, model: keras.Model) -> None:
-    size = model.input_shape[1]
-    pooling = "avg" if name == "resnet50" else None
+def _imagenet(name: str, image_size: int) -> keras.Model:
     try:
-        source = APPLICATIONS[name](include_top=False, weights="imagenet", input_shape=(size, size, 3), pooling=pooling)
+        return BACKBONES[name].build(image_size, "imagenet")
     except Exception as error:
         raise WeightsError(
             f"The ImageNet weights of {name} could not be downloaded ({type(error).__name__}): put the file "
             f"on this machine and name it in classifiers.weights.{name}, or set that to random."
         ) from error
-    model.set_weights(source.get_weights())
 
 
 def _load_file(name: str, model: keras.Model, path: Path) -> None:

@@ -61,7 +61,7 @@ class Extractor:
         except WeightsError as error:
             raise WeightsError(str(error).replace(f"classifiers.weights.{BACKBONE}", "judge.weights")) from error
         pixels = keras.Input((self.size, self.size, 1))
-        self.network = keras.Model(pixels, base(channels_and_scale(pixels, scaling), training=False))
+        self.network = keras.Model(pixels, base(channels_and_scale(pixels, BACKBONE, scaling), training=False))
         weights = {"random": f"random weights (seed {seed})", "imagenet": "ImageNet weights"}
         self.name = f"ResNet50, {weights.get(settings.weights, Path(settings.weights).name)}, {self.size} px"
 

@@ -1,11 +1,16 @@
 """Where backbone weights come from: scaled random ones, files, and the sentences when there are none."""
 
+from dataclasses import replace
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
 
+from cxr_tasks.config import DISPLAY_NAMES, ClassifierName
 from cxr_tasks.errors import WeightsError
-from cxr_tasks.networks import vgg16, weights
+from cxr_tasks.networks.backbones import BACKBONES
+from cxr_tasks.networks.classifier import on_frozen_backbone
 from cxr_tasks.networks.weights import as_backbone_input, backbone_with_weights
 
 
@@ -16,18 +21,34 @@ def images():
     return coarse.repeat(4, axis=1).repeat(4, axis=2)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_scaled_random_weights_keep_images_apart(name, images):
-    scaled = backbone_with_weights(name, 32, "random", "paper", images, seed=0)
-    plain = weights.BACKBONES[name](32)
-    batch = as_backbone_input(images, "paper")
+    seen, unseen = images[:16], images[16:]
+    scaled = backbone_with_weights(name, 32, "random", "paper", seen, seed=0)
+    plain = BACKBONES[name].build(32)
 
-    spread = scaled.predict(batch, verbose=0).std(axis=0).mean()
+    for batch in (as_backbone_input(seen, name, "paper"), as_backbone_input(unseen, name, "paper")):
+        features = scaled.predict(batch, verbose=0)
+        spread = features.std(axis=0).mean()
+        assert 0.05 < spread < 5
+        # Features that are much the same for all images have a large mean beside it.
+        assert spread > 0.2 * np.abs(features).mean()
+    # Keras' own start lets the signal die, which is why the scaling exists.
+    assert plain.predict(batch, verbose=0).std(axis=0).mean() < 0.01
 
-    assert 0.05 < spread < 5
-    if name == "vgg16":
-        # Keras' own start lets the signal die, which is why the scaling exists.
-        assert plain.predict(batch, verbose=0).std(axis=0).mean() < 0.01
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("resnet50", "_3_bn"), ("efficientnetv2b0", "project_bn"), ("mobilenetv3", "project_bn"), ("densenet121", None)],
+)
+def test_residual_branches_start_small_and_nothing_else_does(name, last, images):
+    model = backbone_with_weights(name, 32, "random", "paper", images, seed=0)
+    added = sum(isinstance(layer, keras.layers.Add) for layer in model.layers)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    small = [layer.name for layer in norms if np.asarray(layer.gamma)[0] != 1]
+
+    assert len(small) == added
+    assert all(layer.endswith(last) for layer in small)
 
 
 def test_random_weights_are_the_same_for_the_same_seed(images):
@@ -40,12 +61,13 @@ def test_random_weights_are_the_same_for_the_same_seed(images):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-def test_a_file_in_keras_format_loads(tmp_path, images, suffix):
-    saved = vgg16.backbone(32)
-    path = tmp_path / f"vgg16{suffix}"
+@pytest.mark.parametrize("name", ["vgg16", "mobilenetv3"])
+def test_a_file_in_keras_format_loads(tmp_path, images, name, suffix):
+    saved = BACKBONES[name].build(32)
+    path = tmp_path / f"{name}{suffix}"
     saved.save(path) if suffix == ".keras" else saved.save_weights(path)
 
-    loaded = backbone_with_weights("vgg16", 32, str(path), "paper", images, seed=0)
+    loaded = backbone_with_weights(name, 32, str(path), "paper", images, seed=0)
 
     assert all(np.array_equal(a, b) for a, b in zip(saved.get_weights(), loaded.get_weights(), strict=True))
 
@@ -67,15 +89,68 @@ def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch, images):
     def refuse(**_):
         raise OSError("no network")
 
-    monkeypatch.setitem(weights.APPLICATIONS, "vgg16", refuse)
+    monkeypatch.setitem(BACKBONES, "vgg16", replace(BACKBONES["vgg16"], application=refuse))
 
     with pytest.raises(WeightsError, match=r"name it in classifiers\.weights\.vgg16, or set that to random"):
         backbone_with_weights("vgg16", 32, "imagenet", "paper", images, seed=0)
 
 
-def test_imagenet_scaling_is_what_keras_applications_does(images):
-    channels = np.repeat(images[..., None].astype("float32"), 3, axis=-1)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_imagenet_weights_are_asked_of_the_same_network(monkeypatch, images, name):
+    known, asked = BACKBONES[name], []
 
-    expected = keras.applications.vgg16.preprocess_input(channels.copy())
+    def application(**arguments):
+        asked.append(arguments.pop("weights"))
+        return known.application(weights=None, **arguments)
 
-    np.testing.assert_allclose(as_backbone_input(images, "imagenet"), expected, atol=1e-4)
+    monkeypatch.setitem(BACKBONES, name, replace(known, application=application))
+    model = backbone_with_weights(name, 32, "imagenet", "imagenet", images, seed=0)
+
+    assert asked == ["imagenet"]
+    assert model.output_shape == known.build(32).output_shape
+
+
+# What the network does itself, before its first convolution, comes on top of ``preprocess_input``.
+PREPROCESSING = {
+    "vgg16": (keras.applications.vgg16, None),
+    "resnet50": (keras.applications.resnet50, None),
+    "densenet121": (keras.applications.densenet, None),
+    "efficientnetv2b0": (keras.applications.efficientnet_v2, keras.applications.EfficientNetV2B0),
+    "mobilenetv3": (keras.applications.mobilenet_v3, keras.applications.MobileNetV3Large),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_imagenet_scaling_is_what_keras_applications_does(images, name):
+    module, with_preprocessing = PREPROCESSING[name]
+    expected = module.preprocess_input(np.repeat(images[..., None].astype("float32"), 3, axis=-1))
+    if with_preprocessing:
+        whole = with_preprocessing(weights=None, include_top=False, input_shape=(32, 32, 3))
+        first = next(layer for layer in whole.layers if isinstance(layer, keras.layers.Conv2D))
+        expected = keras.Model(whole.input, first.input).predict(expected, verbose=0)
+
+    np.testing.assert_allclose(as_backbone_input(images, name, "imagenet"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_paper_scaling_divides_by_255_and_nothing_scales_again(images, name):
+    model = BACKBONES[name].build(32)
+
+    np.testing.assert_allclose(as_backbone_input(images, name, "paper")[..., 0], images / 255, atol=1e-6)
+    assert not [layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_saved_classifier_scales_as_the_backbone_was_scaled(tmp_path, images, name):
+    base = BACKBONES[name].build(32)
+    network = on_frozen_backbone(name, base, 3, "imagenet")
+    network.full.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+
+    features = base.predict(as_backbone_input(images, name, "imagenet"), verbose=0)
+    expected = network.head.predict(features, verbose=0)
+    np.testing.assert_allclose(loaded.predict(images[..., None], verbose=0), expected, atol=1e-4)
+
+
+def test_every_classifier_by_name_but_the_cnn_has_a_backbone():
+    assert [*BACKBONES, "cnn"] == list(DISPLAY_NAMES) == list(get_args(ClassifierName))
