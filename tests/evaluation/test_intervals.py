@@ -74,7 +74,7 @@ def test_standard_error_and_interval_are_scipys() -> None:
     # Two thousand resamples know a standard error within about 1.6 %.
     assert macro.standard_error == pytest.approx(reference.standard_error, rel=0.06)
     assert macro.interval(0.95) == pytest.approx(
-        scipy.stats.t.interval(0.95, macro.degrees, macro.value, macro.standard_error)
+        scipy.stats.t.interval(0.95, macro.degrees[0], macro.value, macro.standard_error)
     )
     # Wider than the percentile interval, but by what t adds to it.
     low, high = macro.interval(0.95)
@@ -111,21 +111,21 @@ def test_images_of_one_group_do_not_narrow_the_interval() -> None:
 
 @given(st.floats(-0.5, 0.5), st.floats(0.001, 0.5), st.floats(1, 500), st.floats(0.5, 0.99))
 def test_an_interval_is_symmetric_within_its_bounds(value: float, error: float, degrees: float, level: float) -> None:
-    low, high = Estimate(value, error, degrees).interval(level)
+    low, high = Estimate(value, (error,), (degrees,)).interval(level)
     assert -1 <= low <= value <= high <= 1
-    assert Estimate(-value, error, degrees).interval(level) == pytest.approx((-high, -low))
-    wider = Estimate(value, error, degrees).interval(0.995)
+    assert Estimate(-value, (error,), (degrees,)).interval(level) == pytest.approx((-high, -low))
+    wider = Estimate(value, (error,), (degrees,)).interval(0.995)
     assert wider[0] <= low and high <= wider[1]
 
 
 @pytest.mark.parametrize("degrees", [10, 40, 400])
 def test_the_detectable_effect_is_found_four_times_in_five(degrees: int) -> None:
     """The exact power comes from the noncentral t distribution, which the formula approximates."""
-    detectable = Estimate(0.0, 0.01, degrees).detectable(0.95)
+    detectable = Estimate(0.0, (0.01**2,), (degrees,)).detectable(0.95)
     assert detectable is not None
     exact = TTestPower().power(detectable / 0.01 / np.sqrt(degrees + 1), nobs=degrees + 1, alpha=0.05)
     assert exact == pytest.approx(0.8, abs=0.02)
-    assert Estimate(0.0, 0.0, degrees).detectable(0.95) is None
+    assert Estimate(0.0, (0.0,), (degrees,)).detectable(0.95) is None
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.comparison import PairComparison, compare
+from cxr_tasks.evaluation.intervals import macro_f1
 from cxr_tasks.evaluation.seeds import SeedsComparison, over_seeds, seeds_estimate
 
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
@@ -74,19 +76,21 @@ def test_the_same_training_twice_is_no_new_evidence() -> None:
     assert (again.low, again.high) == pytest.approx((once.low, once.high))
 
 
-def test_degrees_of_freedom_by_hand() -> None:
+def test_both_sources_of_chance_by_hand() -> None:
     rng = np.random.default_rng(0)
     counts = np.zeros((30, 3, 2, 2, 2), dtype=np.int64)
     for group, seed, arm in np.ndindex(30, 3, 2):
         counts[group, seed, arm, group % 2, rng.integers(2)] = 1
     estimate, differences = seeds_estimate(counts, samples=400, seed=1)
     differing = (counts[:, :, 0] != counts[:, :, 1]).any(axis=(1, 2, 3)).sum()
-    between = differences.var(ddof=1) / 3
-    sampling = estimate.standard_error**2 - between
-    assert sampling > 0
-    assert estimate.degrees == pytest.approx(
-        estimate.standard_error**4 / (between**2 / 2 + sampling**2 / (differing - 1))
-    )
+    sampling, between = estimate.variances
+    draws = np.random.default_rng(1).integers(30, size=(400, 30))
+    means = [np.diff(macro_f1(counts[draw].sum(axis=0)), axis=-1).mean() for draw in draws]
+    assert sampling == pytest.approx(np.var(means, ddof=1))
+    assert between == pytest.approx(differences.var(ddof=1) / 3)
+    assert estimate.degrees == (differing - 1, 2)
+    half = np.sqrt(sampling * t.ppf(0.975, differing - 1) ** 2 + between * t.ppf(0.975, 2) ** 2)
+    assert estimate.interval(0.95) == pytest.approx((estimate.value - half, estimate.value + half))
 
 
 def test_swapping_the_arms_turns_everything_round() -> None:
