@@ -118,7 +118,7 @@ def seeds_estimate(counts: NDArray[np.int64], *, samples: int, seed: int) -> tup
     random (Dorfman, Berbaum and Metz, Investigative Radiology 27, 1992; Bouthillier et al., "Accounting for
     Variance in Machine Learning Benchmarks", MLSys 2021). Each part has its own quantile of t, s²/k with
     k - 1 degrees of freedom. One quantile with Welch and Satterthwaite's degrees of freedom trusts an s²
-    that is small by chance: with two seeds it held the truth too rarely (``benchmarks/simulation.py``).
+    that is small by chance: with two seeds it held the truth in 91 instead of 95 % (``benchmarks/simulation.py``).
 
     What the test images do to all seeds alike cancels out of s². What they do to one training and not to
     another (an image that only some seeds get right) is in both V_b and s², at 1/k of its size in each, and
