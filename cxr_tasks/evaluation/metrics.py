@@ -22,6 +22,7 @@ from sklearn.metrics import (
     confusion_matrix,
     log_loss,
     precision_recall_fscore_support,
+    roc_auc_score,
 )
 
 from cxr_tasks.errors import DataError
@@ -154,9 +155,11 @@ def classification_metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[
     dict
         ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1`` (0 to 1); ``nll`` (mean negative
         log likelihood, nats); ``brier`` (Brier 1950, summed over classes: 0 to 2); ``ece`` (0 to 1, 15
-        bins); and for each class ``precision_``, ``recall_``, ``f1_`` (0 to 1), ``support_``, ``tp_``,
-        ``tn_``, ``fp_``, ``fn_`` (images) followed by its ``slug``. A ratio whose denominator is 0 counts
-        as 0.
+        bins); ``auroc_`` (0 to 1, the class against the rest) followed by its ``slug`` for each class, and
+        their mean ``macro_auroc``; and for each class ``precision_``, ``recall_``, ``f1_`` (0 to 1),
+        ``support_``, ``tp_``, ``tn_``, ``fp_``, ``fn_`` (images) followed by its ``slug``. A ratio whose
+        denominator is 0 counts as 0. A class that no image or every image belongs to has no AUROC: its key
+        is missing, and so is ``macro_auroc``.
 
     Raises
     ------
@@ -176,6 +179,14 @@ def classification_metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[
         "brier": float(brier_score_loss(y_true, probabilities, labels=labels, scale_by_half=False)),
         "ece": expected_calibration_error(y_true, probabilities),
     }
+    aurocs = {
+        f"auroc_{slug(name)}": float(roc_auc_score(y_true == index, probabilities[:, index]))
+        for index, name in enumerate(classes)
+        if 0 < (y_true == index).sum() < len(y_true)
+    }
+    metrics |= aurocs
+    if len(aurocs) == len(classes):
+        metrics["macro_auroc"] = float(np.mean(list(aurocs.values())))
     for column in by_class.columns:
         for name in classes:
             metrics[f"{column.lower()}_{slug(name)}"] = float(by_class.loc[name, column])

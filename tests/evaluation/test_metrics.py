@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import classification_report, log_loss
+from sklearn.metrics import classification_report, log_loss, roc_auc_score
 
 from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.metrics import (
@@ -57,6 +57,22 @@ def test_metrics_agree_with_scikit_learn() -> None:
     assert metrics["nll"] == pytest.approx(expected, rel=1e-5)
     one_hot = (table["label"].to_numpy()[:, None] == np.array(CLASSES)).astype(float)
     assert metrics["brier"] == pytest.approx(((probabilities - one_hot) ** 2).sum(axis=1).mean(), rel=1e-5)
+
+
+def test_auroc_is_scikit_learns_and_left_out_where_there_is_none() -> None:
+    table = predictions()
+    metrics = classification_metrics(table, CLASSES)
+    in_order = table[sorted(CLASSES)].to_numpy(dtype=float)
+    in_order = in_order / in_order.sum(axis=1, keepdims=True)
+    reference = roc_auc_score(table["label"], in_order, multi_class="ovr", average=None, labels=sorted(CLASSES))
+    for name, value in zip(sorted(CLASSES), reference, strict=True):
+        assert metrics[f"auroc_{slug(name)}"] == pytest.approx(value)
+    assert metrics["macro_auroc"] == pytest.approx(np.mean(reference))
+
+    two = classification_metrics(table[table["label"] != "COVID"], CLASSES)
+    assert {key for key in two if "auroc" in key} == {"auroc_Normal", "auroc_Viral_Pneumonia"}
+    one = classification_metrics(table[table["label"] == "COVID"], CLASSES)
+    assert not {key for key in one if "auroc" in key}
 
 
 def test_counts_per_class_add_up() -> None:
