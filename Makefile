@@ -8,6 +8,7 @@ SHELL := /bin/sh
 DATA ?=
 PROFILE ?= quick
 ONCE ?=
+REPRODUCE_LEAK ?=
 CXR_HOME ?= .cxr
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
@@ -19,6 +20,7 @@ help:
 	@sed -n '1,2s/^# //p' Makefile
 	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
 	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'
+	@echo 'make run REPRODUCE_LEAK=1   also repeats the source report with its synthetic test images'
 
 setup:
 	@./infra/setup.sh requirements.lock
@@ -28,7 +30,8 @@ setup-dev:
 
 run: setup
 	@.venv/bin/python -m infra.embedded.run --data "$$DATA" --profile "$$PROFILE" --home "$$CXR_HOME" \
-	    --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(if $(filter-out 0,$(ONCE)),--once)
+	    --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(if $(filter-out 0,$(ONCE)),--once) \
+	    $(if $(filter-out 0,$(REPRODUCE_LEAK)),--reproduce-leak)
 
 lint: setup-dev
 	@.venv/bin/ruff check .

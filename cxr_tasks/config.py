@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cxr_tasks.arms import ARMS, ArmName
 from cxr_tasks.errors import SettingsError
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -30,7 +31,6 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 ClassifierName = Literal["vgg16", "resnet50", "densenet121", "efficientnetv2b0", "mobilenetv3", "cnn"]
-Arm = Literal["none", "classical", "synthetic", "both"]
 
 
 class Strict(BaseModel):
@@ -118,7 +118,13 @@ class AugmentationSettings(Strict):
 
 
 class ClassifierSettings(Strict):
-    """The classifiers and their training. ``weights``: ``imagenet``, ``random`` or a file, by backbone."""
+    """The classifiers and their training. ``weights``: ``imagenet``, ``random`` or a file, by backbone.
+
+    ``budget``: what the arms of a pair have in common. With ``epochs`` each sees all of its images once an epoch, so
+    that one with more images takes more optimiser steps; with ``steps`` an epoch has as many steps as the real
+    training images alone make. ``precision``: of the frozen backbones; ``bfloat16`` is faster on processors and GPUs
+    with instructions for it.
+    """
 
     names: tuple[ClassifierName, ...] = Field(min_length=1)
     image_size: Annotated[int, Field(ge=32)]
@@ -128,6 +134,8 @@ class ClassifierSettings(Strict):
     batch_size: Positive
     epochs: Positive
     patience: Positive
+    budget: Literal["epochs", "steps"]
+    precision: Literal["float32", "bfloat16"]
     class_weights: bool
     undersample: bool
     seeds: tuple[Seed, ...] = Field(min_length=1)
@@ -144,22 +152,27 @@ class ClassifierSettings(Strict):
         return self
 
 
-class PairSettings(Strict):
-    """The two arms of a pair: which augmentation each of them trains with."""
+class ArmsSettings(Strict):
+    """Which augmentation the arms train with: the ``baseline``, and each that is ``compared`` with it."""
 
-    baseline: Arm
-    augmented: Arm
+    baseline: ArmName
+    compared: tuple[ArmName, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _different(self) -> PairSettings:
-        if self.baseline == self.augmented:
-            raise ValueError(f"both arms are {self.baseline!r}: there would be nothing to compare")
+    def _different(self) -> ArmsSettings:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"each arm must be listed once, and {self.baseline!r} is the baseline")
         return self
 
     @property
-    def changes_classical(self) -> bool:
-        """Whether the arms differ in classical augmentation too, and so in more than synthetic images."""
-        return (self.baseline in ("classical", "both")) != (self.augmented in ("classical", "both"))
+    def names(self) -> tuple[ArmName, ...]:
+        """All arms, the baseline first."""
+        return (self.baseline, *self.compared)
+
+    def changes_classical(self, arm: ArmName) -> bool:
+        """Whether ``arm`` differs from the baseline in classical augmentation and in what is added."""
+        baseline, other = ARMS[self.baseline], ARMS[arm]
+        return baseline.classical != other.classical and baseline.extra != other.extra
 
 
 class GanSettings(Strict):
@@ -239,10 +252,20 @@ class JudgeSettings(Strict):
 
 
 class EvaluationSettings(Strict):
-    """The paired bootstrap of the comparison."""
+    """What is measured of trained arms.
+
+    ``bootstrap_samples`` and ``confidence``: of the paired bootstrap. ``min_sensitivity``: that the operating
+    thresholds are to reach on validation images. ``shortcuts``: test each arm with the lungs and with everything
+    else blanked. ``gallery``: of how many images that the arms disagree on the report shows where each arm looks.
+    ``reproduce_leak``: repeat the source report's protocol too, with synthetic images in the test set.
+    """
 
     bootstrap_samples: Positive
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    min_sensitivity: Share
+    shortcuts: bool
+    gallery: Annotated[int, Field(ge=0)]
+    reproduce_leak: bool
 
 
 class Settings(Strict):
@@ -255,7 +278,7 @@ class Settings(Strict):
     data: DataSettings
     augmentation: AugmentationSettings
     classifiers: ClassifierSettings
-    pair: PairSettings
+    arms: ArmsSettings
     gan: GanSettings
     judge: JudgeSettings
     synthetic: SyntheticSettings

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from cxr_tasks import tracking
+from cxr_tasks.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,12 +155,16 @@ def promote_best(
     from cxr_tasks.execution import perform
 
     def make(folder: Path, record: Record) -> None:
-        candidates = [
-            _candidate(arm, dataset, classes)
+        # A baseline that several arms are compared with is one candidate.
+        arms = {
+            arm["ref"]: arm
             for role in ("baseline", "augmented")
             for arm in (result["summary"][role] for result in comparisons)
             if arm is not None
-        ]
+        }
+        candidates = [_candidate(arm, dataset, classes) for arm in arms.values()]
+        if not candidates:
+            raise DataError("Nothing was trained, so there is no model to register: the task judge says why.")
         classifiers = list(dict.fromkeys(candidate.classifier for candidate in candidates))
         chosen = {model_name(k): best([c for c in candidates if c.classifier == k]) for k in classifiers}
         chosen[OVERALL] = best(candidates)

@@ -6,12 +6,14 @@ is created. Nothing here knows what a step does.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from cxr_tasks.errors import SettingsError
 
@@ -106,14 +108,34 @@ def log_params(params: Mapping[str, Any]) -> None:
 
 def run_url(experiment: str, run_id: str) -> str:
     """Where people see the run; empty when the tracking store has no pages of its own."""
-    base = os.environ.get("CXR_MLFLOW_UI") or os.environ.get("MLFLOW_TRACKING_URI", "")
-    return f"{base.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if base.startswith("http") else ""
+    base = _pages()
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}" if base else ""
 
 
 def artifact_url(experiment: str, run_id: str, path: str) -> str:
     """Where people see one artifact of a run; empty as for :func:`run_url`."""
     base = run_url(experiment, run_id)
     return f"{base}/artifacts/{path}" if base else ""
+
+
+def search_url(experiment: str, condition: str, order_by: str) -> str:
+    """Where people see the runs that fulfil ``condition``, those with most of ``order_by`` first."""
+    base = _pages()
+    query = urlencode({"searchFilter": condition, "orderByKey": order_by, "orderByAsc": "false"}, quote_via=quote)
+    return f"{base}/#/experiments/{experiment}/runs?{query}" if base else ""
+
+
+def compare_url(experiment: str, runs: Sequence[str]) -> str:
+    """Where people see several runs side by side."""
+    base = _pages()
+    query = urlencode({"runs": json.dumps(list(runs)), "experiments": json.dumps([experiment])}, quote_via=quote)
+    return f"{base}/#/compare-runs?{query}" if base and runs else ""
+
+
+def _pages() -> str:
+    """The address of MLflow's pages, or '' where the tracking store has none."""
+    base = os.environ.get("CXR_MLFLOW_UI") or os.environ.get("MLFLOW_TRACKING_URI", "")
+    return base.rstrip("/") if base.startswith("http") else ""
 
 
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:

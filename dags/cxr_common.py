@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from airflow.sdk import Asset, CronTriggerTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
+from cxr_tasks.arms import ARM_NAMES, ARMS
 from cxr_tasks.config import DISPLAY_NAMES, profile_names
 
 DATASET = Asset(name="cxr_dataset", uri="cxr://dataset", group="cxr")
@@ -37,6 +38,8 @@ DEFAULT_ARGS = {
     ),
 }
 
+MEANINGS = {name: f"{name}: {arm.meaning}" for name, arm in ARMS.items()}
+
 FORM = {
     "profile": Param(
         os.environ.get("CXR_PROFILE", "quick"),
@@ -54,12 +57,29 @@ FORM = {
         title="Classifiers",
         description="Empty: those of the profile.",
     ),
+    "baseline": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, *ARM_NAMES],
+        values_display=MEANINGS,
+        title="Baseline arm",
+        description="What the other arms are compared with. Empty: as the profile says.",
+    ),
+    "arms": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string", "enum": list(ARM_NAMES)},
+        examples=list(ARM_NAMES),
+        values_display=MEANINGS,
+        title="Arms",
+        description="What is compared with the baseline. Empty: as the profile says.",
+    ),
     "seeds": Param(
         None,
         type=["null", "array"],
         items={"type": "integer", "minimum": 0},
         title="Seeds",
-        description="A pair is trained for each seed, such as [0, 1, 2]. Empty: those of the profile.",
+        description="Each arm is trained with each seed, such as [0, 1, 2]. Empty: those of the profile.",
     ),
     "gan_epochs": Param(
         None, type=["null", "integer"], minimum=1, title="GAN epochs", description="Empty: as the profile says."
@@ -70,6 +90,13 @@ FORM = {
         minimum=0,
         title="Synthetic images per class",
         description="So many of every class. Empty: as the profile says.",
+    ),
+    "reproduce_leak": Param(
+        None,
+        type=["null", "boolean"],
+        title="Reproduce the leak",
+        description="Also repeat the source report's protocol, with synthetic images in the test set, to see what that "
+        "does to the figures. Marked in red wherever it appears, and never compared or promoted.",
     ),
     "settings": Param(
         {},
@@ -83,7 +110,7 @@ FORM = {
         items={"type": "string"},
         examples=[
             *("scan", "ingest", "manifest", "validate", "split"),
-            *("train_gan", "judge", "synthesize", "train_arm", "compare"),
+            *("train_gan", "judge", "synthesize", "features", "train_arm", "reproduce_leak", "compare", "explain"),
         ],
         title="Make anew",
         description="Steps that are run although their artifact exists, with all that follows from them.",

@@ -1,11 +1,12 @@
 """
 ### Training: does synthetic augmentation help on this dataset?
 
-Trains CovidGAN on the training split, judges it, makes a synthetic set with it, and trains each classifier twice
-on the same split: the **baseline** arm and the **augmented** arm. Baselines start at once, beside the GAN; a GAN
-that is not good enough skips the augmented arms. Each pair is compared on the same real test images; the better
-arm by *validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The report answers
-the question and says how sure the answer is.
+Trains CovidGAN on the training split, judges it, makes a synthetic set with it, and trains each classifier several
+times on the same split: the **baseline** arm and the arms that are compared with it, for each seed. Frozen
+backbones run once over each image (**features**); what needs no synthetic images trains at once, beside the GAN,
+and a GAN that is not good enough skips the rest. Each arm is compared with its baseline on the same real test
+images; the better one by *validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The
+report answers the question and says how sure the answer is.
 
 Starts when **cxr_data** publishes a dataset, on the schedule of `CXR_TRAINING_SCHEDULE`, or by hand. What was
 made before from the same data and settings is taken as it is.
@@ -13,9 +14,11 @@ made before from the same data and settings is taken as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context, task_group
+from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from cxr_steps import step
@@ -23,9 +26,11 @@ from cxr_tasks import steps
 from dags.cxr_common import DATASET, DEFAULT_ARGS, FORM, TRAINING_SCHEDULE, cron
 
 ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
-# Where the GAN is not good enough the augmented arms are skipped, and the rest goes on.
+# Where the GAN is not wanted or not good enough its arms are skipped, and the rest goes on.
 WITHOUT_SKIPPED = "none_failed"
-PAIR_NAME = "{{ task.op_args[2].classifier }}, seed {{ task.op_args[2].seed }}"
+ARM_NAME = "{{ task.op_kwargs.arm.classifier }} {{ task.op_kwargs.arm.arm }} seed {{ task.op_kwargs.arm.seed }}"
+PAIR_NAME = ARM_NAME.replace("kwargs.arm", "kwargs.pair")
+COMPARED = "{{ task.op_kwargs.comparison.summary.name }}"
 VERSION = Param(
     None,
     type=["null", "string"],
@@ -48,6 +53,14 @@ def configure() -> dict:
     return {"run": run, "dataset": dataset or steps.find_dataset(run, form.get("dataset") or "")}
 
 
+@step(**ON_GPU, execution_timeout=timedelta(days=7))
+def train_gan(run: dict, dataset: dict) -> dict:
+    """Train CovidGAN, unless no arm of the run asks for synthetic images."""
+    if not steps.wants_synthetic(run):
+        raise AirflowSkipException("No arm of this run trains with synthetic images.")
+    return steps.train_gan(run, dataset)
+
+
 @step(**ON_GPU)
 def synthesize(run: dict, dataset: dict, gan: dict, judged: dict) -> dict:
     """Generate the synthetic set, unless the GAN was judged not good enough."""
@@ -56,11 +69,18 @@ def synthesize(run: dict, dataset: dict, gan: dict, judged: dict) -> dict:
     return steps.synthesize(run, dataset, gan)
 
 
-def train_augmented(run: dict, dataset: dict, pair: dict, synthetic: dict | None) -> dict:
-    """Train the augmented arm of a pair, unless it needs a synthetic set and there is none."""
-    if synthetic is None and steps.needs_synthetic(run, "augmented"):
+def train_with_synthetic(run: dict, dataset: dict, arm: dict, synthetic: dict | None) -> dict:
+    """Train an arm that needs a synthetic set, if there is one."""
+    if synthetic is None:
         raise AirflowSkipException("There is no synthetic set to train with; the task judge says why.")
-    return steps.train_arm(run, dataset, pair, "augmented", synthetic)
+    return steps.train_arm(run, dataset, arm, synthetic)
+
+
+def reproduce_leak(run: dict, dataset: dict, arm: dict, synthetic: dict | None) -> dict:
+    """Train by the source report's protocol, if that was asked for and there is a synthetic set."""
+    if synthetic is None:
+        raise AirflowSkipException("There is no synthetic set to train with; the task judge says why.")
+    return steps.reproduce_leak(run, dataset, arm, synthetic)
 
 
 @dag(
@@ -77,27 +97,39 @@ def cxr_training() -> None:
     """Wire the steps."""
     plan = configure()
     run, dataset = plan["run"], plan["dataset"]
+    common = {"run": run, "dataset": dataset}
 
-    gan = step(**ON_GPU, execution_timeout=timedelta(days=7))(steps.train_gan)(run, dataset)
+    def training(task_id: str, function: Callable, name: str, **given: object) -> Any:
+        kind = {"pool": "training", "execution_timeout": timedelta(days=2), "trigger_rule": WITHOUT_SKIPPED}
+        return step(task_id=task_id, map_index_template=name, **kind)(function).partial(**common, **given)
+
+    gan = train_gan(run, dataset)
     judged = step(**ON_GPU)(steps.judge)(run, dataset, gan)
     synthetic = synthesize(run, dataset, gan, judged)
 
-    training = step(pool="training", execution_timeout=timedelta(days=2), map_index_template=PAIR_NAME)
+    backbones = step(steps.backbones)(run)
+    extract = step(pool="training", map_index_template="{{ task.op_kwargs.backbone }}")(steps.extract_features)
+    features = extract.override(task_id="features").partial(**common).expand(backbone=backbones)
+    of_synthetic = extract.override(task_id="synthetic_features").partial(**common, synthetic=synthetic)
+    of_synthetic = of_synthetic.expand(backbone=backbones)
 
-    @task_group
-    def pair(pair: dict) -> dict:
-        baseline = training(steps.train_arm).override(task_id="baseline")(run, dataset, pair, "baseline")
-        augmented = training(train_augmented).override(task_id="augmented", trigger_rule=WITHOUT_SKIPPED)(
-            run, dataset, pair, synthetic
-        )
-        compare = step(trigger_rule=WITHOUT_SKIPPED, map_index_template=PAIR_NAME)(steps.compare)
-        return compare(run, dataset, pair, baseline, augmented)
+    waiting, arms = {"synthetic": synthetic}, step(steps.arms)
+    with_real = training("train", steps.train_arm, ARM_NAME).expand(arm=arms(run, False))
+    with_synthetic = training("train_with_synthetic", train_with_synthetic, ARM_NAME, **waiting)
+    with_synthetic = with_synthetic.expand(arm=arms.override(task_id="synthetic_arms")(run, True))
+    leaking = training("reproduce_leak", reproduce_leak, ARM_NAME, **waiting).expand(arm=step(steps.leaks)(run))
+    features >> [with_real, with_synthetic, leaking]
+    of_synthetic >> [with_synthetic, leaking]
 
-    comparisons = pair.expand(pair=step(steps.pairs)(run))
+    compare = step(trigger_rule=WITHOUT_SKIPPED, map_index_template=PAIR_NAME)(steps.compare)
+    trained = [with_real, with_synthetic]
+    comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(run))
+    galleries = training("explain", steps.explain, COMPARED).expand(comparison=comparisons)
     # One at a time, or two runs could each find the other's champion absent.
     promoted = step(max_active_tis_per_dag=1)(steps.promote)(run, dataset, comparisons)
     write = step(trigger_rule=WITHOUT_SKIPPED)(steps.report)
-    write(run, dataset, gan, judged, synthetic, comparisons, promoted)
+    made = {"gan": gan, "judged": judged, "synthetic": synthetic, "comparisons": comparisons}
+    write(**common, **made, galleries=galleries, leaks=leaking, promoted=promoted)
 
 
 cxr_training()

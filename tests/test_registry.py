@@ -71,7 +71,6 @@ def candidate(f1: float, artifact: str = "", **changes: Any) -> Candidate:
         "dataset": "split/a",
         "classes": "|".join(CLASSES),
         "model_uri": "",
-        "run_id": "",
     }
     return Candidate.model_validate(values | changes)
 

@@ -222,3 +222,15 @@ class TestPerform:
         assert (second["mlflow_run_id"], second["reused"]) == (first["mlflow_run_id"], False)
         tags = tracking.client().get_run(second["mlflow_run_id"]).data.tags
         assert (tags["cxr.reused"], tags["cxr.made_by"]) == ("false", "this run")
+
+
+def test_searches_and_comparisons_have_an_address(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000/")
+
+    search = tracking.search_url("7", "tags.`cxr.step` = 'compare'", "metrics.`macro_f1_difference`")
+    both = tracking.compare_url("7", ["a", "b"])
+
+    assert search.startswith("http://mlflow:5000/#/experiments/7/runs?searchFilter=tags.%60cxr.step%60%20%3D%20%27")
+    assert both == "http://mlflow:5000/#/compare-runs?runs=%5B%22a%22%2C%20%22b%22%5D&experiments=%5B%227%22%5D"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert tracking.search_url("7", "", "") == tracking.compare_url("7", ["a"]) == ""

@@ -37,8 +37,14 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def take(self, rows: np.ndarray) -> Images:
+        """The images at positions ``rows``, which may come more than once."""
+        return Images(self.pixels[rows], self.labels[rows], self.ids[rows], self.rows.iloc[rows].reset_index(drop=True))
+
     def resized(self, size: int) -> Images:
         """The same images at another side."""
+        if size == self.pixels.shape[1]:
+            return self
         scaled = [
             np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in self.pixels
         ]

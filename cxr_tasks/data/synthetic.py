@@ -1,4 +1,4 @@
-"""How many synthetic images each class gets, and how they join a training set; generating them is training's."""
+"""How many synthetic images each class gets, and how images join a training set; generating them is training's."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def counts_per_class(settings: SyntheticSettings, real: Mapping[str, int]) -> di
     return {label: settings.counts.get(label, 0) for label in real}
 
 
-def with_synthetic(train: Images, synthetic: Images) -> Images:
-    """The training images followed by the synthetic ones, resized to the same side."""
-    pixels = np.concatenate([train.pixels, synthetic.resized(train.pixels.shape[1]).pixels])
+def with_extra(train: Images, extra: Images) -> Images:
+    """The training images followed by ``extra`` ones, resized to the same side."""
+    pixels = np.concatenate([train.pixels, extra.resized(train.pixels.shape[1]).pixels])
     return Images(
         pixels,
-        np.concatenate([train.labels, synthetic.labels]),
-        np.concatenate([train.ids, synthetic.ids]),
-        pd.concat([train.rows, synthetic.rows], ignore_index=True),
+        np.concatenate([train.labels, extra.labels]),
+        np.concatenate([train.ids, extra.ids]),
+        pd.concat([train.rows, extra.rows], ignore_index=True),
     )

@@ -13,13 +13,10 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from cxr_tasks.errors import DataError
-from cxr_tasks.evaluation.intervals import group_counts, holm, mcnemar_exact, paired_bootstrap
+from cxr_tasks.evaluation.intervals import group_counts, mcnemar_exact, paired_bootstrap
 from cxr_tasks.evaluation.metrics import check_predictions, classification_metrics, encode
 
 Verdict = Literal["helps", "no detectable difference", "hurts"]
-
-# Above this many pairs a list of names no longer reads as a sentence.
-NAMED_PAIRS = 6
 
 
 class PairComparison(BaseModel):
@@ -168,52 +165,6 @@ def detectable_text(detectable: float | None) -> str:
     if detectable > 1:
         return "the two arms disagreed too rarely for these images to show any difference reliably"
     return f"a true difference of about {100 * detectable:.1f} points would have been found in four of five such tests"
-
-
-def answer(comparisons: Sequence[PairComparison]) -> str:
-    """The whole run in one sentence: what synthetic augmentation did to each pair, and what the tests do
-    not confirm.
-
-    A pair whose interval leaves out 0 is called unconfirmed when its McNemar p-value, Holm-corrected over
-    all pairs, is not below 1 - confidence: with few disagreements the interval alone is too easily
-    pleased.
-    """
-    if not comparisons:
-        return (
-            "No baseline and augmented arm were compared, so this run cannot say whether synthetic augmentation helps."
-        )
-    adjusted = holm([comparison.mcnemar_p for comparison in comparisons])
-    by_name = len(comparisons) <= NAMED_PAIRS
-    # Said once, with the first number.
-    unit = " points of macro F1"
-    parts = []
-    for verdict, verb in (
-        ("helps", "helps"),
-        ("hurts", "hurts"),
-        ("no detectable difference", "makes no detectable difference to"),
-    ):
-        members = [comparison for comparison in comparisons if comparison.verdict == verdict]
-        if members and by_name:
-            named = []
-            for member in members:
-                named.append(f"{member.name} ({points(member.macro_f1_difference)}{unit})")
-                unit = ""
-            parts.append(f"{verb} {join_words(named)}")
-        elif members:
-            parts.append(f"{verb} {len(members)} of {len(comparisons)} pairs")
-    sentence = f"On these test images synthetic augmentation {join_words(parts)}"
-    if not by_name:
-        mean = sum(comparison.macro_f1_difference for comparison in comparisons) / len(comparisons)
-        sentence += f" ({points(mean)} points of macro F1 on average)"
-    unconfirmed = [
-        comparison.name
-        for comparison, p_value in zip(comparisons, adjusted, strict=True)
-        if comparison.verdict != "no detectable difference" and p_value >= 1 - comparison.confidence
-    ]
-    if unconfirmed:
-        which = join_words(unconfirmed) if by_name else f"{len(unconfirmed)} of these pairs"
-        sentence += f"; McNemar's test, corrected for the number of pairs, does not confirm it for {which}"
-    return sentence + "."
 
 
 def points(difference: float) -> str:

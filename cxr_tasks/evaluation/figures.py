@@ -36,7 +36,11 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def confusion_matrices(
-    baseline_cm: NDArray[np.int64], augmented_cm: NDArray[np.int64], classes: Sequence[str], title: str
+    baseline_cm: NDArray[np.int64],
+    augmented_cm: NDArray[np.int64],
+    classes: Sequence[str],
+    title: str,
+    arms: tuple[str, str] = ("Baseline", "Augmented"),
 ) -> Figure:
     """Both arms' confusion counts (classes, classes), true classes as rows, side by side.
 
@@ -51,7 +55,7 @@ def confusion_matrices(
     n = len(classes)
     figure = Figure(figsize=(WIDTH, 2.2 + 0.75 * n), layout=ConstrainedLayoutEngine(wspace=0.05))
     axes = figure.subplots(1, 2, sharey=True)
-    for axis, name, counts in zip(axes, ("Baseline", "Augmented"), (baseline_cm, augmented_cm), strict=True):
+    for axis, name, counts in zip(axes, arms, (baseline_cm, augmented_cm), strict=True):
         matrix = np.asarray(counts)
         if matrix.shape != (n, n):
             raise DataError(f"A confusion matrix of {n} classes cannot have the shape {matrix.shape}.")

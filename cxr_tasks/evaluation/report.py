@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import jinja2
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from cxr_tasks.arms import needs_synthetic
 from cxr_tasks.evaluation import figures, paper
-from cxr_tasks.evaluation.comparison import PairComparison, holm, p_text, points
+from cxr_tasks.evaluation.comparison import PairComparison, p_text, points
+from cxr_tasks.evaluation.intervals import holm
 from cxr_tasks.evaluation.metrics import slug
+from cxr_tasks.evaluation.seeds import SeedsComparison
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,6 +31,15 @@ class Part(BaseModel):
     """Plain data, checked when made and never changed after."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Table(Part):
+    """A further measurement, such as the GAN's quality per class. Cells are shown as they are."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str]]
 
 
 class ReportPair(Part):
@@ -39,6 +51,9 @@ class ReportPair(Part):
     augmented_arm: str
     comparison: PairComparison
     curves_png: bytes | None = None
+    reliability_png: bytes | None = None
+    gallery_png: bytes | None = None
+    thresholds: Table | None = None
 
 
 class UnpairedArm(Part):
@@ -50,7 +65,6 @@ class UnpairedArm(Part):
     arm: str
     validation: dict[str, float]
     test: dict[str, float]
-    curves_png: bytes | None = None
 
 
 class SampleGrid(Part):
@@ -58,15 +72,6 @@ class SampleGrid(Part):
 
     caption: str
     png: bytes
-
-
-class Table(Part):
-    """A further measurement, such as the GAN's quality per class. Cells are shown as they are."""
-
-    title: str
-    note: str
-    columns: list[str]
-    rows: list[list[str]]
 
 
 class PromotedModel(Part):
@@ -93,8 +98,11 @@ class Link(Part):
 
 
 class ReportContent(Part):
-    """Everything the report says that differs from run to run. ``counts``: split, then class, then real
-    images."""
+    """Everything the report says that differs from run to run.
+
+    ``counts``: split, then class, then real images. ``protocol``: terms and their values. ``summaries``: over
+    seeds, where there are several. ``leak``: figures that are wrong on purpose.
+    """
 
     title: str
     created: str
@@ -103,17 +111,16 @@ class ReportContent(Part):
     dataset_version: str
     classes: list[str]
     counts: dict[str, dict[str, int]]
-    image_size: str
     profile: str
-    seeds: list[int]
-    gan_epochs: int | None = None
-    gan_steps: int | None = None
+    protocol: list[tuple[str, str]] = []
     synthetic_counts: dict[str, int] = {}
     warnings: list[str] = []
     pairs: list[ReportPair] = []
+    summaries: list[SeedsComparison] = []
     unpaired: list[UnpairedArm] = []
     sample_grids: list[SampleGrid] = []
     tables: list[Table] = []
+    leak: Table | None = None
     promoted: list[PromotedModel] = []
     settings_yaml: str
     links: list[Link] = []
@@ -144,9 +151,8 @@ def render_report(content: ReportContent) -> str:
     return environment.get_template("report.html.j2").render(
         content=content,
         holm_p=holm([comparison.mcnemar_p for comparison in comparisons]),
-        forest=_forest(comparisons),
+        forest=_forest(content),
         confusions=[_confusions(comparison) for comparison in comparisons],
-        seed_rows=_seed_rows(content.pairs),
         paper_rows=_paper_rows(content),
         paper_source=paper.SOURCE,
         paper_caveats=paper.CAVEATS,
@@ -162,11 +168,18 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def _forest(comparisons: Sequence[PairComparison]) -> bytes | None:
-    if not comparisons:
-        return None
-    rows = [(c.name, c.macro_f1_difference, c.macro_f1_low, c.macro_f1_high) for c in comparisons]
-    return figures.png_bytes(figures.difference_forest(rows))
+def _forest(content: ReportContent) -> bytes | None:
+    rows = [
+        (pair.comparison.name, c.macro_f1_difference, c.macro_f1_low, c.macro_f1_high)
+        for pair in content.pairs
+        for c in [pair.comparison]
+    ]
+    # Over its seeds, each network once more below.
+    arms = {summary.augmented_arm for summary in content.summaries}
+    for s in content.summaries:
+        name = f"{s.name} {s.augmented_arm}" if len(arms) > 1 else s.name
+        rows.append((f"{name}, over seeds", s.mean, s.low, s.high))
+    return figures.png_bytes(figures.difference_forest(rows)) if rows else None
 
 
 def _confusions(comparison: PairComparison) -> bytes:
@@ -176,28 +189,9 @@ def _confusions(comparison: PairComparison) -> bytes:
             np.array(comparison.augmented_confusion),
             comparison.classes,
             f"{comparison.name}: test images",
+            arms=(comparison.baseline_arm, comparison.augmented_arm),
         )
     )
-
-
-def _seed_rows(pairs: Sequence[ReportPair]) -> list[dict[str, Any]]:
-    """Mean, standard deviation and range of the macro-F1 difference for each network run with several
-    seeds."""
-    by_network: dict[str, list[float]] = {}
-    for pair in pairs:
-        by_network.setdefault(pair.network, []).append(pair.comparison.macro_f1_difference)
-    return [
-        {
-            "network": network,
-            "seeds": len(values),
-            "mean": mean(values),
-            "sd": stdev(values),
-            "low": min(values),
-            "high": max(values),
-        }
-        for network, values in by_network.items()
-        if len(values) > 1
-    ]
 
 
 def _paper_rows(content: ReportContent) -> list[dict[str, Any]]:
@@ -208,15 +202,13 @@ def _paper_rows(content: ReportContent) -> list[dict[str, Any]]:
 def _run_means(content: ReportContent, arm: paper.PaperArm) -> dict[str, float] | None:
     found: list[tuple[Mapping[str, float], Mapping[str, float]]] = []
     for pair in content.pairs:
-        if pair.network.lower() == arm.network.lower():
-            c = pair.comparison
-            found.append(
-                (c.augmented_validation, c.augmented_test)
-                if arm.augmented
-                else (c.baseline_validation, c.baseline_test)
-            )
+        c = pair.comparison
+        if pair.network == arm.network and not arm.augmented and not needs_synthetic(pair.baseline_arm):
+            found.append((c.baseline_validation, c.baseline_test))
+        if pair.network == arm.network and arm.augmented and needs_synthetic(pair.augmented_arm):
+            found.append((c.augmented_validation, c.augmented_test))
     for single in content.unpaired:
-        if single.network.lower() == arm.network.lower() and not arm.augmented:
+        if single.network == arm.network and needs_synthetic(single.arm) == arm.augmented:
             found.append((single.validation, single.test))
     if not found:
         return None

@@ -29,4 +29,4 @@ def build_classifier(
     )
     # Only now: how many draws a backbone uses up depends on its kind and its weights.
     keras.utils.set_random_seed(seed)
-    return on_frozen_backbone(name, base, classes, settings.scaling)
+    return on_frozen_backbone(name, base, classes, settings.scaling, settings.precision)

@@ -11,16 +11,24 @@ from cxr_tasks.config import merge, resolve
 from cxr_tasks.execution import RunContext
 from cxr_tasks.store import artifact_ref, open_store
 
+# Fields of the trigger form and the settings that they are.
+FIELDS = {
+    "classifiers": "classifiers.names",
+    "baseline": "arms.baseline",
+    "arms": "arms.compared",
+    "seeds": "classifiers.seeds",
+    "gan_epochs": "gan.epochs",
+    "reproduce_leak": "evaluation.reproduce_leak",
+}
+
 
 def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:
     """Settings from the fields of the trigger form that were filled in; its ``settings`` field has the last word."""
     overrides: dict[str, Any] = {}
-    if form.get("classifiers"):
-        overrides = merge(overrides, {"classifiers": {"names": form["classifiers"]}})
-    if form.get("seeds"):
-        overrides = merge(overrides, {"classifiers": {"seeds": form["seeds"]}})
-    if form.get("gan_epochs"):
-        overrides = merge(overrides, {"gan": {"epochs": form["gan_epochs"]}})
+    for field, path in FIELDS.items():
+        if form.get(field) not in (None, []):
+            section, name = path.split(".")
+            overrides = merge(overrides, {section: {name: form[field]}})
     if form.get("synthetic_per_class") is not None:
         classes = resolve(form["profile"]).data.classes
         counts = dict.fromkeys(classes, form["synthetic_per_class"])

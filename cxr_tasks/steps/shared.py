@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from cxr_tasks.config import Settings
 from cxr_tasks.execution import RunContext, StepResult, load_settings
 
 
@@ -28,3 +30,18 @@ def weights_identity(weights: str | None) -> str:
         return weights or "none"
     with Path(weights).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def backbone_identity(settings: Settings, dataset: StepResult, name: str) -> dict[str, Any]:
+    """All that the features of an image depend on besides its pixels; nothing where no backbone is frozen.
+
+    Random weights are scaled on the dataset, and so belong to it.
+    """
+    chosen = settings.classifiers
+    if name not in chosen.weights:
+        return {}
+    weights = weights_identity(chosen.weights[name])
+    identity = {"backbone": name, "weights": weights, "size": chosen.image_size, "scaling": chosen.scaling}
+    if weights == "random":
+        identity |= {"weights_seed": settings.seed, "scaled_on": dataset["ref"]}
+    return {**identity, "precision": chosen.precision}

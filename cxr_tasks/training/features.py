@@ -16,7 +16,7 @@ from cxr_tasks.config import JudgeSettings
 from cxr_tasks.errors import WeightsError
 from cxr_tasks.networks.classifier import channels_and_scale
 from cxr_tasks.networks.weights import backbone_with_weights
-from cxr_tasks.training.classifier import FEATURE_BATCH
+from cxr_tasks.training.frozen import FEATURE_BATCH
 from cxr_tasks.training.randomness import keyed
 
 BACKBONE = "resnet50"

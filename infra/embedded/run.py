@@ -29,6 +29,14 @@ from infra.embedded.stack import REPOSITORY, Stack, StackError
 
 POLL_SECONDS = 1.5
 SPOKEN_STATES = {"running", "success", "failed", "up_for_retry", "skipped", "upstream_failed"}
+# The tasks that list what mapped ones work on.
+ENTRIES = {
+    "backbones": ["features", "synthetic_features"],
+    "arms": ["train"],
+    "synthetic_arms": ["train_with_synthetic"],
+    "leaks": ["reproduce_leak"],
+    "pairs": ["compare"],
+}
 MARKS = {"running": "…", "success": "✓", "failed": "✗", "up_for_retry": "↻", "skipped": "–", "upstream_failed": "✗"}
 
 # Where nobody looks at a screen, in a log file say, nothing is cut short.
@@ -56,7 +64,9 @@ def main() -> int:
             say("Starting Airflow and MLflow")
             api = stack.start()
             say(f"Airflow {stack.airflow_url}   MLflow {stack.mlflow_url}")
-            succeeded = Run(stack, api, home).execute(environment["CXR_SOURCE"], options.profile)
+            succeeded = Run(stack, api, home).execute(
+                environment["CXR_SOURCE"], options.profile, reproduce_leak=options.reproduce_leak
+            )
             if not options.once:
                 say("The pages stay up until Ctrl-C.")
                 wait_for_ctrl_c(stack)
@@ -81,6 +91,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--home", default=str(REPOSITORY / ".cxr"), help="databases, logs, artifacts")
     parser.add_argument("--airflow-port", type=int, default=8080)
     parser.add_argument("--mlflow-port", type=int, default=5000)
+    parser.add_argument(
+        "--reproduce-leak",
+        action="store_true",
+        help="also repeat the source report's protocol, with synthetic images in the test set",
+    )
     parser.add_argument("--once", action="store_true", help="exit after the run")
     return parser.parse_args()
 
@@ -128,9 +143,9 @@ class Run:
     def __init__(self, stack: Stack, api: AirflowApi, home: Path) -> None:
         self.stack, self.api, self.home = stack, api, home
         self.spoken: dict[tuple[str, str, int, int], str] = {}
-        self.pairs: list[dict[str, Any]] = []
+        self.entries: dict[str, list[Any]] = {}
 
-    def execute(self, source: str, profile: str) -> bool:
+    def execute(self, source: str, profile: str, *, reproduce_leak: bool = False) -> bool:
         """Trigger, follow, summarise; whether all went well."""
         for pool in self._pools():
             self.api.set_pool(*pool)
@@ -140,7 +155,7 @@ class Run:
             for left in self.api.end_unfinished(dag):
                 say(f"Run {left} of {dag} was left unfinished when the stack was ended: it is marked as failed")
         started = time.time()
-        form = {"profile": profile}
+        form = {"profile": profile, **({"reproduce_leak": True} if reproduce_leak else {})}
         runs = {"cxr_data": self.api.trigger("cxr_data", {**form, "source": source})}
         state = self._follow("cxr_data", runs["cxr_data"])
         if state == "success":
@@ -182,13 +197,13 @@ class Run:
         if state not in SPOKEN_STATES or self.spoken.get(key) == state:
             return
         self.spoken[key] = state
-        if task["task_id"] == "pairs" and state == "success":
-            self.pairs = self.api.result(dag, run, task)
+        if task["task_id"] in ENTRIES and state == "success":
+            for mapped in ENTRIES[task["task_id"]]:
+                self.entries[mapped] = self.api.result(dag, run, task)
         number = task["map_index"]
-        if number >= 0 and task.get("rendered_map_index") in (None, str(number)) and self.pairs:
+        if number >= 0 and task.get("rendered_map_index") in (None, str(number)) and task["task_id"] in self.entries:
             # Airflow names a mapped task only when it has ended.
-            pair = self.pairs[number]
-            task = {**task, "rendered_map_index": f"{pair['classifier']}, seed {pair['seed']}"}
+            task = {**task, "rendered_map_index": entry_name(self.entries[task["task_id"]][number])}
         line = f"  {MARKS[state]} {escape(f'{task_name(task):<36}')} {state}"
         result = as_dict(self.api.result(dag, run, task)) if state == "success" else {}
         if state == "success":
@@ -248,8 +263,13 @@ def as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def entry_name(entry: Any) -> str:
+    """What a mapped task works on, as the DAG calls it: ``cnn classical seed 0``, ``vgg16``."""
+    return f"{entry['classifier']} {entry['arm']} seed {entry['seed']}" if isinstance(entry, dict) else str(entry)
+
+
 def task_name(task: dict[str, Any]) -> str:
-    """``pair.baseline [cnn, seed 0]``: the task, and which of the mapped ones."""
+    """``train [cnn classical seed 0]``: the task, and which of the mapped ones."""
     if task["map_index"] < 0:
         return task["task_id"]
     return f"{task['task_id']} [{task.get('rendered_map_index') or task['map_index']}]"
@@ -263,17 +283,18 @@ def show(summary: dict[str, Any], stack: Stack, path: Path) -> None:
         for name in (
             "classifier",
             "seed",
+            "arm",
             "baseline",
-            "augmented",
+            "with it",
             "difference (95 % interval)",
             "McNemar p",
             "verdict",
         ):
-            table.add_column(name, justify="left" if name in ("classifier", "verdict") else "right")
+            table.add_column(name, justify="left" if name in ("classifier", "arm", "verdict") else "right")
         for row in summary["comparison"]:
             interval = f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f}) points"
             table.add_row(
-                *(row["classifier"], str(row["seed"])),
+                *(row["classifier"], str(row["seed"]), f"{row['arm']} against {row['baseline_arm']}"),
                 *(f"{row['baseline_macro_f1']:.3f}", f"{row['augmented_macro_f1']:.3f}"),
                 *(interval, f"{row['mcnemar_p']:.2f}", row["verdict"]),
             )

@@ -60,11 +60,15 @@ def test_the_training_dag_is_wired_as_drawn(loaded):
     assert up["train_gan"] == ["configure"]
     assert up["judge"] == ["configure", "train_gan"]
     assert up["synthesize"] == ["configure", "judge", "train_gan"]
-    assert "synthesize" not in up["pair.baseline"]
-    assert "synthesize" in up["pair.augmented"]
-    assert {"pair.baseline", "pair.augmented"} <= set(up["pair.compare"])
-    assert "pair.compare" in up["promote"]
-    assert {"promote", "pair.compare", "train_gan", "judge", "synthesize"} <= set(up["report"])
+    assert up["features"] == ["backbones", "configure"]
+    assert "synthesize" in up["synthetic_features"]
+    assert up["train"] == ["arms", "configure", "features"]
+    assert {"features", "synthetic_features", "synthesize"} <= set(up["train_with_synthetic"])
+    assert {"features", "synthetic_features", "synthesize"} <= set(up["reproduce_leak"])
+    assert {"train", "train_with_synthetic", "pairs"} <= set(up["compare"])
+    assert "reproduce_leak" not in up["compare"] and "reproduce_leak" not in up["promote"]
+    assert "compare" in up["explain"] and "compare" in up["promote"]
+    assert {"promote", "explain", "reproduce_leak", "train_gan", "judge", "synthesize"} <= set(up["report"])
 
 
 def test_gpu_work_goes_to_the_gpu(loaded):
@@ -87,7 +91,8 @@ def test_every_task_links_to_mlflow_and_the_links_are_registered(loaded):
 
 
 def test_the_forms_offer_what_people_change(loaded):
-    fields = {"profile", "classifiers", "seeds", "gan_epochs", "synthetic_per_class", "settings", "force"}
+    fields = {"profile", "classifiers", "baseline", "arms", "seeds", "gan_epochs", "synthetic_per_class"}
+    fields |= {"reproduce_leak", "settings", "force"}
 
     assert set(loaded["forms"]["cxr_training"]) == fields | {"dataset"}
     assert set(loaded["forms"]["cxr_data"]) == fields | {"source"}

@@ -18,7 +18,7 @@ SETTINGS = {
     },
     "synthetic": {"counts": {"COVID": 8, "Viral Pneumonia": 8}, "drop_near_copies": False},
     "evaluation": {"bootstrap_samples": 200},
-    "pair": {"baseline": "classical", "augmented": "synthetic"},
+    "arms": {"baseline": "classical", "compared": ["synthetic"]},
 }
 
 # What a test asks of the GAN and not of the arms needs only the fastest of them.
@@ -77,10 +77,12 @@ def mlflow_client(mlflow_server, first):
 
 
 def test_every_task_succeeds(first):
-    states = {state for tasks in first["states"].values() for state in tasks.values()}
+    states = {name: state for tasks in first["states"].values() for name, state in tasks.items()}
 
     assert set(first["states"]) == {"cxr_data", "cxr_training"}
-    assert states == {"success"}
+    # Nobody asked for wrong figures.
+    assert {name for name, state in states.items() if state != "success"} == {"reproduce_leak/-1"}
+    assert states["reproduce_leak/-1"] == "skipped"
 
 
 def test_mlflow_holds_a_run_for_every_step_under_one_parent(first, mlflow_client):
@@ -118,7 +120,7 @@ def test_the_report_opens_with_the_answer_and_lies_in_mlflow(first, mlflow_clien
     test_counts = first["results"]["split/-1"]["summary"]["counts"]["test"]
 
     assert summary["answer"] and len(summary["table"]) == 3 and len(summary["champions"]) == 4
-    assert "cannot be credited to the synthetic images alone" in html
+    assert "cannot be credited to the added images alone" in html
     assert "VGG16" in html and "data:image/png;base64" in html and "<script" not in html
     assert summary["table"][0]["test_images"] == sum(test_counts.values())
 
@@ -126,7 +128,8 @@ def test_the_report_opens_with_the_answer_and_lies_in_mlflow(first, mlflow_clien
 def test_no_synthetic_or_lung_opacity_image_was_read_or_tested_on(first, pipeline):
     import pandas as pd
 
-    arms = [result for name, result in first["results"].items() if name.startswith("pair.augmented/")]
+    arms = [result for name, result in first["results"].items() if name.startswith("train_with_synthetic/")]
+    assert len(arms) == 3
     for arm in arms:
         predictions = pd.read_parquet(pipeline.store / arm["ref"] / "predictions.parquet")
         assert set(predictions["label"]) == {"COVID", "Normal", "Viral Pneumonia"}
@@ -151,7 +154,7 @@ def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(firs
 
     states, results = bad["states"]["cxr_training"], bad["results"]
     skipped = {name.split("/")[0] for name, state in states.items() if state == "skipped"}
-    assert skipped == {"synthesize", "pair.augmented"}
+    assert skipped == {"synthesize", "synthetic_features", "train_with_synthetic", "features", "reproduce_leak"}
     assert {state for name, state in states.items() if name.split("/")[0] not in skipped} == {"success"}
     summary = results["report/-1"]["summary"]
     assert "not good enough to train with" in summary["answer"] and summary["table"] == []
@@ -161,14 +164,36 @@ def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(firs
     assert "Arms without a partner" in html and "What it cost" in html and "Quality of the generated images" in html
 
 
-def test_an_arm_without_synthetic_images_is_trained_whatever_the_gan_is_like(first, pipeline):
-    settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9}}
+def test_a_run_without_synthetic_images_trains_no_gan(first, pipeline, mlflow_client, tmp_path):
+    arms = {"baseline": "none", "compared": ["classical", "oversample", "real_resized"]}
+    classifiers = {**SETTINGS["classifiers"], "names": ["mobilenetv3"], "budget": "steps"}
 
-    run = pipeline(settings={**settings, "pair": {"baseline": "none", "augmented": "classical"}})
+    run = pipeline(settings={**SETTINGS, "classifiers": classifiers, "arms": arms})
 
-    states = run["states"]["cxr_training"]
-    assert {name for name, state in states.items() if state != "success"} == {"synthesize/-1"}
-    assert len(run["results"]["report/-1"]["summary"]["table"]) == 1
+    states, results = run["states"]["cxr_training"], run["results"]
+    skipped = {name.split("/")[0] for name, state in states.items() if state == "skipped"}
+    gan = {"train_gan", "judge", "synthesize"}
+    assert skipped == gan | {"synthetic_features", "train_with_synthetic", "reproduce_leak"}
+    arms = [result["summary"] for name, result in results.items() if name.startswith("train/")]
+    assert [arm["arm"] for arm in arms] == ["none", "classical", "oversample", "real_resized"]
+    assert len({arm["steps"] for arm in arms}) == 1 and arms[2]["train_images"] == arms[0]["train_images"] + 16
+    summary = results["report/-1"]["summary"]
+    assert len(summary["table"]) == 3 and "showing real images over again" in summary["answer"]
+    # All that the arms show a frozen backbone unaugmented was run once, before them.
+    assert results["features/0"]["summary"]["computed"] == results["features/0"]["summary"]["images"]
+
+
+def test_the_source_reports_protocol_is_repeated_on_request_and_marked(first, pipeline, mlflow_client, tmp_path):
+    results = pipeline(settings=ONE_PAIR, reproduce_leak=True)["results"]
+
+    leak = results["reproduce_leak/0"]
+    assert leak["summary"]["synthetic_test_images"] > 0
+    run = mlflow_client.get_run(leak["mlflow_run_id"])
+    assert run.data.tags["cxr.leak"] == "true" and "test_macro_f1" not in run.data.metrics
+    parent = results["configure/-1"]["run"]["mlflow_run_id"]
+    html = Path(mlflow_client.download_artifacts(parent, "report.html", str(tmp_path))).read_text("utf-8")
+    assert "these figures are wrong" in html and 'class="leak"' in html
+    assert not any("leak" in row["arm"] for row in results["report/-1"]["summary"]["champions"])
 
 
 def test_an_override_trains_with_them_all_the_same_and_says_so(first, pipeline, mlflow_client):

@@ -11,7 +11,6 @@ from sklearn.metrics import f1_score
 from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.comparison import (
     PairComparison,
-    answer,
     compare,
     detectable_text,
     points,
@@ -150,26 +149,3 @@ def test_different_images_are_refused(pair) -> None:
         compared(baseline.assign(group="same"), augmented.assign(group="same"))
     with pytest.raises(ValueError, match="confidence"):
         compared(baseline, augmented, confidence=95)
-
-
-def test_the_answer_is_one_sentence_for_any_number_of_pairs(pair) -> None:
-    result = compared(*pair)
-
-    def like(name: str, verdict: str, difference: float, p_value: float) -> PairComparison:
-        return result.model_copy(
-            update={"name": name, "verdict": verdict, "macro_f1_difference": difference, "mcnemar_p": p_value}
-        )
-
-    null = like("ResNet50", "no detectable difference", -0.004, 0.6)
-    assert answer([null]) == (
-        "On these test images synthetic augmentation makes no detectable difference to ResNet50 "
-        "(-0.4 points of macro F1)."
-    )
-    assert answer([like("CNN", "helps", 0.03, 0.001), null]) == (
-        "On these test images synthetic augmentation helps CNN (+3.0 points of macro F1) and makes no "
-        "detectable difference to ResNet50 (-0.4)."
-    )
-    assert answer([like("CNN", "helps", 0.03, 0.04), null]).endswith("does not confirm it for CNN.")
-    many = answer([like("CNN", "hurts", -0.02, 0.9), *[null] * 8])
-    assert "hurts 1 of 9 pairs" in many and "on average" in many and "for 1 of these pairs." in many
-    assert "cannot say" in answer([])

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from cxr_tasks.evaluation import paper
-from cxr_tasks.evaluation.comparison import PairComparison, answer, compare
+from cxr_tasks.evaluation.comparison import PairComparison, compare
 from cxr_tasks.evaluation.figures import png_bytes, sample_grid
 from cxr_tasks.evaluation.report import (
     Link,
@@ -22,8 +22,10 @@ from cxr_tasks.evaluation.report import (
     UnpairedArm,
     render_report,
 )
+from cxr_tasks.evaluation.seeds import SeedsComparison
 
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
+THRESHOLDS = Table(title="Operating thresholds", note="So many.", columns=["Arm", "Class"], rows=[["none", "COVID"]])
 EVIL = '<script>alert("x")</script>'
 
 
@@ -90,9 +92,7 @@ def content(**changes: Any) -> ReportContent:
         "dataset_version": "9f2c41e07ab3",
         "classes": CLASSES,
         "counts": {"training": {"COVID": 1200, "Normal": 3400, "Viral Pneumonia": 450}},
-        "image_size": "224 by 224",
         "profile": "quick",
-        "seeds": [0],
         "settings_yaml": "seed: 0\n",
     }
     return ReportContent(**(values | changes))
@@ -103,12 +103,15 @@ def picture() -> bytes:
 
 
 def full() -> ReportContent:
-    pairs = [pair("VGG16", curves_png=picture()), pair("CNN", curves_png=picture())]
+    pairs = [
+        pair("VGG16", curves_png=picture(), gallery_png=picture(), thresholds=THRESHOLDS),
+        pair("CNN", curves_png=picture(), reliability_png=picture()),
+    ]
     return content(
-        answer=answer([each.comparison for each in pairs]),
+        answer="Synthetic augmentation helps.",
         pairs=pairs,
-        gan_epochs=1500,
-        gan_steps=284250,
+        protocol=[("GAN training", "1,500 epochs, 284,250 steps"), ("Budget", EVIL)],
+        leak=Table(title="Wrong figures", note="On purpose.", columns=["Network", "Gain"], rows=[["VGG16", "-5.1"]]),
         synthetic_counts={"COVID": 2200},
         warnings=["Random weights: this says nothing about medicine."],
         sample_grids=[SampleGrid(caption="Three images.", png=picture())],
@@ -138,8 +141,8 @@ def test_a_full_report_stands_alone() -> None:
     page = Page(html)
 
     assert page.open == []
-    # Forest, two confusion pairs, two learning curves, one grid.
-    assert len(page.all("img")) == 6
+    # Forest, two confusion pairs, two learning curves, one gallery, one reliability diagram, one grid.
+    assert len(page.all("img")) == 8
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.all("img"))
     assert all(image["alt"] for image in page.all("img"))
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
@@ -162,6 +165,8 @@ def test_a_full_report_says_what_it_was_given() -> None:
         "champion",
         "Better than version 6.",
         "GAN quality",
+        "Operating thresholds",
+        "Wrong figures",
         "s3://bucket/key",
         "Holm's correction allows for 2 pairs",
         *paper.CAVEATS,
@@ -195,7 +200,7 @@ def test_user_strings_are_escaped_everywhere() -> None:
         ({}, "No synthetic set was made"),
         ({}, "No model was promoted"),
         ({"pairs": [pair("ResNet50")]}, "allows for 1 pair being tested"),
-        ({"gan_steps": 5000}, "5,000 steps"),
+        ({"protocol": [("Budget", "so many steps")]}, "so many steps"),
     ],
 )
 def test_each_part_may_be_missing(changes: dict[str, Any], words: str) -> None:
@@ -217,11 +222,25 @@ def test_arms_without_a_partner_are_shown_and_set_beside_the_source() -> None:
 
 def test_several_seeds_are_summed_up_by_network() -> None:
     pairs = [pair("VGG16", seed) for seed in range(3)]
-    differences = [each.comparison.macro_f1_difference for each in pairs]
-    text = Page(render_report(content(pairs=pairs, seeds=[0, 1, 2]))).text
-    assert "Over seeds" in text and "0, 1, 2" in text
-    assert f"{100 * np.std(differences, ddof=1):.1f}" in text
+    values = {
+        **{"name": "VGG16", "baseline_arm": "none", "augmented_arm": "both", "seeds": [0, 1, 2], "mean": 0.0123},
+        **{"sd": 0.0456, "least": -0.01, "most": 0.02, "low": -0.03, "high": 0.04, "detectable": 0.051},
+        **{"confidence": 0.95, "verdict": "no detectable difference", "sentence": ""},
+    }
+    summary = SeedsComparison.model_validate(values)
+    text = " ".join(Page(render_report(content(pairs=pairs, summaries=[summary]))).text.split())
+
+    assert "Over seeds" in text and "none → both" in text
+    assert "+1.2 (−3.0 to +4.0)4.6−1.0 to +2.0±5.1" in text
     assert "Over seeds" not in Page(render_report(content(pairs=pairs[:1]))).text
+
+
+def test_figures_that_are_wrong_on_purpose_stand_in_red_and_are_announced() -> None:
+    html = render_report(full())
+
+    assert html.count('class="leak"') == 2
+    assert "Those figures are wrong on purpose" in html
+    assert 'class="leak"' not in render_report(content())
 
 
 def test_a_misspelt_field_is_an_error() -> None:

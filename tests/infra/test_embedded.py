@@ -84,9 +84,9 @@ def test_a_run_that_cannot_start_says_why_and_exits_with_2(tmp_path, arguments, 
 
 
 def test_mapped_tasks_are_named_by_what_they_map():
-    task = {"task_id": "pair.baseline", "map_index": 2, "rendered_map_index": "cnn, seed 0"}
+    task = {"task_id": "train", "map_index": 2, "rendered_map_index": "cnn none seed 0"}
 
-    assert task_name(task) == "pair.baseline [cnn, seed 0]"
+    assert task_name(task) == "train [cnn none seed 0]"
 
 
 @pytest.mark.slow

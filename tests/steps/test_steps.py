@@ -32,6 +32,9 @@ def test_the_form_overrides_the_profile_and_settings_have_the_last_word():
         "profile": "quick",
         "classifiers": ["cnn"],
         "seeds": [1, 2],
+        "baseline": "classical",
+        "arms": ["both", "oversample"],
+        "reproduce_leak": True,
         "gan_epochs": 7,
         "synthetic_per_class": 0,
         "settings": {"gan": {"epochs": 9}},
@@ -41,6 +44,7 @@ def test_the_form_overrides_the_profile_and_settings_have_the_last_word():
 
     assert settings.classifiers.names == ("cnn",) and settings.classifiers.seeds == (1, 2)
     assert settings.synthetic.counts == {"COVID": 0, "Normal": 0, "Viral Pneumonia": 0}
+    assert settings.arms.names == ("classical", "both", "oversample") and settings.evaluation.reproduce_leak
     assert settings.gan.epochs == 9
 
 
@@ -52,7 +56,7 @@ def test_an_empty_form_changes_nothing():
 
 def test_a_synthetic_arm_without_a_synthetic_set_is_refused(run):
     with pytest.raises(SettingsError, match="trains on synthetic images"):
-        steps.train_arm(run(), result("split/a"), {"classifier": "cnn", "seed": 0}, "augmented")
+        steps.train_arm(run(), result("split/a"), {"classifier": "cnn", "arm": "both", "seed": 0})
 
 
 def test_forcing_a_step_forces_what_follows(run):

@@ -1,0 +1,170 @@
+"""The tables of a report that are about single arms: thresholds, shortcuts, sources, and the reproduced leak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from pydantic import BaseModel, ConfigDict
+
+from cxr_tasks.comparing import ArmFindings
+from cxr_tasks.config import DISPLAY_NAMES
+from cxr_tasks.evaluation.comparison import PairComparison, join_words, points
+from cxr_tasks.evaluation.report import Table
+from cxr_tasks.evaluation.shortcuts import Score
+from cxr_tasks.execution import StepResult
+
+
+class NamedFindings(BaseModel):
+    """An arm's findings, with what it is an arm of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str
+    seed: int
+    found: ArmFindings
+
+    @property
+    def name(self) -> str:
+        return f"{self.network}, {self.found.arm}, seed {self.seed}"
+
+
+def thresholds_table(arms: Sequence[ArmFindings], min_sensitivity: float) -> Table:
+    """Operating points of the arms of one pair."""
+    rows = [
+        [
+            *(arm.arm, point.class_name, f"{point.threshold:.3f}", _percent(point.validation_sensitivity)),
+            *(_percent(point.test_sensitivity), _percent(point.test_specificity)),
+        ]
+        for arm in arms
+        for point in arm.thresholds
+    ]
+    return Table(
+        title="Operating thresholds",
+        note=f"A class is called present where its probability reaches the threshold: the largest that finds "
+        f"{100 * min_sensitivity:g} % of the class's validation images. What it does to test images follows from it.",
+        columns=["Arm", "Class", "Threshold", "Sensitivity, validation", "Sensitivity, test", "Specificity, test"],
+        rows=rows,
+    )
+
+
+def shortcuts_table(arms: Sequence[NamedFindings]) -> tuple[list[Table], list[str]]:
+    """What each model still knows with the lungs, or all but the lungs, blanked; and a warning where that is much."""
+    probed = [(arm, arm.found.shortcuts) for arm in arms if arm.found.shortcuts]
+    if not probed:
+        return [], []
+    rows = [
+        [
+            *(arm.name, _score(s.full), _score(s.lungs_blanked), _score(s.background_blanked)),
+            "–" if s.kept is None else f"{100 * s.kept:.0f}",
+        ]
+        for arm, s in probed
+    ]
+    chance = 100 * probed[0][1].chance
+    table = Table(
+        title="Shortcuts: does it look at the lungs?",
+        note=f"Balanced accuracy in percent, with its interval, of the same model on the same {probed[0][1].images:,} "
+        "test images: as they are, with the rectangle around the lungs painted gray, and with all but it painted "
+        f"gray. Chance is {chance:.1f}. A model that goes by the disease falls to chance without the lungs.",
+        columns=["Model", "As they are", "Lungs blanked", "All but the lungs blanked", "Kept without lungs, %"],
+        rows=rows,
+    )
+    warned = [(arm, s) for arm, s in probed if s.warning]
+    if not warned:
+        return [table], []
+    left = sorted(100 * s.lungs_blanked.balanced_accuracy for _, s in warned)
+    span = f"{left[0]:.0f} %" if len(left) == 1 else f"{left[0]:.0f} to {left[-1]:.0f} %"
+    which = "The trained model" if len(probed) == 1 else f"{len(warned)} of {len(probed)} trained models"
+    return [table], [
+        f"{which} still tell{'s' if len(probed) == 1 else ''} the classes apart with the lungs blanked (balanced "
+        f"accuracy {span} where chance is {chance:.0f} %): what is beside the lungs gives the class away, so that "
+        "figures on these images may not hold in another hospital. See “Shortcuts”."
+    ]
+
+
+def sources_table(arms: Sequence[NamedFindings]) -> tuple[list[Table], list[str]]:
+    """Accuracy by where the images come from, for each kind of arm; and a warning where source and class coincide."""
+    known = [(arm, arm.found.sources) for arm in arms if arm.found.sources]
+    if not known:
+        return [], []
+    kinds = list(dict.fromkeys(arm.found.arm for arm, _ in known))
+    by_kind = {
+        kind: {
+            row.source: mean(
+                other.accuracy
+                for arm, sources in known
+                if arm.found.arm == kind
+                for other in sources.rows
+                if other.source == row.source
+            )
+            for row in known[0][1].rows
+        }
+        for kind in kinds
+    }
+    rows = [
+        [
+            row.source,
+            join_words(row.classes),
+            f"{row.images:,}",
+            *(_percent(by_kind[kind][row.source]) for kind in kinds),
+        ]
+        for row in known[0][1].rows
+    ]
+    table = Table(
+        title="By source",
+        note="Accuracy in percent on the test images of each collection, a mean over the networks and seeds of an arm.",
+        columns=["Source", "Classes", "Test images", *kinds],
+        rows=rows,
+    )
+    warning = known[0][1].warning
+    return [table], [warning] if warning else []
+
+
+def leak_table(leaks: Sequence[StepResult], pairs: Mapping[tuple[str, int], PairComparison]) -> Table | None:
+    """What the source report's protocol makes of these data, beside what was measured honestly.
+
+    Args:
+        pairs: the honest comparison with an arm that trains on synthetic images, by classifier and seed.
+    """
+    if not leaks:
+        return None
+    rows, inflated = [], []
+    for result in leaks:
+        leak = result["summary"]
+        honest = pairs.get((leak["classifier"], leak["seed"]))
+        row = [
+            *(f"{DISPLAY_NAMES[leak['classifier']]}, seed {leak['seed']}",),
+            f"{leak['synthetic_test_images']:,} of {leak['test_images']:,}",
+            *(_percent(leak["leaked_test_accuracy"]), _percent(leak["leaked_test_real_accuracy"])),
+        ]
+        if honest is None:
+            rows.append([*row, "–", "–", "–"])
+            continue
+        claimed = leak["leaked_test_accuracy"] - honest.baseline_test["accuracy"]
+        inflated.append(claimed - honest.accuracy_difference)
+        rows.append(
+            [*row, _percent(honest.baseline_test["accuracy"]), points(claimed), points(honest.accuracy_difference)]
+        )
+    note = (
+        "Synthetic images joined the data before they were split, so that the test set holds some of them, and real "
+        "images that the GAN was trained on. Accuracy in percent; both gains are against the same baseline."
+    )
+    if inflated:
+        note += f" On these data that protocol adds {points(mean(inflated))} points to the gain that it reports."
+    return Table(
+        title="The source report's protocol on these data: these figures are wrong",
+        note=note,
+        columns=[
+            *("Network", "Synthetic test images", "Accuracy, its test set", "Its real images alone"),
+            *("Honest baseline", "Gain it would claim", "Gain on real images"),
+        ],
+        rows=rows,
+    )
+
+
+def _score(score: Score) -> str:
+    return f"{100 * score.balanced_accuracy:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"

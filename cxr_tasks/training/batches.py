@@ -1,0 +1,38 @@
+"""The batches of a classifier's training, in an order keyed by seed and pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import numpy as np
+
+from cxr_tasks.training.randomness import keyed
+
+
+def training_batches(
+    features: Callable[[np.ndarray, int], np.ndarray],
+    targets: np.ndarray,
+    weights: np.ndarray,
+    batch_size: int,
+    seed: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Batches without end: pass after pass over all images, the last batch of a pass as small as it must be.
+
+    A generator and no Keras dataset, of which Keras asks the first batches of an epoch two or three times: with a
+    frozen backbone behind them each costs as much as a training step.
+
+    Args:
+        features: positions (b,) and the number of the pass → (b, …).
+        targets: (n, classes) one-hot. weights: (n,) float32, of each image in the loss.
+    """
+    for turn in count():
+        order = keyed(seed, "batch order", turn).permutation(len(targets))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            yield features(rows, turn), targets[rows], weights[rows]
+
+
+def batches_of(images: int, batch_size: int) -> int:
+    """Batches that hold ``images`` images, the last one perhaps not full."""
+    return -(-images // batch_size)

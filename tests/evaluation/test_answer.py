@@ -1,0 +1,84 @@
+"""The answer is one sentence, whatever was compared."""
+
+import pytest
+
+from cxr_tasks.evaluation.answer import answer, treatment
+from cxr_tasks.evaluation.seeds import SeedsComparison
+
+
+def summary(name: str, mean: float, low: float, high: float, arm: str = "synthetic", **changes) -> SeedsComparison:
+    verdict = "helps" if low > 0 else "hurts" if high < 0 else "no detectable difference"
+    values = {
+        **{"name": name, "baseline_arm": "none", "augmented_arm": arm, "seeds": [0], "mean": mean, "sd": None},
+        **{"least": mean, "most": mean, "low": low, "high": high, "detectable": 0.023, "confidence": 0.95},
+        **{"verdict": verdict, "sentence": ""},
+    }
+    return SeedsComparison.model_validate(values | changes)
+
+
+def test_one_classifier_and_no_difference() -> None:
+    assert answer([summary("ResNet50", -0.004, -0.02, 0.01)], {}) == (
+        "On these test images synthetic augmentation makes no detectable difference to ResNet50 (-0.4 points of macro "
+        "F1); a true difference of about 2.3 points would have been found in four of five such tests."
+    )
+
+
+def test_each_verdict_names_its_classifiers_and_what_is_not_confirmed() -> None:
+    summaries = [
+        summary("CNN", 0.03, 0.01, 0.05),
+        summary("VGG16", -0.02, -0.03, -0.01),
+        summary("ResNet50", 0, -0.01, 0.01, detectable=None),
+    ]
+
+    assert answer(summaries, {"synthetic": ["CNN"]}) == (
+        "On these test images synthetic augmentation helps CNN (+3.0 points of macro F1), hurts VGG16 (-2.0) and makes "
+        "no detectable difference to ResNet50 (0.0) (McNemar's test, corrected for the number of pairs, does not "
+        "confirm it for CNN)."
+    )
+
+
+def test_each_arm_has_a_clause_of_its_own() -> None:
+    said = answer([summary("CNN", 0.03, 0.01, 0.05), summary("CNN", 0.02, 0.01, 0.03, "oversample")], {})
+
+    assert said == (
+        "On these test images synthetic augmentation helps CNN (+3.0 points of macro F1); showing real images over "
+        "again helps CNN (+2.0)."
+    )
+
+
+def test_many_are_counted_and_not_named() -> None:
+    said = answer([summary(f"network {i}", -0.02, -0.03, -0.01) for i in range(9)], {})
+
+    assert (
+        said
+        == "On these test images synthetic augmentation hurts 9 of 9 classifiers (-2.0 points of macro F1 on average)."
+    )
+
+
+def test_a_range_of_what_could_have_been_found() -> None:
+    null = [
+        summary("CNN", 0, -1, 1),
+        summary("VGG16", 0, -1, 1, detectable=0.05),
+        summary("A", 0, -1, 1, detectable=7.0),
+    ]
+
+    assert answer(null, {}).endswith("about 2.3 to 5.0 points would have been found in four of five such tests.")
+
+
+def test_nothing_compared_is_said() -> None:
+    assert "cannot say" in answer([], {})
+
+
+@pytest.mark.parametrize(
+    ("baseline", "arm", "words"),
+    [
+        ("classical", "both", "synthetic augmentation"),
+        ("none", "classical", "classical augmentation"),
+        ("synthetic", "both", "classical augmentation"),
+        ("classical", "synthetic", "synthetic in the place of classical augmentation"),
+        ("none", "both", "the arm both in the place of none"),
+        ("oversample", "synthetic", "the arm synthetic in the place of oversample"),
+    ],
+)
+def test_a_treatment_is_what_one_arm_does_and_the_other_does_not(baseline: str, arm: str, words: str) -> None:
+    assert treatment(baseline, arm) == words
