@@ -29,6 +29,7 @@ from cxr_tasks.data.sources import open_source
 from cxr_tasks.data.split import assign
 from cxr_tasks.networks.builders import build_classifier
 from cxr_tasks.training.classifier import train_arm
+from cxr_tasks.training.frozen import Features, FrozenTrunk
 from cxr_tasks.training.gan_step import CovidGan
 
 RECIPE = {
@@ -60,11 +61,11 @@ def main(source: str) -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {len(train)} training images")
     print(f"{'network':<12}{'parameters':>12}{'recipe':>12}{'size':>6}{'seconds an epoch':>18}{'images/s':>10}")
     for name in settings.classifiers.names:
-        parameters = build_classifier(
-            name, len(classes), settings.classifiers, train.pixels[:8], seed=0, weights_seed=0
-        ).full.count_params()
         started = time.perf_counter()
-        train_arm(name, train, images, classes, settings.classifiers, settings.augmentation, seed=0, weights_seed=0)
+        network = build_classifier(name, len(classes), settings.classifiers, train.pixels[:64], seed=0, weights_seed=0)
+        parameters = network.full.count_params()
+        features = Features(FrozenTrunk(network.fast_trunk), train, images, settings.augmentation, 0)
+        train_arm(network, features, train, images, classes, settings.classifiers, seed=0)
         report(figures, name, parameters, size, time.perf_counter() - started, len(train))
 
     gan = CovidGan(settings.gan, len(classes), seed=0)

@@ -4,8 +4,9 @@
 
 FOLDER is laid out as the COVID-19 Radiography Database. The trainings are the CNN, VGG16 and ResNet50,
 each un-augmented and classical (a pool of two views), each a process of its own from its first import to its last
-epoch. The stack gives each of max(2, cores / 4) tasks an equal share of the cores (``infra/embedded/stack.py``);
-the peers are the same trainings one after the other with all cores, and all at once with TensorFlow's own defaults.
+epoch. The stack gives each of max(2, cores / 4) tasks an equal share of the cores (``infra/embedded/stack.py``)
+and two slots; the peers are the same trainings one after the other with all cores, and all at once with TensorFlow's
+own defaults.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 from benchmarks.pair import deal
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 # The slowest first, so that it does not train last and alone.
 TRAININGS = [(name, arm) for name in ("cnn", "vgg16", "resnet50") for arm in ("none", "classical")]
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -31,19 +33,21 @@ THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"
 def main(source: str, size: int, images: int, epochs: int) -> None:
     """Measure each way, print a table, and end with one JSON object."""
     cores = os.cpu_count() or 2
+    pools = json.loads((REPOSITORY / "infra" / "airflow" / "pools.json").read_text(encoding="utf-8"))
     tasks = max(2, cores // 4)
+    at_once = min(tasks, pools["training"]["slots"])
     ways = {
         "one after the other, all cores": (1, None),
-        f"{tasks} at a time, {max(1, cores // tasks)} threads each": (tasks, max(1, cores // tasks)),
+        f"{at_once} at a time, {max(1, cores // tasks)} threads each": (at_once, max(1, cores // tasks)),
         "all six at once, no limits": (len(TRAININGS), None),
     }
     seconds = {}
     with tempfile.TemporaryDirectory() as scratch:
         counts = deal(Path(source), Path(scratch), images)
         print(f"{cores} cores, {size} px, {epochs} epochs, images {counts}", flush=True)
-        for name, (at_once, threads) in ways.items():
+        for name, (workers, threads) in ways.items():
             started = time.perf_counter()
-            with ThreadPoolExecutor(at_once) as pool:
+            with ThreadPoolExecutor(workers) as pool:
                 list(pool.map(lambda training: train(scratch, size, epochs, training, threads), TRAININGS))  # noqa: B023
             seconds[name] = round(time.perf_counter() - started, 1)
             print(f"{name:<36}{seconds[name]:>8.1f} s", flush=True)

@@ -133,7 +133,7 @@ def find(settings: Settings, arm: str, table: pd.DataFrame, folder: Path) -> Arm
         calibration=calibrate(table, classes),
         thresholds=operating_points(table, classes, how.min_sensitivity),
         shortcuts=shortcuts,
-        sources=by_source(test, classes) if test["source"].notna().any() else None,
+        sources=by_source(test, classes) if (test["source"].fillna("") != "").any() else None,
     )
 
 

@@ -289,6 +289,10 @@ class Settings(Strict):
         known = set(self.data.classes)
         if isinstance(self.synthetic.counts, dict) and (unknown := set(self.synthetic.counts) - known):
             raise ValueError(f"synthetic.counts names {sorted(unknown)}, which are not among data.classes")
+        if "real_resized" in self.arms.names and self.gan.image_size >= self.classifiers.image_size:
+            raise ValueError(
+                "the arm real_resized needs a gan.image_size below classifiers.image_size, or is oversample"
+            )
         if self.gan.projection and self.synthetic.min_class_probability > 0:
             raise ValueError("synthetic.min_class_probability needs the class head that gan.projection takes away")
         return self

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from cxr_tasks import tracking
-from cxr_tasks.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +163,8 @@ def promote_best(
         }
         candidates = [_candidate(arm, dataset, classes) for arm in arms.values()]
         if not candidates:
-            raise DataError("Nothing was trained, so there is no model to register: the task judge says why.")
+            record["summary"] = {"decisions": []}
+            return
         classifiers = list(dict.fromkeys(candidate.classifier for candidate in candidates))
         chosen = {model_name(k): best([c for c in candidates if c.classifier == k]) for k in classifiers}
         chosen[OVERALL] = best(candidates)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import wraps
 from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context
@@ -30,6 +31,8 @@ ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
 WITHOUT_SKIPPED = "none_failed"
 ARM_NAME = "{{ task.op_kwargs.arm.classifier }} {{ task.op_kwargs.arm.arm }} seed {{ task.op_kwargs.arm.seed }}"
 PAIR_NAME = ARM_NAME.replace("kwargs.arm", "kwargs.pair")
+BACKBONE = "{{ task.op_kwargs.backbone }}"
+DAYS = timedelta(days=2)
 COMPARED = "{{ task.op_kwargs.comparison.summary.name }}"
 VERSION = Param(
     None,
@@ -69,18 +72,16 @@ def synthesize(run: dict, dataset: dict, gan: dict, judged: dict) -> dict:
     return steps.synthesize(run, dataset, gan)
 
 
-def train_with_synthetic(run: dict, dataset: dict, arm: dict, synthetic: dict | None) -> dict:
-    """Train an arm that needs a synthetic set, if there is one."""
-    if synthetic is None:
-        raise AirflowSkipException("There is no synthetic set to train with; the task judge says why.")
-    return steps.train_arm(run, dataset, arm, synthetic)
+def if_synthetic(function: Callable) -> Callable:
+    """A step that trains with synthetic images, skipped where there are none."""
 
+    @wraps(function)
+    def task(run: dict, dataset: dict, arm: dict, synthetic: dict | None, features: list) -> dict:
+        if synthetic is None:
+            raise AirflowSkipException("There is no synthetic set to train with; the task judge says why.")
+        return function(run, dataset, arm, synthetic, features)
 
-def reproduce_leak(run: dict, dataset: dict, arm: dict, synthetic: dict | None) -> dict:
-    """Train by the source report's protocol, if that was asked for and there is a synthetic set."""
-    if synthetic is None:
-        raise AirflowSkipException("There is no synthetic set to train with; the task judge says why.")
-    return steps.reproduce_leak(run, dataset, arm, synthetic)
+    return task
 
 
 @dag(
@@ -100,7 +101,7 @@ def cxr_training() -> None:
     common = {"run": run, "dataset": dataset}
 
     def training(task_id: str, function: Callable, name: str, **given: object) -> Any:
-        kind = {"pool": "training", "execution_timeout": timedelta(days=2), "trigger_rule": WITHOUT_SKIPPED}
+        kind = {"pool": "training", "execution_timeout": DAYS, "trigger_rule": WITHOUT_SKIPPED}
         return step(task_id=task_id, map_index_template=name, **kind)(function).partial(**common, **given)
 
     gan = train_gan(run, dataset)
@@ -108,18 +109,18 @@ def cxr_training() -> None:
     synthetic = synthesize(run, dataset, gan, judged)
 
     backbones = step(steps.backbones)(run)
-    extract = step(pool="training", map_index_template="{{ task.op_kwargs.backbone }}")(steps.extract_features)
+    extract = step(pool="training", map_index_template=BACKBONE, execution_timeout=DAYS)(steps.extract_features)
     features = extract.override(task_id="features").partial(**common).expand(backbone=backbones)
     of_synthetic = extract.override(task_id="synthetic_features").partial(**common, synthetic=synthetic)
     of_synthetic = of_synthetic.expand(backbone=backbones)
 
-    waiting, arms = {"synthetic": synthetic}, step(steps.arms)
-    with_real = training("train", steps.train_arm, ARM_NAME).expand(arm=arms(run, False))
-    with_synthetic = training("train_with_synthetic", train_with_synthetic, ARM_NAME, **waiting)
+    waiting, arms = {"synthetic": synthetic, "features": [features, of_synthetic]}, step(steps.arms)
+    with_real = training("train", steps.train_arm, ARM_NAME, features=[features]).expand(arm=arms(run, False))
+    with_synthetic = training("train_with_synthetic", if_synthetic(steps.train_arm), ARM_NAME, **waiting)
     with_synthetic = with_synthetic.expand(arm=arms.override(task_id="synthetic_arms")(run, True))
-    leaking = training("reproduce_leak", reproduce_leak, ARM_NAME, **waiting).expand(arm=step(steps.leaks)(run))
-    features >> [with_real, with_synthetic, leaking]
-    of_synthetic >> [with_synthetic, leaking]
+    leaking = training("reproduce_leak", if_synthetic(steps.reproduce_leak), ARM_NAME, **waiting).expand(
+        arm=step(steps.leaks)(run)
+    )
 
     compare = step(trigger_rule=WITHOUT_SKIPPED, map_index_template=PAIR_NAME)(steps.compare)
     trained = [with_real, with_synthetic]
@@ -128,7 +129,7 @@ def cxr_training() -> None:
     # One at a time, or two runs could each find the other's champion absent.
     promoted = step(max_active_tis_per_dag=1)(steps.promote)(run, dataset, comparisons)
     write = step(trigger_rule=WITHOUT_SKIPPED)(steps.report)
-    made = {"gan": gan, "judged": judged, "synthetic": synthetic, "comparisons": comparisons}
+    made = {**waiting, "gan": gan, "judged": judged, "comparisons": comparisons}
     write(**common, **made, galleries=galleries, leaks=leaking, promoted=promoted)
 
 

@@ -187,3 +187,13 @@ def test_nothing_changes_once_resolved(path: str) -> None:
 
 def test_flat_names_are_dotted_and_lists_are_text() -> None:
     assert flatten({"a": {"b": [1, 2], "c": {"d": None}}, "e": "f"}) == {"a.b": "1, 2", "a.c.d": None, "e": "f"}
+
+
+def test_resized_images_of_the_same_size_are_refused():
+    with pytest.raises(SettingsError, match="real_resized needs a gan"):
+        resolve("quick", {"arms": {"compared": ["real_resized"]}})
+
+
+def test_an_arm_is_not_compared_with_itself():
+    with pytest.raises(SettingsError, match="each arm must be listed once, and 'none' is the baseline"):
+        resolve("quick", {"arms": {"compared": ["both", "none"]}})

@@ -79,5 +79,5 @@ def test_a_reproduced_leak_says_what_it_adds(honest):
 
     assert table.rows[0][:4] == ["CNN, seed 0", "60 of 200", "95.0", "91.0"]
     assert table.rows[0][4:] == (["90.0", "+5.0", "+0.5"] if honest else ["–"] * 3)
-    assert ("adds +4.5 points" in table.note) == honest
+    assert ("differ by +4.5 points" in table.note) == honest
     assert leak_table([], {}) is None

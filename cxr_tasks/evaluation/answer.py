@@ -54,7 +54,9 @@ def answer(summaries: Sequence[SeedsComparison], unconfirmed: Mapping[str, Seque
                 f" (McNemar's test, corrected for the number of pairs, does not confirm it for {join_words(doubted)})"
             )
         clauses.append(clause)
-    return f"On these test images {'; '.join(clauses)}{_detectable(summaries)}."
+    seeds = len(summaries[0].seeds)
+    over = f", over {seeds} seeds," if seeds > 1 else ""
+    return f"On these test images{over} {'; '.join(clauses)}{_detectable(summaries)}."
 
 
 def _effects(summaries: Sequence[SeedsComparison], unit: str, *, named: bool) -> str:
@@ -68,7 +70,10 @@ def _effects(summaries: Sequence[SeedsComparison], unit: str, *, named: bool) ->
         if members and named:
             words = []
             for member in members:
-                words.append(f"{member.name} ({points(member.mean)}{unit})")
+                interval = f"{points(member.low)} to {points(member.high)}"
+                if unit:
+                    interval = f"{member.confidence * 100:g} % interval {interval}"
+                words.append(f"{member.name} ({points(member.mean)}{unit}, {interval})")
                 unit = ""
             parts.append(f"{verb} {join_words(words)}")
         elif members:

@@ -17,7 +17,6 @@ import jinja2
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from cxr_tasks.arms import needs_synthetic
 from cxr_tasks.evaluation import figures, paper
 from cxr_tasks.evaluation.comparison import PairComparison, p_text, points
 from cxr_tasks.evaluation.intervals import holm
@@ -199,25 +198,24 @@ def _paper_rows(content: ReportContent) -> list[dict[str, Any]]:
     return [{"paper": arm, "run": _run_means(content, arm)} for arm in paper.ARMS]
 
 
-def _run_means(content: ReportContent, arm: paper.PaperArm) -> dict[str, float] | None:
-    found: list[tuple[Mapping[str, float], Mapping[str, float]]] = []
+def _run_means(content: ReportContent, arm: paper.PaperArm) -> dict[str, Any] | None:
+    """The run's arm that is most like the source report's, and its name."""
+    trained: dict[str, list[tuple[Mapping[str, float], Mapping[str, float]]]] = {}
     for pair in content.pairs:
-        c = pair.comparison
-        if pair.network == arm.network and not arm.augmented and not needs_synthetic(pair.baseline_arm):
-            found.append((c.baseline_validation, c.baseline_test))
-        if pair.network == arm.network and arm.augmented and needs_synthetic(pair.augmented_arm):
-            found.append((c.augmented_validation, c.augmented_test))
+        if pair.network == arm.network:
+            c = pair.comparison
+            trained.setdefault(pair.baseline_arm, []).append((c.baseline_validation, c.baseline_test))
+            trained.setdefault(pair.augmented_arm, []).append((c.augmented_validation, c.augmented_test))
     for single in content.unpaired:
-        if single.network == arm.network and needs_synthetic(single.arm) == arm.augmented:
-            found.append((single.validation, single.test))
-    if not found:
+        if single.network == arm.network:
+            trained.setdefault(single.arm, []).append((single.validation, single.test))
+    # What it trained with comes first.
+    likest = ("synthetic", "both") if arm.augmented else ("classical", "none")
+    name = next((name for name in likest if name in trained), None)
+    if name is None:
         return None
-    names = {
-        "accuracy": "accuracy",
-        "precision": "macro_precision",
-        "recall": "macro_recall",
-        "f1": "macro_f1",
-    }
-    row = {short: 100 * mean(valid[name] for valid, _ in found) for short, name in names.items()}
-    images = sum(value for name, value in found[0][1].items() if name.startswith("support_"))
-    return row | {"test_accuracy": 100 * mean(test["accuracy"] for _, test in found), "test_images": images}
+    names = {"accuracy": "accuracy", "precision": "macro_precision", "recall": "macro_recall", "f1": "macro_f1"}
+    row = {short: 100 * mean(valid[metric] for valid, _ in trained[name]) for short, metric in names.items()}
+    tests = [test for _, test in trained[name]]
+    images = sum(value for metric, value in tests[0].items() if metric.startswith("support_"))
+    return {**row, "arm": name, "test_accuracy": 100 * mean(test["accuracy"] for test in tests), "test_images": images}

@@ -149,7 +149,8 @@ def by_source(table: pd.DataFrame, classes: Sequence[str]) -> Sources:
     if "source" not in table.columns:
         raise DataError("The prediction table lacks the column source.")
     y_true, y_pred, _ = encode(table, classes)
-    known = table.assign(right=y_pred == y_true).dropna(subset="source")
+    # The manifest leaves the field of an unknown source empty.
+    known = table.assign(right=y_pred == y_true)[table["source"].fillna("") != ""]
     rows = [
         SourceRow(
             source=str(source),

@@ -25,6 +25,7 @@ def write_report(run: RunContext, results: Results) -> StepResult:
         tracking.end_run(run["mlflow_run_id"])
         record["summary"] = {
             "answer": content.answer,
+            "warnings": content.warnings,
             "table": [_table_row(pair) for pair in content.pairs],
             "champions": results.promoted["summary"]["decisions"],
             "report": tracking.artifact_url(run["experiment_id"], run["mlflow_run_id"], REPORT),

@@ -77,8 +77,8 @@ def shortcuts_table(arms: Sequence[NamedFindings]) -> tuple[list[Table], list[st
     which = "The trained model" if len(probed) == 1 else f"{len(warned)} of {len(probed)} trained models"
     return [table], [
         f"{which} still tell{'s' if len(probed) == 1 else ''} the classes apart with the lungs blanked (balanced "
-        f"accuracy {span} where chance is {chance:.0f} %): what is beside the lungs gives the class away, so that "
-        "figures on these images may not hold in another hospital. See “Shortcuts”."
+        f"accuracy {span} where chance is {chance:.0f} %): what is beside the lungs, or where they lie, gives "
+        "the class away, so that figures on these images may not hold in another hospital. See “Shortcuts”."
     ]
 
 
@@ -150,7 +150,7 @@ def leak_table(leaks: Sequence[StepResult], pairs: Mapping[tuple[str, int], Pair
         "images that the GAN was trained on. Accuracy in percent; both gains are against the same baseline."
     )
     if inflated:
-        note += f" On these data that protocol adds {points(mean(inflated))} points to the gain that it reports."
+        note += f" The two gains differ by {points(mean(inflated))} points on average; that has no interval."
     return Table(
         title="The source report's protocol on these data: these figures are wrong",
         note=note,

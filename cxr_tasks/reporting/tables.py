@@ -52,19 +52,26 @@ def _beside(figure: Figure, reference: Figure, digits: int) -> str:
     return f"{_shown(figure, digits)} ({_shown(reference, digits)})"
 
 
-def cost_table(gan: StepResult | None, synthetic: StepResult | None, arms: Mapping[str, Sequence[StepResult]]) -> Table:
-    """What each part of the run costs. ``arms``: the results of their trainings, by the arm's name."""
+def cost_table(
+    gan: StepResult | None,
+    synthetic: StepResult | None,
+    features: Sequence[StepResult],
+    arms: Mapping[str, Sequence[StepResult]],
+) -> Table:
+    """What each part of the run costs. ``features``: of frozen backbones. ``arms``: their trainings by name."""
     rows = []
     if gan is not None:
         rows.append(["Training the GAN", f"{gan['summary']['hours'] * 60:.1f}", _seen(gan)])
         rows.append(["Making the synthetic set", _minutes([synthetic] if synthetic else []), _made(synthetic)])
+    if features:
+        run = sum(result["summary"]["computed"] for result in features)
+        rows.append(["Running frozen backbones, for all arms", _minutes(features), f"{run:,}"])
     rows += [[f"Classifiers, arm {arm}", _minutes(results), _trained_on(results)] for arm, results in arms.items()]
     note = (
         "Minutes of the tasks that made each part (of the GAN, of its training), wherever it was made; what was taken "
-        "from an earlier run counts with what it cost then. Running frozen backbones over the images is a task of its "
-        "own, once for all arms."
+        "from an earlier run counts with what it cost then."
     )
-    return Table(title="What it cost", note=note, columns=["Part", "Minutes", "Images × epochs"], rows=rows)
+    return Table(title="What it cost", note=note, columns=["Part", "Minutes", "Images"], rows=rows)
 
 
 def _seen(gan: StepResult) -> str:

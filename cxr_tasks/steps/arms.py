@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from cxr_tasks.arms import ARMS, needs_synthetic
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.execution import Record, RunContext, StepResult, load_settings, perform
-from cxr_tasks.steps.shared import backbone_identity, dataset_tags
+from cxr_tasks.steps.shared import backbone_identity, dataset_tags, gathered
 
 
 def arms(run: RunContext, synthetic: bool) -> list[dict[str, Any]]:
@@ -43,13 +43,18 @@ def wants_synthetic(run: RunContext) -> bool:
 
 
 def train_arm(
-    run: RunContext, dataset: StepResult, arm: Mapping[str, Any], synthetic: StepResult | None = None
+    run: RunContext,
+    dataset: StepResult,
+    arm: Mapping[str, Any],
+    synthetic: StepResult | None = None,
+    features: Sequence[Iterable[StepResult] | None] = (),
 ) -> StepResult:
     """Train one arm of a classifier with a seed, and keep its model, its predictions and its curves.
 
     Args:
         arm: an entry of :func:`arms`.
         synthetic: the synthetic set, for arms that train with one.
+        features: results of the steps that ran frozen backbones, the arm's own among them.
     """
     settings = load_settings(run)
     name, kind, seed = arm["classifier"], arm["arm"], arm["seed"]
@@ -84,6 +89,7 @@ def train_arm(
             "shortcuts": settings.evaluation.shortcuts,
         },
         inputs=inputs,
+        after=[result for result in gathered(features) if result["summary"]["backbone"] == name],
         label=f"{name} {kind} seed {seed}",
         tags=dataset_tags(run, dataset)
         | {"cxr.classifier": name, "cxr.role": role, "cxr.arm": kind, "cxr.seed": str(seed)},
@@ -92,11 +98,17 @@ def train_arm(
     return result
 
 
-def reproduce_leak(run: RunContext, dataset: StepResult, arm: Mapping[str, Any], synthetic: StepResult) -> StepResult:
+def reproduce_leak(
+    run: RunContext,
+    dataset: StepResult,
+    arm: Mapping[str, Any],
+    synthetic: StepResult,
+    features: Sequence[Iterable[StepResult] | None] = (),
+) -> StepResult:
     """Train a classifier by the source report's own protocol, with synthetic images in the test set.
 
     Args:
-        arm: an entry of :func:`leaks`.
+        arm: an entry of :func:`leaks`. features: as for :func:`train_arm`.
     """
     settings = load_settings(run)
     name, seed = arm["classifier"], arm["seed"]
@@ -114,6 +126,7 @@ def reproduce_leak(run: RunContext, dataset: StepResult, arm: Mapping[str, Any],
         make,
         settings={**_chosen(settings), **backbone, "classifier": name, "seed": seed, **split},
         inputs={"dataset": dataset, "synthetic": synthetic},
+        after=[result for result in gathered(features) if result["summary"]["backbone"] == name],
         label=f"{name} seed {seed} LEAKING",
         tags=dataset_tags(run, dataset) | {"cxr.classifier": name, "cxr.seed": str(seed), "cxr.leak": "true"},
     )
@@ -133,4 +146,5 @@ def leaks(run: RunContext) -> list[dict[str, Any]]:
 
 def _chosen(settings: Settings) -> dict[str, Any]:
     """How classifiers are trained, but for what differs from arm to arm."""
-    return settings.classifiers.model_dump(mode="json", exclude={"names", "seeds", "weights"})
+    chosen = settings.classifiers.model_dump(mode="json", exclude={"names", "seeds", "weights"})
+    return {**chosen, "classes": list(settings.data.classes)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cxr_tasks.config import DISPLAY_NAMES, Settings
 from cxr_tasks.execution import Record, RunContext, StepResult, load_settings, perform
-from cxr_tasks.steps.shared import dataset_tags
+from cxr_tasks.steps.shared import dataset_tags, gathered
 
 
 def compare(
@@ -22,7 +22,7 @@ def compare(
     """
     settings = load_settings(run)
     name, seed = pair["classifier"], pair["seed"]
-    found = {(r["summary"]["classifier"], r["summary"]["arm"], r["summary"]["seed"]): r for r in _all(trained)}
+    found = {(r["summary"]["classifier"], r["summary"]["arm"], r["summary"]["seed"]): r for r in gathered(trained)}
     baseline, augmented = (found.get((name, arm, seed)) for arm in (settings.arms.baseline, pair["arm"]))
     label = pair_label(settings, pair)
     inputs: dict[str, StepResult | str] = {"baseline": baseline} if baseline else {}
@@ -42,7 +42,7 @@ def compare(
         version=2,
         settings={
             **settings.evaluation.model_dump(mode="json", exclude={"gallery", "reproduce_leak"}),
-            **{"seed": settings.seed, "name": label},
+            **{"seed": settings.seed, "name": label, "classes": list(settings.data.classes)},
         },
         inputs=inputs,
         label=f"{name} {pair['arm']} seed {seed}",
@@ -102,18 +102,21 @@ def report(
     comparisons: Iterable[StepResult],
     galleries: Iterable[StepResult] | None,
     leaks: Iterable[StepResult] | None,
+    features: Sequence[Iterable[StepResult] | None],
     promoted: StepResult,
 ) -> StepResult:
     """Write the run's report and keep it with the run in MLflow."""
     from cxr_tasks.reporting import Results, write_report
 
     results = Results(
-        dataset, gan, judged, synthetic, list(comparisons), list(_all([galleries])), list(_all([leaks])), promoted
+        dataset,
+        gan,
+        judged,
+        synthetic,
+        list(comparisons),
+        list(gathered([galleries])),
+        list(gathered([leaks])),
+        list(gathered(features)),
+        promoted,
     )
     return write_report(run, results)
-
-
-def _all(groups: Sequence[Iterable[StepResult] | None]) -> Iterator[StepResult]:
-    """The results of mapped tasks; one whose instances were all skipped has none."""
-    for group in groups:
-        yield from (result for result in group or () if result)

@@ -30,7 +30,8 @@ def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:
             section, name = path.split(".")
             overrides = merge(overrides, {section: {name: form[field]}})
     if form.get("synthetic_per_class") is not None:
-        classes = resolve(form["profile"]).data.classes
+        # Of the run, not of the profile: the form's last field may add one.
+        classes = resolve(form["profile"], merge(overrides, form.get("settings") or {})).data.classes
         counts = dict.fromkeys(classes, form["synthetic_per_class"])
         overrides = merge(overrides, {"synthetic": {"counts": counts}})
     return merge(overrides, form.get("settings") or {})

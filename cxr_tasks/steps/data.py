@@ -296,6 +296,12 @@ def find_dataset(run: RunContext, version: str = "") -> StepResult:
                 f"Dataset {version!r} does not exist: take a version that cxr_data has published "
                 "(tag cxr.dataset of its MLflow runs), or leave the field empty for the newest."
             )
+        there, asked = sorted(found["summary"]["counts"]["train"]), sorted(settings.data.classes)
+        if there != asked:
+            raise DataError(
+                f"Dataset {version!r} has the classes {', '.join(there)}, and the settings {', '.join(asked)}: set "
+                "data.classes to those of the dataset, or leave the field empty for the newest."
+            )
         return found
     newest = store.read_pointer(_newest(settings))
     if newest is None:

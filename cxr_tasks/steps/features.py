@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cxr_tasks.config import DISPLAY_NAMES
-from cxr_tasks.execution import Record, RunContext, StepResult, load_settings, perform
+from cxr_tasks.execution import Record, RunContext, StepResult, is_forced, load_settings, perform
 from cxr_tasks.steps.shared import backbone_identity, dataset_tags
 
 
@@ -27,10 +27,11 @@ def extract_features(
     def make(folder: Path, record: Record) -> None:
         from cxr_tasks.training.extract import extract
 
-        images, computed = extract(settings, dataset, synthetic, backbone, identity)
-        note = f"{DISPLAY_NAMES[backbone]}: {computed:,} images run, {images - computed:,} known from before"
-        record["metrics"] = {"images": images, "images_run": computed}
-        record["summary"] = {"images": images, "computed": computed, "notes": [note]}
+        anew = is_forced(run, "features", inputs)
+        cache = extract(settings, dataset, synthetic, backbone, identity, anew=anew)
+        note = f"{DISPLAY_NAMES[backbone]}: {cache.computed:,} images run, {cache.found:,} known from before"
+        record["metrics"] = {"images_run": cache.computed, "images_known": cache.found}
+        record["summary"] = {"backbone": backbone, "computed": cache.computed, "found": cache.found, "notes": [note]}
 
     inputs: dict[str, StepResult | str] = {"dataset": dataset}
     what = {**identity, "arms": list(settings.arms.names), "shortcuts": settings.evaluation.shortcuts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,12 @@ from cxr_tasks.execution import RunContext, StepResult, load_settings
 def dataset_tags(run: RunContext, dataset: StepResult) -> dict[str, str]:
     """MLflow tags by which runs on one dataset are found."""
     return {"cxr.dataset": dataset["summary"]["version"], "cxr.profile": load_settings(run).profile}
+
+
+def gathered(groups: Iterable[Iterable[StepResult] | None]) -> Iterator[StepResult]:
+    """The results of mapped tasks; one whose instances were all skipped has none."""
+    for group in groups:
+        yield from (result for result in group or () if result)
 
 
 def log_files(folder: Path, names: Sequence[str]) -> None:

@@ -81,6 +81,7 @@ def fit_and_save(
         classes,
         settings.classifiers,
         seed=seed,
+        added=len(train) - len(real),
         steps=steps_an_epoch(settings, real, seed),
         on_epoch=reporter(f"{classifier} {arm}"),
     )

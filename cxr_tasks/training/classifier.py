@@ -38,6 +38,7 @@ def train_arm(
     settings: ClassifierSettings,
     *,
     seed: int,
+    added: int = 0,
     steps: int | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, logs: None,
 ) -> TrainedArm:
@@ -48,10 +49,14 @@ def train_arm(
         train: real training images, and what was added to them.
         held_out: ``validation`` and ``test``.
         seed: of batch order and undersampling; that of weights and dropout is in the network already.
+        added: how many images at the end of ``train`` were added to the real ones; undersampling leaves them alone.
         steps: optimiser steps an epoch; ``None`` for one pass over all images.
         on_epoch: called with the epoch's number from 1 and its losses and accuracies.
     """
-    chosen = undersampled(train.labels, seed) if settings.undersample else np.arange(len(train))
+    chosen = np.arange(len(train))
+    if settings.undersample:
+        real = len(train) - added
+        chosen = np.concatenate([undersampled(train.labels[:real], seed), chosen[real:]])
     labels = train.labels[chosen]
     steps = steps or batches_of(len(labels), settings.batch_size)
     weights = balanced_weights(labels) if settings.class_weights else np.ones(len(labels), np.float32)

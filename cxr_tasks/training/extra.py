@@ -13,6 +13,7 @@ from cxr_tasks.arms import Arm
 from cxr_tasks.config import Settings
 from cxr_tasks.data.dataset import Images
 from cxr_tasks.data.synthetic import counts_per_class
+from cxr_tasks.errors import SettingsError
 from cxr_tasks.execution import StepResult
 from cxr_tasks.store import open_store
 from cxr_tasks.training.randomness import keyed
@@ -43,14 +44,25 @@ def extra_images(
     if arm.extra == "synthetic":
         assert synthetic is not None  # the step has looked
         made = load_synthetic(synthetic, list(settings.data.classes)).resized(size)
-        return ExtraImages(made, {"synthetic": synthetic["ref"], "size": size})
+        return ExtraImages(made, synthetic_content(synthetic, size))
     counts = planned_counts(settings, dataset)
+    if not any(counts.values()):
+        raise SettingsError(
+            f"The arm {arm.extra!r} would add nothing, because no synthetic images are asked for: raise "
+            "synthetic.counts, or leave the arm out."
+        )
     positions = chosen_again(train, counts, settings.seed)
     again = train.take(positions)
     if arm.extra == "oversample":
         return ExtraImages(again, {}, positions)
     content = {"dataset": dataset["ref"], "counts": counts, "seed": settings.seed, "through": settings.gan.image_size}
     return ExtraImages(again.resized(settings.gan.image_size).resized(size), {**content, "size": size})
+
+
+def synthetic_content(synthetic: StepResult, size: int) -> dict[str, Any]:
+    """Which pixels those of a synthetic set at ``size`` are: made anew with the same settings, it may hold others."""
+    record = open_store().record(synthetic["ref"]) or {}
+    return {"synthetic": synthetic["ref"], "made_by": record.get("mlflow_run_id"), "size": size}
 
 
 def planned_counts(settings: Settings, dataset: StepResult) -> dict[str, int]:

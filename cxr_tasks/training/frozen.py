@@ -99,10 +99,10 @@ class Features:
 class FeatureCache:
     """Features of one backbone with its weights, in the store: computed once for each content, whoever asks."""
 
-    def __init__(self, frozen: FrozenTrunk, identity: Mapping[str, Any]) -> None:
-        """``identity``: all that the features of an image depend on besides its pixels."""
-        self.frozen, self.identity = frozen, identity
-        self.computed = 0
+    def __init__(self, frozen: FrozenTrunk, identity: Mapping[str, Any], *, anew: bool = False) -> None:
+        """``identity``: all that the features of an image depend on besides its pixels. ``anew``: make all again."""
+        self.frozen, self.identity, self.anew = frozen, identity, anew
+        self.computed = self.found = 0
 
     def __call__(self, content: Mapping[str, Any], pixels: Callable[[], np.ndarray]) -> np.ndarray:
         """Features (n, …) float16 of the images that ``content`` names, mapped into memory.
@@ -111,9 +111,14 @@ class FeatureCache:
             content: says which pixels these are, for ever. pixels: (n, S, S) uint8, asked for only where needed.
         """
         store, ref = open_store(), artifact_ref(STEP, 1, self.identity, content)
-        if store.record(ref) is None:
-            with store.publish(ref, {"step": STEP, "settings": dict(self.identity), "inputs": dict(content)}) as folder:
-                features = self.frozen(pixels())
-                np.save(folder / FILE, features)
+        missing = self.anew or store.record(ref) is None
+        if missing:
+            record = {"step": STEP, "settings": dict(self.identity), "inputs": dict(content)}
+            with store.publish(ref, record, replace=self.anew) as folder:
+                np.save(folder / FILE, self.frozen(pixels()))
+        features = np.load(store.fetch(ref) / FILE, mmap_mode="r")
+        if missing:
             self.computed += len(features)
-        return np.load(store.fetch(ref) / FILE, mmap_mode="r")
+        else:
+            self.found += len(features)
+        return features

@@ -20,7 +20,7 @@ from cxr_tasks.evaluation.metrics import classification_metrics
 from cxr_tasks.execution import Record, StepResult
 from cxr_tasks.training.arm import HISTORY, PREDICTIONS, built, reporter
 from cxr_tasks.training.classifier import train_arm
-from cxr_tasks.training.extra import ExtraImages, load_synthetic
+from cxr_tasks.training.extra import ExtraImages, load_synthetic, synthetic_content
 from cxr_tasks.training.frozen import FeatureCache, Features, FrozenTrunk
 from cxr_tasks.training.gan_device import keep_memory
 from cxr_tasks.training.randomness import keyed
@@ -54,7 +54,7 @@ def fit_leaking(
     whole = Features(FrozenTrunk(None), pool, {}, None, seed)
     if network.trunk is not None:
         cache = FeatureCache(FrozenTrunk(network.fast_trunk), backbone)
-        extra = ExtraImages(made, {"synthetic": synthetic["ref"], "size": size})
+        extra = ExtraImages(made, synthetic_content(synthetic, size))
         whole = StoredFeatures(cache, dataset, real, extra, pool, {}, None, seed, {})
     parts = {name: pool.take(chosen) for name, chosen in rows.items()}
     held_out = {name: parts[name] for name in ("validation", "test")}

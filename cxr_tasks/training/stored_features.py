@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class StoredFeatures(Features):
     def _augmented(self, images: Images, content: Mapping[str, Any], view: int) -> np.ndarray:
         assert self.augmentation is not None
         drawn = {**self.augmentation.model_dump(mode="json", exclude={"views"}), "view": view, "seed": self.seed}
-        return self.cache({**content, **drawn}, lambda: self._drawn(images.pixels, images.ids, view))
+        return self.cache({**content, "drawn": drawn}, lambda: self._drawn(images.pixels, images.ids, view))
 
     def _of_dataset(self) -> dict[str, Any]:
         return {"dataset": self.dataset["ref"], "split": "train", "size": self.real.pixels.shape[1]}
@@ -76,16 +76,11 @@ class StoredFeatures(Features):
 
 
 def packed_features(cache: FeatureCache, dataset: StepResult, shards: Any, rows: Any, size: int) -> np.ndarray:
-    """Features (n, …) of the images at ``rows`` of ``shards``, both (n,).
-
-    By shard and not by dataset: of data that have grown, only the new shards are run.
-    """
-    refs = dataset["summary"]["shards"]
+    """Features (n, …) of the images at ``rows`` of ``shards``, both (n,)."""
     shards, rows = np.asarray(shards), np.asarray(rows)
     features: np.ndarray | None = None
     for number in np.unique(shards):
-        ref = refs[number]
-        packed = cache({"shard": ref, "size": size}, _pixels_of(ref, size))
+        packed = shard_features(cache, dataset["summary"]["shards"][number], size)
         if features is None:
             features = np.empty((len(shards), *packed.shape[1:]), packed.dtype)
         here = np.flatnonzero(shards == number)
@@ -94,5 +89,6 @@ def packed_features(cache: FeatureCache, dataset: StepResult, shards: Any, rows:
     return features
 
 
-def _pixels_of(shard: str, size: int) -> Callable[[], np.ndarray]:
-    return lambda: np.load(open_store().fetch(shard) / pixels_file(size))
+def shard_features(cache: FeatureCache, shard: str, size: int) -> np.ndarray:
+    """Features of all images of a shard: by shard, so that of data that have grown only the new ones are run."""
+    return cache({"shard": shard, "size": size}, lambda: np.load(open_store().fetch(shard) / pixels_file(size)))

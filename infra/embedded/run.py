@@ -242,6 +242,7 @@ class Run:
             "profile": profile,
             "runs": runs,
             "answer": outcome.get("answer"),
+            "warnings": outcome.get("warnings", []),
             "comparison": outcome.get("table", []),
             "champions": outcome.get("champions", []),
             "report": outcome.get("report"),
@@ -286,7 +287,7 @@ def show(summary: dict[str, Any], stack: Stack, path: Path) -> None:
             "arm",
             "baseline",
             "with it",
-            "difference (95 % interval)",
+            "difference (interval)",
             "McNemar p",
             "verdict",
         ):
@@ -306,7 +307,10 @@ def show(summary: dict[str, Any], stack: Stack, path: Path) -> None:
             score = f"{row['validation_macro_f1']:.3f}"
             models.add_row(row["name"], row["version"], row["alias"], row["arm"], score, row["decision"])
         console.print(models)
+    if summary["answer"]:
         console.print(f"\n{summary['answer']}\n", markup=False)
+    for warning in summary["warnings"]:
+        console.print(f"Before you use it: {warning}", style="yellow", markup=False)
     colour = "green" if summary["state"] == "success" else "red"
     reused = sum(bool(task["reused"]) for task in summary["tasks"])
     console.print(

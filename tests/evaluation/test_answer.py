@@ -19,7 +19,8 @@ def summary(name: str, mean: float, low: float, high: float, arm: str = "synthet
 def test_one_classifier_and_no_difference() -> None:
     assert answer([summary("ResNet50", -0.004, -0.02, 0.01)], {}) == (
         "On these test images synthetic augmentation makes no detectable difference to ResNet50 (-0.4 points of macro "
-        "F1); a true difference of about 2.3 points would have been found in four of five such tests."
+        "F1, 95 % interval -2.0 to +1.0); a true difference of about 2.3 points would have been found in four of five "
+        "such tests."
     )
 
 
@@ -31,8 +32,9 @@ def test_each_verdict_names_its_classifiers_and_what_is_not_confirmed() -> None:
     ]
 
     assert answer(summaries, {"synthetic": ["CNN"]}) == (
-        "On these test images synthetic augmentation helps CNN (+3.0 points of macro F1), hurts VGG16 (-2.0) and makes "
-        "no detectable difference to ResNet50 (0.0) (McNemar's test, corrected for the number of pairs, does not "
+        "On these test images synthetic augmentation helps CNN (+3.0 points of macro F1, 95 % interval +1.0 to "
+        "+5.0), hurts VGG16 (-2.0, -3.0 to -1.0) and makes no detectable difference to ResNet50 (0.0, -1.0 to +1.0) "
+        "(McNemar's test, corrected for the number of pairs, does not "
         "confirm it for CNN)."
     )
 
@@ -41,8 +43,8 @@ def test_each_arm_has_a_clause_of_its_own() -> None:
     said = answer([summary("CNN", 0.03, 0.01, 0.05), summary("CNN", 0.02, 0.01, 0.03, "oversample")], {})
 
     assert said == (
-        "On these test images synthetic augmentation helps CNN (+3.0 points of macro F1); showing real images over "
-        "again helps CNN (+2.0)."
+        "On these test images synthetic augmentation helps CNN (+3.0 points of macro F1, 95 % interval +1.0 to "
+        "+5.0); showing real images over again helps CNN (+2.0, +1.0 to +3.0)."
     )
 
 
@@ -63,6 +65,12 @@ def test_a_range_of_what_could_have_been_found() -> None:
     ]
 
     assert answer(null, {}).endswith("about 2.3 to 5.0 points would have been found in four of five such tests.")
+
+
+def test_several_seeds_are_said():
+    assert answer([summary("CNN", 0.03, 0.01, 0.05, seeds=[0, 1])], {}).startswith(
+        "On these test images, over 2 seeds, s"
+    )
 
 
 def test_nothing_compared_is_said() -> None:

@@ -110,7 +110,7 @@ def test_only_the_shard_of_a_new_file_is_read_again(begin, source):
     assert sorted(result["reused"] for result in shards) == [False, True, True, True]
 
 
-def test_a_run_names_a_version_or_takes_the_newest(begin, source):
+def test_a_run_names_a_version_or_takes_the_newest(begin, source, store):
     first, second = begin(), begin()
     old = steps.publish(first, prepare(first, source))
     (source / "COVID/images/COVID-3.png").unlink()
@@ -120,6 +120,13 @@ def test_a_run_names_a_version_or_takes_the_newest(begin, source):
     assert steps.find_dataset(second, old["summary"]["version"])["ref"] == old["ref"]
     with pytest.raises(DataError, match="Dataset 'nothing' does not exist"):
         steps.find_dataset(second, "nothing")
+    fewer = resolve("quick", SETTINGS | {"data": SETTINGS["data"] | {"classes": ["COVID", "Normal"]}})
+    with store.publish("settings/fewer", {}) as folder:
+        (folder / "settings.json").write_text(fewer.model_dump_json())
+    with pytest.raises(
+        DataError, match="has the classes COVID, Normal, Viral Pneumonia, and the settings COVID, Normal"
+    ):
+        steps.find_dataset({**second, "settings": "settings/fewer"}, old["summary"]["version"])
 
 
 def test_no_dataset_yet_says_what_to_run(begin):

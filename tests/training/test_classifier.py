@@ -157,6 +157,17 @@ def test_with_a_budget_of_steps_a_larger_set_takes_no_more_of_them(data):
     assert arm.steps == 6 and len(arm.history) == 3 and arm.train_size == 120
 
 
+def test_undersampling_leaves_what_was_added_alone(data):
+    train, held_out = data
+    settings = resolve("quick", {"classifiers": {"image_size": 32, "epochs": 1, "undersample": True}}).classifiers
+    network = build_classifier("cnn", 3, settings, train.pixels, seed=0, weights_seed=0)
+    features = Features(FrozenTrunk(None), train, held_out, None, 0)
+
+    arm = train_arm(network, features, train, held_out, CLASSES, settings, seed=0, added=20)
+
+    assert arm.train_size == 20 + 3 * np.bincount(train.labels[:-20]).min()
+
+
 def test_undersampling_keeps_as_many_of_each_class():
     labels = np.repeat([0, 1, 2], [5, 20, 9])
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cxr_tasks.arms import ARMS
 from cxr_tasks.config import resolve
 from cxr_tasks.data.dataset import Images
+from cxr_tasks.errors import SettingsError
 from cxr_tasks.training.extra import chosen_again, extra_images
 from cxr_tasks.training.leak import dealt
 
@@ -73,6 +74,13 @@ def test_other_resized_images_have_another_name(change):
         names.append(extra.content)
 
     assert names[0] != names[1]
+
+
+def test_a_control_that_would_add_nothing_is_refused():
+    settings = resolve("quick", {"synthetic": {"counts": "balance"}})
+
+    with pytest.raises(SettingsError, match="'oversample' would add nothing"):
+        extra_images(ARMS["oversample"], settings, dataset([4, 4, 4]), None, images([4, 4, 4]))
 
 
 def test_an_arm_that_adds_nothing_has_nothing_extra():

@@ -116,7 +116,16 @@ def test_another_backbone_shares_nothing(trunk, data):
 
     other({"shard": "ingest/0", "size": SIZE}, lambda: data[1]["train"].pixels)
 
-    assert other.computed == 4
+    assert (other.computed, other.found) == (4, 0)
+
+
+def test_what_is_made_anew_replaces_what_was_there(trunk, data):
+    content, pixels = {"shard": "ingest/0", "size": SIZE}, data[1]["train"].pixels
+    FeatureCache(FrozenTrunk(trunk), {})(content, lambda: pixels)
+
+    anew = FeatureCache(FrozenTrunk(trunk), {}, anew=True)(content, lambda: pixels[:2])
+    later = FeatureCache(FrozenTrunk(trunk), {})
+    assert len(anew) == len(later(content, lambda: pixels)) == 2 and later.found == 2
 
 
 @pytest.mark.parametrize("positions", [None, np.array([1, 1, 3])])
