@@ -1,6 +1,6 @@
 """What the source report's own tables say about its claim that synthetic images raise performance by 5 to 6 %.
 
-    python benchmarks/paper_audit.py
+    PYTHONPATH=. python benchmarks/paper_audit.py
 
 Every figure is derived from the report's printed tables, which stand below; nothing is trained. The claims themselves
 are in ``cxr_tasks.evaluation.paper``.

@@ -1,6 +1,6 @@
 """Do the intervals hold the truth as often as they say, and how often is the verdict a false alarm?
 
-    python benchmarks/simulation.py [--simulations 1000]
+    PYTHONPATH=. python benchmarks/simulation.py [--simulations 1000]
 
 Measured in worlds where the truth is known. They draw test sets of patients with one image or more, of three classes
 as unequal as those of the source report's data, and arms that mostly fail on the same images. The truth follows from

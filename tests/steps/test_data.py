@@ -120,7 +120,10 @@ def test_a_run_names_a_version_or_takes_the_newest(begin, source, store):
     assert steps.find_dataset(second, old["summary"]["version"])["ref"] == old["ref"]
     with pytest.raises(DataError, match="Dataset 'nothing' does not exist"):
         steps.find_dataset(second, "nothing")
-    fewer = resolve("quick", SETTINGS | {"data": SETTINGS["data"] | {"classes": ["COVID", "Normal"]}})
+    fewer = resolve(
+        "quick",
+        SETTINGS | {"data": SETTINGS["data"] | {"classes": ["COVID", "Normal"]}, "synthetic": {"counts": "balance"}},
+    )
     with store.publish("settings/fewer", {}) as folder:
         (folder / "settings.json").write_text(fewer.model_dump_json())
     with pytest.raises(
