@@ -23,7 +23,7 @@ from cxr_tasks.evaluation.shortcuts import BlankedLungs, Sources, blanked_lungs,
 from cxr_tasks.execution import Record, StepResult
 from cxr_tasks.store import open_store
 
-COMPARISON, ARMS = "comparison.json", "arms.json"
+COMPARISON, FINDINGS = "comparison.json", "arms.json"
 
 
 class ArmFindings(BaseModel):
@@ -54,8 +54,8 @@ def compare_and_draw(
     tables = {role: pd.read_parquet(path / "predictions.parquet") for role, path in folders.items()}
     findings = {role: find(settings, names[role], table, folders[role]) for role, table in tables.items()}
     text = json.dumps({role: found.model_dump(mode="json") for role, found in findings.items()}, indent=2)
-    (folder / ARMS).write_text(text, encoding="utf-8")
-    mlflow.log_artifact(str(folder / ARMS))
+    (folder / FINDINGS).write_text(text, encoding="utf-8")
+    mlflow.log_artifact(str(folder / FINDINGS))
     if not arms:
         record["summary"] = {"verdict": "not trained"}
         return

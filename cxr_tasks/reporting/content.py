@@ -12,8 +12,7 @@ import pandas as pd
 
 from cxr_tasks import tracking
 from cxr_tasks.arms import ARMS, needs_synthetic
-from cxr_tasks.comparing import ARMS as FINDINGS
-from cxr_tasks.comparing import COMPARISON, ArmFindings
+from cxr_tasks.comparing import COMPARISON, FINDINGS, ArmFindings
 from cxr_tasks.config import DISPLAY_NAMES, Settings
 from cxr_tasks.evaluation.answer import NOTHING, answer
 from cxr_tasks.evaluation.comparison import PairComparison
