@@ -35,7 +35,7 @@ def reliability_diagrams(
         )
     axes[0, 0].set_ylabel("Accuracy")
     axes[1, 0].set_ylabel("Test images")
-    axes[0, 0].legend(loc="upper left", frameon=False, fontsize=9)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(title, fontsize=13, fontweight="bold")
     return figure
 

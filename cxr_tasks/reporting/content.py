@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,7 @@ def gather(run: RunContext, results: Results) -> ReportContent:
         warnings=[
             *settings.warnings,
             *_two_changes(settings),
+            *_no_control(settings, summary["counts"]["train"], synthetic),
             *([ONE_SEED] if pairs and len(settings.classifiers.seeds) == 1 else []),
             *(judged["summary"]["warnings"] if judged else []),
             *of_shortcuts,
@@ -209,6 +210,18 @@ def _two_changes(settings: Settings) -> list[str]:
         "as in the source report: the difference between them cannot be credited to the added images alone."
         for arm in settings.arms.compared
         if settings.arms.changes_classical(arm)
+    ]
+
+
+def _no_control(settings: Settings, real: Mapping[str, int], synthetic: StepResult | None) -> list[str]:
+    """What nothing in the run can tell apart from what the synthetic images show."""
+    if synthetic is None or "oversample" in settings.arms.names:
+        return []
+    added = synthetic["summary"]["counts"]
+    classes = ", ".join(f"{name} {real[name]:,} to {real[name] + n:,}" for name, n in added.items() if n)
+    return [
+        f"The synthetic set also changes how many training images each class has ({classes}). Whether that alone "
+        "does it, and not what the images show, only the arm oversample tells, which this run does not have."
     ]
 
 

@@ -16,6 +16,7 @@ def training_batches(
     weights: np.ndarray,
     batch_size: int,
     seed: int,
+    ahead: int = 1,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches without end: pass after pass over all images, the last batch of a pass as small as it must be.
 
@@ -25,12 +26,16 @@ def training_batches(
     Args:
         features: positions (b,) and the number of the pass → (b, …).
         targets: (n, classes) one-hot. weights: (n,) float32, of each image in the loss.
+        ahead: batches whose features are asked for at once.
     """
     for turn in count():
         order = keyed(seed, "batch order", turn).permutation(len(targets))
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            yield features(rows, turn), targets[rows], weights[rows]
+        for start in range(0, len(order), ahead * batch_size):
+            rows = order[start : start + ahead * batch_size]
+            made = features(rows, turn)
+            for first in range(0, len(rows), batch_size):
+                batch = slice(first, first + batch_size)
+                yield made[batch], targets[rows[batch]], weights[rows[batch]]
 
 
 def batches_of(images: int, batch_size: int) -> int:

@@ -16,6 +16,8 @@ from cxr_tasks.store import artifact_ref, open_store
 from cxr_tasks.training.augment import augment
 
 FEATURE_BATCH = 64
+# Augmenting shares TensorFlow's threads with the training step and waits for it, so it is asked for seldom.
+PIXELS_AHEAD = 512
 STEP, FILE = "backbone_features", "features.npy"
 
 
@@ -68,6 +70,8 @@ class Features:
         self.frozen, self.train, self._held_out = frozen, train, held_out
         self.augmentation, self.seed = augmentation, seed
         self._views: dict[int | None, np.ndarray] = {}
+        # Images to ask for at once.
+        self.ahead = PIXELS_AHEAD if frozen.name == "" else FEATURE_BATCH
 
     def held_out(self, name: str) -> np.ndarray:
         """(n, …) of all images of a held-out set, as they are."""

@@ -129,8 +129,8 @@ def test_features_that_float16_cannot_hold_are_an_error():
         FrozenTrunk(trunk)(np.full((2, 4, 4), 255, np.uint8))
 
 
-@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 100))
-def test_each_pass_shows_every_image_once_in_an_order_of_its_own(images, batch_size, seed):
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 100), st.integers(1, 4))
+def test_each_pass_shows_every_image_once_in_an_order_of_its_own(images, batch_size, seed, ahead):
     turns = []
 
     def features(rows, turn):
@@ -138,14 +138,15 @@ def test_each_pass_shows_every_image_once_in_an_order_of_its_own(images, batch_s
         return rows
 
     weights = np.arange(images)
-    batches = training_batches(features, np.eye(images), weights, batch_size, seed)
+    batches = training_batches(features, np.eye(images), weights, batch_size, seed, ahead)
     passes = []
     for turn in range(2):
         cut = [next(batches) for _ in range(batches_of(images, batch_size))]
         passes.append(np.concatenate([rows for rows, _, _ in cut]))
         for rows, targets, of_rows in cut:
             assert np.array_equal(targets.argmax(1), rows) and np.array_equal(of_rows, rows)
-        assert set(turns[-len(cut) :]) == {turn}
+        assert all(len(rows) == batch_size for rows, _, _ in cut[:-1])
+        assert turns.count(turn) == batches_of(images, ahead * batch_size)
 
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(images))
     assert images < 9 or passes[0].tolist() != passes[1].tolist()
