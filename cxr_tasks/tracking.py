@@ -6,7 +6,6 @@ is created. Nothing here knows what a step does.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -118,18 +117,16 @@ def artifact_url(experiment: str, run_id: str, path: str) -> str:
     return f"{base}/artifacts/{path}" if base else ""
 
 
-def search_url(experiment: str, condition: str, order_by: str) -> str:
-    """Where people see the runs that fulfil ``condition``, those with most of ``order_by`` first."""
-    base = _pages()
-    query = urlencode({"searchFilter": condition, "orderByKey": order_by, "orderByAsc": "false"}, quote_via=quote)
-    return f"{base}/#/experiments/{experiment}/runs?{query}" if base else ""
+def search_url(experiment: str, condition: str, order_by: str, *, charts: bool = False) -> str:
+    """Where people see the runs that fulfil ``condition``, those with most of ``order_by`` first.
 
-
-def compare_url(experiment: str, runs: Sequence[str]) -> str:
-    """Where people see several runs side by side."""
+    ``charts``: their curves over each other instead of a list.
+    """
     base = _pages()
-    query = urlencode({"runs": json.dumps(list(runs)), "experiments": json.dumps([experiment])}, quote_via=quote)
-    return f"{base}/#/compare-runs?{query}" if base and runs else ""
+    query = {"searchFilter": condition, "orderByKey": order_by, "orderByAsc": "false"}
+    if charts:
+        query["compareRunsMode"] = "CHART"
+    return f"{base}/#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}" if base else ""
 
 
 def _pages() -> str:

@@ -224,13 +224,13 @@ class TestPerform:
         assert (tags["cxr.reused"], tags["cxr.made_by"]) == ("false", "this run")
 
 
-def test_searches_and_comparisons_have_an_address(monkeypatch):
+def test_a_search_has_an_address(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000/")
 
     search = tracking.search_url("7", "tags.`cxr.step` = 'compare'", "metrics.`macro_f1_difference`")
-    both = tracking.compare_url("7", ["a", "b"])
+    curves = tracking.search_url("7", "", "", charts=True)
 
     assert search.startswith("http://mlflow:5000/#/experiments/7/runs?searchFilter=tags.%60cxr.step%60%20%3D%20%27")
-    assert both == "http://mlflow:5000/#/compare-runs?runs=%5B%22a%22%2C%20%22b%22%5D&experiments=%5B%227%22%5D"
+    assert curves.endswith("&compareRunsMode=CHART") and "compareRunsMode" not in search
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    assert tracking.search_url("7", "", "") == tracking.compare_url("7", ["a"]) == ""
+    assert tracking.search_url("7", "", "") == ""

@@ -289,19 +289,17 @@ def _honest(comparisons: Sequence[StepResult]) -> dict[tuple[str, int], PairComp
 def _links(run: RunContext, results: Results) -> list[Link]:
     """Where to go on: pages, and a saved search in MLflow for each question that people ask next."""
     experiment, version = run["experiment_id"], results.dataset["summary"]["version"]
-    arms = [trained["mlflow_run_id"] for each in _trainings(results).values() for trained in each]
-    here = f"tags.`{tracking.TAG_DAG_RUN}` = '{run['dag_run']}'"
-    on_data = f"tags.`cxr.dataset` = '{version}'"
+    trained = f"tags.`{tracking.TAG_DAG_RUN}` = '{run['dag_run']}' AND tags.`cxr.step` = 'train_arm'"
+    on_data, best = f"tags.`cxr.dataset` = '{version}'", "metrics.`validation_macro_f1`"
     return [
         Link(label="This run in MLflow: parameters, metrics, figures and models", url=run["url"]),
         Link(
-            label="How did these trainings go? Their curves over each other", url=tracking.compare_url(experiment, arms)
+            label="How did these trainings go? Their curves over each other",
+            url=tracking.search_url(experiment, trained, best, charts=True),
         ),
         Link(
             label="Which training of this run is best on the validation images?",
-            url=tracking.search_url(
-                experiment, f"{here} AND tags.`cxr.step` = 'train_arm'", "metrics.`validation_macro_f1`"
-            ),
+            url=tracking.search_url(experiment, trained, best),
         ),
         Link(
             label="What has helped on this dataset so far? Every comparison, of all runs",
@@ -309,9 +307,7 @@ def _links(run: RunContext, results: Results) -> list[Link]:
         ),
         Link(
             label="What has been trained on this dataset so far? Every arm, of all runs",
-            url=tracking.search_url(
-                experiment, f"{on_data} AND tags.`cxr.step` = 'train_arm'", "metrics.`validation_macro_f1`"
-            ),
+            url=tracking.search_url(experiment, f"{on_data} AND tags.`cxr.step` = 'train_arm'", best),
         ),
         Link(label="The data validation page (Data Docs)", url=results.dataset["summary"]["data_docs"]),
     ]
