@@ -66,7 +66,7 @@ def train_arm(
         weights,
         settings.batch_size,
         seed,
-        ahead=max(1, features.ahead // settings.batch_size),
+        ahead=max(1, features.frozen.at_once // settings.batch_size),
     )
     stop = keras.callbacks.EarlyStopping("val_loss", patience=settings.patience, restore_best_weights=True)
     report = keras.callbacks.LambdaCallback(

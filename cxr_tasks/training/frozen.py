@@ -17,7 +17,7 @@ from cxr_tasks.training.augment import augment
 
 FEATURE_BATCH = 64
 # Augmenting shares TensorFlow's threads with the training step and waits for it, so it is asked for seldom.
-PIXELS_AHEAD = 512
+PIXELS_AT_ONCE = 512
 STEP, FILE = "backbone_features", "features.npy"
 
 
@@ -28,9 +28,9 @@ class FrozenTrunk:
     """
 
     def __init__(self, trunk: keras.Model | None) -> None:
-        self.name, self._run = "", None
+        self.name, self._run, self.at_once = "", None, PIXELS_AT_ONCE
         if trunk is not None:
-            self.name = trunk.name.removesuffix("_trunk")
+            self.name, self.at_once = trunk.name.removesuffix("_trunk"), FEATURE_BATCH
             # predict() costs tens of milliseconds a call, more than a small network takes for a batch.
             self._run = tf.function(lambda x: tf.cast(trunk(x, training=False), tf.float32), reduce_retracing=True)
 
@@ -70,8 +70,6 @@ class Features:
         self.frozen, self.train, self._held_out = frozen, train, held_out
         self.augmentation, self.seed = augmentation, seed
         self._views: dict[int | None, np.ndarray] = {}
-        # Images to ask for at once.
-        self.ahead = PIXELS_AHEAD if frozen.name == "" else FEATURE_BATCH
 
     def held_out(self, name: str) -> np.ndarray:
         """(n, …) of all images of a held-out set, as they are."""
