@@ -174,9 +174,11 @@ def test_a_run_without_synthetic_images_trains_no_gan(first, pipeline, mlflow_cl
     skipped = {name.split("/")[0] for name, state in states.items() if state == "skipped"}
     gan = {"train_gan", "judge", "synthesize"}
     assert skipped == gan | {"synthetic_features", "train_with_synthetic", "reproduce_leak"}
-    arms = [result["summary"] for name, result in results.items() if name.startswith("train/")]
-    assert [arm["arm"] for arm in arms] == ["none", "classical", "oversample", "real_resized"]
-    assert len({arm["steps"] for arm in arms}) == 1 and arms[2]["train_images"] == arms[0]["train_images"] + 16
+    trained = [result["summary"] for name, result in results.items() if name.startswith("train/")]
+    images = {arm["arm"]: arm["train_images"] for arm in trained}
+    assert set(images) == {"none", "classical", "oversample", "real_resized"}
+    assert images["oversample"] == images["real_resized"] == images["none"] + 16
+    assert len({arm["steps"] for arm in trained}) == 1
     summary = results["report/-1"]["summary"]
     assert len(summary["table"]) == 3 and "showing real images over again" in summary["answer"]
     # All that the arms show a frozen backbone unaugmented was run once, before them.

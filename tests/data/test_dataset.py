@@ -13,7 +13,7 @@ from cxr_tasks.data.dataset import Images, centre_box, check_gan_input, load_ima
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
 from cxr_tasks.data.masks import masks_file
 from cxr_tasks.data.split import SPLITS
-from cxr_tasks.data.synthetic import counts_per_class, with_synthetic
+from cxr_tasks.data.synthetic import counts_per_class, with_extra
 from cxr_tasks.errors import DataError
 from cxr_tasks.store import FolderStore
 from tests.data.reading import data_settings, read_folder, split
@@ -229,7 +229,7 @@ def test_one_held_out_image_among_training_images_is_found(manifest: pd.DataFram
 def test_the_gan_may_not_see_synthetic_images(manifest: pd.DataFrame, shards: list[Path]) -> None:
     train = select(manifest, shards, "train", SIZE, CLASSES)
 
-    for images in (synthetic(3, SIZE), with_synthetic(train, synthetic(3, SIZE))):
+    for images in (synthetic(3, SIZE), with_extra(train, synthetic(3, SIZE))):
         with pytest.raises(DataError, match="3 synthetic images are in the GAN's training split"):
             check_gan_input(images)
 
@@ -260,7 +260,7 @@ def test_synthetic_images_follow_the_real_ones_at_their_size(
 ) -> None:
     train, made = select(manifest, shards, "train", SIZE, CLASSES), synthetic(3, size)
 
-    both = with_synthetic(train, made)
+    both = with_extra(train, made)
 
     assert (both.pixels.shape, both.pixels.dtype) == ((9, SIZE, SIZE), np.uint8)
     np.testing.assert_array_equal(both.pixels[:6], train.pixels)
@@ -275,7 +275,7 @@ def test_synthetic_images_follow_the_real_ones_at_their_size(
 def test_no_synthetic_images_change_nothing(manifest: pd.DataFrame, shards: list[Path]) -> None:
     train = select(manifest, shards, "train", SIZE, CLASSES)
 
-    both = with_synthetic(train, synthetic(0, SIZE))
+    both = with_extra(train, synthetic(0, SIZE))
 
     np.testing.assert_array_equal(both.pixels, train.pixels)
     pd.testing.assert_frame_equal(both.rows[train.rows.columns], train.rows, check_dtype=False)
