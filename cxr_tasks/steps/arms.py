@@ -89,7 +89,7 @@ def train_arm(
             "shortcuts": settings.evaluation.shortcuts,
         },
         inputs=inputs,
-        after=[result for result in gathered(features) if result["summary"]["backbone"] == name],
+        after=_of_backbone(features, name),
         label=f"{name} {kind} seed {seed}",
         tags=dataset_tags(run, dataset)
         | {"cxr.classifier": name, "cxr.role": role, "cxr.arm": kind, "cxr.seed": str(seed)},
@@ -126,7 +126,7 @@ def reproduce_leak(
         make,
         settings={**_chosen(settings), **backbone, "classifier": name, "seed": seed, **split},
         inputs={"dataset": dataset, "synthetic": synthetic},
-        after=[result for result in gathered(features) if result["summary"]["backbone"] == name],
+        after=_of_backbone(features, name),
         label=f"{name} seed {seed} LEAKING",
         tags=dataset_tags(run, dataset) | {"cxr.classifier": name, "cxr.seed": str(seed), "cxr.leak": "true"},
     )
@@ -142,6 +142,11 @@ def leaks(run: RunContext) -> list[dict[str, Any]]:
         for seed in settings.classifiers.seeds
         for name in settings.classifiers.names
     ]
+
+
+def _of_backbone(features: Sequence[Iterable[StepResult] | None], name: str) -> list[StepResult]:
+    """The steps that ran the frozen backbone ``name``."""
+    return [result for result in gathered(features) if result["summary"]["backbone"] == name]
 
 
 def _chosen(settings: Settings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cxr_tasks.store import artifact_ref, open_store
 from cxr_tasks.training.augment import augment
 
 FEATURE_BATCH = 64
-# Augmenting shares TensorFlow's threads with the training step and waits for it, so it is asked for seldom.
+# Where nothing is frozen: a bound on the pixels in memory, far above a batch.
 PIXELS_AT_ONCE = 512
 STEP, FILE = "backbone_features", "features.npy"
 

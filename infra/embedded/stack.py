@@ -137,8 +137,8 @@ class Stack:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "AIRFLOW__CORE__EXECUTOR": "gpu:LocalExecutor",
-            # Trainings that share cores wait for each other in every operation, so each gets cores of its own:
-            # on two cores, three at once took five times as long as one after the other.
+            # Trainings that share cores wait for each other in every operation, so each gets cores of its own.
+            # More at once are not slower (benchmarks/together.py), but each holds its images and features in memory.
             "AIRFLOW__CORE__PARALLELISM": str(tasks),
             "TF_NUM_INTRAOP_THREADS": str(threads),
             "TF_NUM_INTEROP_THREADS": str(threads),
