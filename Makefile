@@ -1,9 +1,10 @@
 # make run    the whole pipeline on this machine        make test   every test, the linter and the type checker
 # make lock   resolve the requirements anew             make clean  forget all runs (databases, logs, artifacts)
+# make docs   build the documentation
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lock clean setup setup-dev
+.PHONY: help run test lint docs lock clean setup setup-dev
 
 DATA ?=
 PROFILE ?= quick
@@ -17,10 +18,11 @@ PYTHON ?=
 export PYTHON DATA PROFILE CXR_HOME
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
 	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'
 	@echo 'make run REPRODUCE_LEAK=1   also repeats the source report with its synthetic test images'
+	@echo '.venv/bin/cxr --help   the same run and every step by hand, after make setup'
 
 setup:
 	@./infra/setup.sh requirements.lock
@@ -29,7 +31,7 @@ setup-dev:
 	@./infra/setup.sh requirements-dev.lock
 
 run: setup
-	@.venv/bin/python -m infra.embedded.run --data "$$DATA" --profile "$$PROFILE" --home "$$CXR_HOME" \
+	@.venv/bin/cxr run --data "$$DATA" --profile "$$PROFILE" --home "$$CXR_HOME" \
 	    --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(if $(filter-out 0,$(ONCE)),--once) \
 	    $(if $(filter-out 0,$(REPRODUCE_LEAK)),--reproduce-leak)
 
@@ -38,9 +40,16 @@ lint: setup-dev
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 
-# Two workers, a file each at a time, and one core for each: what trains in one does not hold up the other.
+# Two workers, a file each at a time, and one core for each: what trains in one does not hold up the other. Lines that
+# only processes of their own reach (Airflow's tasks, the console script) do not count as covered.
 test: lint
-	@TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile \
+	    --cov --cov-report=term --cov-fail-under=85 $(PYTEST_ARGS)
+
+# The reference of settings and the documentation, as a site of files in site/.
+docs: setup-dev
+	@.venv/bin/python docs/make_reference.py
+	@.venv/bin/mkdocs build --strict
 
 lock: setup-dev
 	@./infra/lock.sh

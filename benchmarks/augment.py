@@ -1,6 +1,6 @@
 """Classical augmentation: one composed warp of a gray batch, against Keras' ImageDataGenerator on the same images.
 
-    PYTHONPATH=. python benchmarks/augment.py [--size 224] [--images 256]
+    python benchmarks/augment.py [--size 224] [--images 256]
 
 Both make the augmented images of whole batches on one core, from images that are in memory already: gray bytes here,
 three float channels there, as a notebook would have them. Ranges are those of profile paper. Each is measured several
@@ -23,9 +23,9 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
+from cxr_tasks.classifiers.augmentation import augment
 from cxr_tasks.config import resolve
 from cxr_tasks.data.phantoms import write_phantoms
-from cxr_tasks.training.augment import augment
 
 REPEATS = 5
 BATCH = 32

@@ -3,17 +3,16 @@
     python benchmarks/gan_step.py [--steps 1] [--repeats 3] [--width 1.0] [--size 112] [--batch 64]
 
 (a) the report's wiring: ``generator.predict`` for the fakes, ``train_on_batch`` of D on real and on fakes, then of
-the stacked GAN, NumPy in between; (b) one compiled function with both optimisers; (c) the same in a process that keeps
-the memory it frees, as ``train_gan`` has it on a processor; (d) that with XLA; (e) that in bfloat16 (with XLA where (d)
-beat (c)). All train the same networks on batches of the same size, each in a process of its own, interleaved and never
-two at once; each figure is the median of the repeats after a warm-up. What is slower than (a) in its first measurement
-is not repeated, and bfloat16 is left out on processors that have no instructions for it, where it takes many times as
-long; ``--only`` insists.
+the stacked GAN, NumPy in between; (b) one compiled function with both optimisers; (c) the same with XLA; (d) the same
+in bfloat16, with XLA where (c) beat (b). All train the same networks on batches of the same size. Each has a process
+of its own; measurements are interleaved and never two at once. Each figure is the median of the repeats after a
+warm-up. A way that is slower than (a) in its first measurement is not repeated. Processors without instructions for
+bfloat16 take many times as long, so (d) is left out there. ``--only`` insists.
 
 The share of the machine is FLOP/s of the recipe's step over the float32 FLOP/s of a 2048³ matrix product on it.
 A step is counted by layer (a multiply and an add are two): forward ×1, gradient of the weights ×1, gradient of the
 inputs ×1; G forward and backward 3, D on real and on fake 2 × 3, D forward and back to the images 2. The report's
-wiring passes through G once more, which it is given no credit for.
+wiring passes through G once more and gets no credit for it.
 """
 
 from __future__ import annotations
@@ -36,19 +35,18 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_tasks.config import GanSettings, resolve
-from cxr_tasks.networks.covidgan import build_discriminator, build_generator
-from cxr_tasks.training.gan_device import keep_memory, on_device
-from cxr_tasks.training.gan_step import CovidGan
+from cxr_tasks.gan.device import on_device
+from cxr_tasks.gan.networks import build_discriminator, build_generator
+from cxr_tasks.gan.step import CovidGan
 
 CLASSES = 3
 NAMES = {
     "paper": "report's wiring",
     "fused": "one compiled step",
-    "kept": "with memory kept",
     "xla": "with XLA",
     "bf16": "in bfloat16",
 }
-# What a process of its own has built.
+# What a measuring process has built.
 _prepared: list[Callable[[int], None]] = []
 
 
@@ -79,7 +77,7 @@ def main() -> None:
         for name in given.only or [name for name in NAMES if name != "bf16" or has_bfloat16()]:
             started = time.perf_counter()
             processes[name] = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
-            with_xla = name == "xla" or (name == "bf16" and seconds.get("xla", [9e9]) < seconds.get("kept", [0.0]))
+            with_xla = name == "xla" or (name == "bf16" and seconds.get("xla", [9e9]) < seconds.get("fused", [0.0]))
             changes = {"xla": with_xla, "mixed_precision": name == "bf16"}
             processes[name].submit(prepare, name, settings.model_copy(update=changes), pixels, labels).result()
             print(f"{NAMES[name]}: ready after {time.perf_counter() - started:.0f} s", flush=True)
@@ -117,8 +115,6 @@ def main() -> None:
 
 def prepare(name: str, settings: GanSettings, pixels: np.ndarray, labels: np.ndarray) -> None:
     """Build one way of training in this process, and take a step for the compilation."""
-    if name not in ("paper", "fused"):
-        assert keep_memory(), "this machine's C library cannot be told to keep memory"
     way = paper_wiring if name == "paper" else fused
     _prepared.append(way(settings, pixels, labels))
     _prepared[0](1)
@@ -143,9 +139,9 @@ def paper_wiring(settings: GanSettings, pixels: np.ndarray, labels: np.ndarray) 
     rng = np.random.default_rng(0)
 
     discriminator.compile(keras.optimizers.Adam(settings.learning_rate, beta_1=settings.beta_1), losses)
-    # Which weights train is settled when Keras traces a model's training function, at its first batch. In Keras 3
-    # it reads the flags then, so D must see a batch before it is frozen for the stacked model; the other way
-    # round, which is the wiring's usual order, D never trains and only a warning says so.
+    # Keras 3 settles which weights train when it traces a model's training function, at the first batch. So D must see
+    # a batch before D is frozen for the stacked model. In the wiring's usual order D is frozen first, never trains, and
+    # only a warning says so.
     discriminator.train_on_batch(real[:batch], [ones, labels[:batch, None]])
     discriminator.trainable = False
     latent, label = keras.Input((settings.latent_dim,)), keras.Input((1,), dtype="int32")
@@ -184,7 +180,7 @@ def fused(settings: GanSettings, pixels: np.ndarray, labels: np.ndarray) -> Call
 
 
 def step_flops(settings: GanSettings) -> float:
-    """FLOPs of a step for one image; see the module's docstring."""
+    """FLOPs of a step for one image, counted as the module's docstring says."""
     size = {"classes": CLASSES, "image_size": settings.image_size, "width": settings.width}
     g, d = forward_flops(build_generator(**size)), forward_flops(build_discriminator(settings.discriminator, **size))
     return 3 * g + 2 * 3 * d + 2 * d

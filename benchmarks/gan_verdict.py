@@ -3,7 +3,7 @@
     python benchmarks/gan_verdict.py /path/to/dataset [--epochs 8] [--generator generator.keras]
 
 Works at the size and with the thresholds of profile ``quick``. The copier returns training images with a little
-noise. A saved generator takes the place of the brief training; it must be of the profile's GAN settings.
+noise. A saved generator may take the place of the brief training; it must have the profile's GAN settings.
 """
 
 from __future__ import annotations
@@ -23,46 +23,64 @@ import pandas as pd
 
 from cxr_tasks.config import resolve
 from cxr_tasks.data.dataset import Images, select
-from cxr_tasks.data.filtering import copies
 from cxr_tasks.data.ingest import USED, join_shards, read_shard
 from cxr_tasks.data.layout import lay_out
-from cxr_tasks.data.scan import entries_of, scan
+from cxr_tasks.data.scan import entries_of, scan_files
 from cxr_tasks.data.sources import open_source
-from cxr_tasks.data.split import assign
-from cxr_tasks.training.gan import train_gan
-from cxr_tasks.training.gan_judge import Judge
-from cxr_tasks.training.gan_step import CovidGan
-from cxr_tasks.training.gan_watch import generate
+from cxr_tasks.data.split import assign_splits
+from cxr_tasks.gan.filtering import copies
+from cxr_tasks.gan.judging import Judge
+from cxr_tasks.gan.sampling import sample_images
+from cxr_tasks.gan.step import CovidGan
+from cxr_tasks.gan.training import fit_gan
 
 JITTER_SD = 2  # gray levels
 COLUMNS = (
-    *("kid", "kid_sd", "kid_floor", "kid_untrained", "kid_ratio", "fid", "fid_floor"),
-    *("density", "density_floor", "coverage", "coverage_floor", "memorised", "memorised_held_out"),
-    *("repeated", "repeated_training", "accuracy_score", "accuracy_score_real"),
+    "kid",
+    "kid_sd",
+    "kid_floor",
+    "kid_untrained",
+    "kid_ratio",
+    "fid",
+    "fid_floor",
+    "density",
+    "density_floor",
+    "coverage",
+    "coverage_floor",
+    "memorised",
+    "memorised_held_out",
+    "repeated",
+    "repeated_training",
+    "accuracy_score",
+    "accuracy_score_real",
 )
 
 
 def main(source: str, epochs: int | None, generator: str | None) -> None:
     """Measure three generators, print a table and a verdict for each, and end with one JSON object."""
     settings = resolve("quick", {"gan": {"epochs": epochs}} if epochs else {})
-    classes, seed = list(settings.data.classes), settings.seed
+    classes, seed = list(settings.data.classes), settings.seeds.judge
     train, validation = read(source, settings.gan.image_size)
     print(f"{len(train)} training and {len(validation)} validation images at {settings.gan.image_size} px")
 
     labels = Judge.labels(settings)
-    untrained = CovidGan(settings.gan, len(classes), seed).generator
-    made = {"untrained": generate(untrained, labels, settings.gan, seed, "judged")}
+    untrained = CovidGan(settings.gan, len(classes), settings.seeds.gan).generator
+    made = {"untrained": sample_images(untrained, labels, settings.gan, seed, "judged")}
     started = time.perf_counter()
     if generator:
         trained, how = keras.models.load_model(generator, compile=False), Path(generator).name
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            trained = train_gan(train.pixels, train.labels, len(classes), settings.gan, seed, Path(scratch)).generator
+            trained = fit_gan(
+                train.pixels, train.labels, len(classes), settings.gan, settings.seeds.gan, Path(scratch)
+            ).generator
         how = f"{settings.gan.epochs} epochs in {time.perf_counter() - started:.0f} s"
-    made["brief"] = generate(trained, labels, settings.gan, seed, "judged")
+    made["brief"] = sample_images(trained, labels, settings.gan, seed, "judged")
     made["copier"] = copied(train, labels, seed)
 
-    judge = Judge(settings, train, validation, generate(untrained, labels, settings.gan, seed, "untrained reference"))
+    judge = Judge(
+        settings, train, validation, sample_images(untrained, labels, settings.gan, seed, "untrained reference")
+    )
     figures = {}
     verdicts = {}
     pd.set_option("display.width", 200)
@@ -107,17 +125,17 @@ def read(source: str, size: int) -> tuple[Images, Images]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         opened = open_source(source)
-        files = scan(opened, lay_out(opened.entries(), classes, settings.data.folders, source), {})
+        files = scan_files(opened, lay_out(opened.entries(), classes, settings.data.folders, source), {})
         read_shard(opened.fetch(entries_of(files)), files, [size], folder)
         manifest, near = join_shards([folder], files, settings.data.near_duplicates, folder)
         manifest = manifest[manifest["status"] == USED].reset_index(drop=True)
-        manifest["split"] = assign(manifest, settings.data.split, settings.seed, near=near)["split"]
+        manifest["split"] = assign_splits(manifest, settings.data.split, settings.seeds.split, near=near)["split"]
         train, validation = (select(manifest, [folder], name, size, classes) for name in ("train", "validation"))
     return train, validation
 
 
 def copied(train: Images, labels: np.ndarray, seed: int) -> np.ndarray:
-    """A training image of each of ``labels`` with a little noise, as often the same one as chance has it."""
+    """(n, S, S) uint8: for each of ``labels`` a training image of that class with a little noise, drawn at random."""
     rng = np.random.default_rng(seed)
     chosen = [rng.choice(np.flatnonzero(train.labels == label)) for label in labels]
     noise = rng.normal(0, JITTER_SD, (len(labels), *train.pixels.shape[1:]))

@@ -2,11 +2,13 @@
 
     python benchmarks/ingest.py [images]
 
-Generates chest phantoms (15,153 by default), reads them as ``cxr_data`` does (scan; the shards, as many at a time as
-there are cores and each in a process of its own, as Airflow runs them; manifest), and again unchanged, from a folder
-and from a moto server that speaks S3. The bare loop reads, hashes, decodes and resizes each file to the same two sides
-in a thread a core, and keeps nothing; half of it runs before the shards and half after, so that both see the same
-machine. What each task costs in Airflow and MLflow is not in these figures.
+Generates chest phantoms (15,153 by default) and reads them as ``cxr_data`` does: the scan, the shards, the manifest.
+As many shards are read at a time as there are cores, each in a process of its own, as Airflow runs them. Then the data
+are read again unchanged. All of it is done from a folder and from a moto server that speaks S3.
+
+The bare loop reads, hashes, decodes and resizes each file to the same two sides in a thread a core, and keeps nothing.
+Half of the loop runs before the shards and half after, so that both see the same machine. What each task costs in
+Airflow and MLflow is not in these figures.
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ from cxr_tasks.config import resolve
 from cxr_tasks.data.ingest import join_shards, read_shard
 from cxr_tasks.data.layout import Layout, lay_out
 from cxr_tasks.data.phantoms import write_phantoms
-from cxr_tasks.data.scan import FILES, entries_of, listing_key, scan, shard_numbers
+from cxr_tasks.data.scan import entries_of, listing_key, scan_files, shard_numbers
 from cxr_tasks.data.sources import Source, open_source
 
+FILES = "files.parquet"
 IMAGES = 15_153
 SHARES = {"COVID": 3616 / IMAGES, "Normal": 10_192 / IMAGES, "Viral Pneumonia": 1345 / IMAGES}
 ANATOMIES = 300
@@ -50,8 +53,8 @@ CORES = len(os.sched_getaffinity(0))
 def generate(folder: Path, images: int) -> None:
     """Phantoms of a few anatomies, each image framed, turned, exposed and grained in its own way.
 
-    They vary so that of 15,153 images some 38,000 pairs lie within 2 bits of one another's hash by coincidence;
-    of 15,146 images of the real release 39,603 do.
+    Among 15,153 of these images some 38,000 pairs of hashes lie within 2 bits of each other by coincidence. Among
+    15,146 images of the real release 39,603 do.
     """
     counts = {name: round(images * share) for name, share in SHARES.items()}
     counts["Normal"] += images - sum(counts.values())
@@ -100,6 +103,7 @@ def bare(paths: list[Path]) -> float:
 
 
 def listed(source: str) -> tuple[Source, Layout]:
+    """Open ``source`` and list its files by class."""
     opened = open_source(source)
     return opened, lay_out(opened.entries(), SETTINGS.data.classes, SETTINGS.data.folders, source)
 
@@ -108,7 +112,7 @@ def first(source: str, folder: Path) -> dict[str, Any]:
     """Read ``source`` for the first time, as the tasks of ``cxr_data`` do one after the other."""
     started = time.perf_counter()
     opened, layout = listed(source)
-    files = scan(opened, layout, {})
+    files = scan_files(opened, layout, {})
     files["shard"] = shard_numbers(files, SETTINGS.data.shard_images)
     files.to_parquet(folder / FILES, index=False)
     scanned = time.perf_counter()
@@ -147,12 +151,13 @@ def first(source: str, folder: Path) -> dict[str, Any]:
 
 
 def shard_task(job: tuple[Path, pd.DataFrame, list[int], Path]) -> float:
-    """Read one shard; gives the highest memory that its process has had so far."""
+    """Read one shard. Returns the highest memory of its process so far."""
     read_shard(*job)
     return peak_mib()
 
 
 def peak_mib() -> float:
+    """The highest memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -166,11 +171,12 @@ def again(source: str, folder: Path, last_key: str) -> dict[str, Any]:
 
 
 def key_of(source: str) -> str:
+    """What tells whether anything in ``source`` has changed."""
     return listing_key(listed(source)[1])
 
 
 def in_process(work: Any, *arguments: Any) -> Any:
-    """In a process of its own, so that the memory of one part is not another's."""
+    """Do ``work`` in a process of its own, so that each part has its own memory."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
         return worker.submit(work, *arguments).result()
 

@@ -22,8 +22,8 @@ import pandas as pd
 from sklearn.model_selection import GroupShuffleSplit
 
 from cxr_tasks.config import resolve
-from cxr_tasks.data.expectations import validate
-from cxr_tasks.data.split import assign
+from cxr_tasks.data.expectations import check_manifest
+from cxr_tasks.data.split import assign_splits
 
 SETTINGS = resolve("paper", {"data": {"expected_counts": None}}).data
 
@@ -57,6 +57,7 @@ def generate(rows: int) -> pd.DataFrame:
 
 
 def peak_mib() -> float:
+    """The highest memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -73,12 +74,12 @@ def main(rows: int) -> None:
         print(f"{name:<44}{figures[name][0]:>9.1f} s{figures[name][1]:>9.0f} MiB at most", flush=True)
         return result
 
-    part = timed("split, nine tenths", lambda: assign(grown, SETTINGS.split, 0))
+    part = timed("split, nine tenths", lambda: assign_splits(grown, SETTINGS.split, 0))
     kept = dict(zip(grown["image_id"], part["split"], strict=True))
-    given = timed("split, all, the nine tenths kept", lambda: assign(manifest, SETTINGS.split, 0, kept))
+    given = timed("split, all, the nine tenths kept", lambda: assign_splits(manifest, SETTINGS.split, 0, kept))
     assert (given.loc[grown.index, "split"] == part["split"]).all()
     assert (given["split"].groupby(given["group"]).nunique() == 1).all()
-    whole = timed("split, all at once", lambda: assign(manifest, SETTINGS.split, 0))
+    whole = timed("split, all at once", lambda: assign_splits(manifest, SETTINGS.split, 0))
     manifest["split"], manifest["group"] = whole["split"], whole["group"]
     timed(
         "peer: GroupShuffleSplit, twice",
@@ -89,7 +90,7 @@ def main(rows: int) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         outcome = timed(
-            "validated with Great Expectations, Data Docs", lambda: validate(manifest, SETTINGS, Path(folder))
+            "validated with Great Expectations, Data Docs", lambda: check_manifest(manifest, SETTINGS, Path(folder))
         )
     assert not outcome.failures, outcome.failures
     split, peer = figures["split, all at once"][0], figures["peer: GroupShuffleSplit, twice"][0]

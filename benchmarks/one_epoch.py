@@ -20,17 +20,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+from cxr_tasks.classifiers.features import ArmFeatures, FrozenTrunk
+from cxr_tasks.classifiers.networks import build_network
+from cxr_tasks.classifiers.training import fit_classifier
 from cxr_tasks.config import resolve
 from cxr_tasks.data.dataset import select
 from cxr_tasks.data.ingest import USED, join_shards, read_shard
 from cxr_tasks.data.layout import lay_out
-from cxr_tasks.data.scan import entries_of, scan
+from cxr_tasks.data.scan import entries_of, scan_files
 from cxr_tasks.data.sources import open_source
-from cxr_tasks.data.split import assign
-from cxr_tasks.networks.builders import build_classifier
-from cxr_tasks.training.classifier import train_arm
-from cxr_tasks.training.frozen import Features, FrozenTrunk
-from cxr_tasks.training.gan_step import CovidGan
+from cxr_tasks.data.split import assign_splits
+from cxr_tasks.gan.step import CovidGan
 
 RECIPE = {
     "vgg16": 17_926_467,
@@ -43,17 +43,18 @@ RECIPE = {
 
 def main(source: str) -> None:
     """Measure, print a table, and end with one JSON object."""
-    settings = resolve("paper", {"classifiers": {"epochs": 1, "weights": {"vgg16": "random", "resnet50": "random"}}})
+    settings = resolve("paper", {"classifiers": {"epochs": 1, "weights": {"default": "random"}}})
     classes, size = list(settings.data.classes), settings.classifiers.image_size
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         opened = open_source(source)
-        files = scan(opened, lay_out(opened.entries(), classes, settings.data.folders, source), {})
+        files = scan_files(opened, lay_out(opened.entries(), classes, settings.data.folders, source), {})
         read_shard(opened.fetch(entries_of(files)), files, [size, settings.gan.image_size], folder)
         manifest, near = join_shards([folder], files, settings.data.near_duplicates, folder)
         manifest = manifest[manifest["status"] == USED].reset_index(drop=True)
-        manifest["split"] = assign(manifest, settings.data.split, settings.seed, near=near)["split"]
+        given = assign_splits(manifest, settings.data.split, settings.seeds.split, near=near)
+        manifest["split"] = given["split"]
         images = {name: select(manifest, [folder], name, size, classes) for name in ("train", "validation")}
         small = select(manifest, [folder], "train", settings.gan.image_size, classes)
 
@@ -62,10 +63,10 @@ def main(source: str) -> None:
     print(f"{'network':<12}{'parameters':>12}{'recipe':>12}{'size':>6}{'seconds an epoch':>18}{'images/s':>10}")
     for name in settings.classifiers.names:
         started = time.perf_counter()
-        network = build_classifier(name, len(classes), settings.classifiers, train.pixels[:64], seed=0, weights_seed=0)
+        network = build_network(name, settings, train.pixels, seed=0)
         parameters = network.full.count_params()
-        features = Features(FrozenTrunk(network.fast_trunk), train, images, settings.augmentation, 0)
-        train_arm(network, features, train, images, classes, settings.classifiers, seed=0)
+        features = ArmFeatures(FrozenTrunk(network.fast_trunk), train, images, settings.augmentation, 0)
+        fit_classifier(network, features, train, images, classes, settings.classifiers, seed=0)
         report(figures, name, parameters, size, time.perf_counter() - started, len(train))
 
     gan = CovidGan(settings.gan, len(classes), seed=0)

@@ -1,6 +1,6 @@
 """An arm as the project trains it, against the same recipe as a notebook would write it, on the same machine.
 
-    PYTHONPATH=. python benchmarks/pair.py FOLDER [--size 112] [--images 384] [--epochs 20]
+    python benchmarks/pair.py FOLDER [--size 112] [--images 384] [--epochs 20]
 
 FOLDER is laid out as the COVID-19 Radiography Database. The notebook is ``ImageDataGenerator.flow_from_directory`` and
 ``model.fit`` in float32. Each training is a process of its own, one after the other, from the PNG files to the trained
@@ -126,13 +126,13 @@ def task(folder: str, size: int, epochs: int, way: str, network: str, arm: str) 
     """Do one training, or what is asked instead of one."""
     from cxr_tasks.config import resolve
 
-    changes = {"image_size": size, "epochs": epochs, "patience": epochs, "weights": {"vgg16": "random"}}
+    changes = {"image_size": size, "epochs": epochs, "patience": epochs, "weights": {"default": "random"}}
     changes |= {"names": [network], "precision": "bfloat16" if "bfloat16" in way else "float32"}
     views = VIEWS if arm.startswith("views") else None
     settings = resolve("paper", {"classifiers": changes, "augmentation": {"views": views}})
     root, weights = Path(folder), Path(folder) / "vgg16.weights.h5"
     if way == "weights":
-        from cxr_tasks.networks.weights import backbone_with_weights
+        from cxr_tasks.classifiers.weights import backbone_with_weights
 
         backbone_with_weights("vgg16", size, "random", "paper", read(root / "train", size)[0][:64], 0).save_weights(
             weights
@@ -218,13 +218,11 @@ def ours(settings: Any, root: Path, network: str, arm: str) -> tuple[float, Any]
     """Seconds, and a function from gray images to probabilities."""
     import pandas as pd
 
+    from cxr_tasks.classifiers.features import ArmFeatures, FrozenTrunk
+    from cxr_tasks.classifiers.networks import build_network
+    from cxr_tasks.classifiers.training import fit_classifier
     from cxr_tasks.data.dataset import Images
-    from cxr_tasks.networks.builders import build_classifier
-    from cxr_tasks.training.classifier import train_arm
-    from cxr_tasks.training.frozen import Features, FrozenTrunk
-    from cxr_tasks.training.gan_device import keep_memory
 
-    keep_memory()
     started = time.perf_counter()
     classes = sorted(path.name for path in (root / "train").iterdir())
 
@@ -235,10 +233,10 @@ def ours(settings: Any, root: Path, network: str, arm: str) -> tuple[float, Any]
         return Images(pixels, labels, ids, pd.DataFrame(table))
 
     train, held_out = images("train"), {"validation": images("validation")}
-    built = build_classifier(network, len(classes), settings.classifiers, train.pixels[:64], seed=0, weights_seed=0)
+    built = build_network(network, settings, train.pixels, seed=0)
     augmentation = None if arm == "none" else settings.augmentation
-    features = Features(FrozenTrunk(built.fast_trunk), train, held_out, augmentation, 0)
-    train_arm(built, features, train, held_out, classes, settings.classifiers, seed=0)
+    features = ArmFeatures(FrozenTrunk(built.fast_trunk), train, held_out, augmentation, 0)
+    fit_classifier(built, features, train, held_out, classes, settings.classifiers, seed=0)
     seconds = time.perf_counter() - started
     return seconds, lambda pixels: built.full.predict(pixels[..., None], verbose=0)
 
@@ -248,9 +246,6 @@ def backbone_alone(root: Path, weights: Path, size: int, epochs: int) -> dict[st
     import keras
     import tensorflow as tf
 
-    from cxr_tasks.training.gan_device import keep_memory
-
-    keep_memory()
     base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(size, size, 3))
     base.load_weights(weights)
     run = tf.function(lambda x: base(x, training=False))

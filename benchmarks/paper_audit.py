@@ -1,9 +1,9 @@
-"""What the source report's own tables say about its claim that synthetic images raise performance by 5 to 6 %.
+"""Holds the source report's claim of 5 to 6 % more performance against the report's own tables.
 
-    PYTHONPATH=. python benchmarks/paper_audit.py
+    python benchmarks/paper_audit.py
 
-Every figure is derived from the report's printed tables, which stand below; nothing is trained. The claims themselves
-are in ``cxr_tasks.evaluation.paper``.
+Every figure follows from the report's printed tables, which stand below. Nothing is trained.
+``cxr_tasks.report.paper`` has the claims themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FIRST_REPORT = {
     "ResNet50": ((0.98, 0.90, 0.94), (0.96, 0.99, 0.97), (0.96, 0.94, 0.95)),
     "CNN": ((0.94, 0.87, 0.90), (0.94, 0.98, 0.96), (0.94, 0.85, 0.89)),
 }
-# Tables 6 to 8: recall of each class in the second training, rounded to two decimals; its accuracy is printed as 0.97.
+# Tables 6 to 8: recall of each class in the second training, rounded to two decimals, and the printed accuracy.
 SECOND_RECALL = {"VGG16": (0.98, 0.97, 0.93), "ResNet50": (0.98, 0.97, 0.92), "CNN": (0.97, 0.97, 0.96)}
 SECOND_ACCURACY = 0.97
 # Table 9, accuracy in percent without and with synthetic images, and the validation accuracies of the running text.
@@ -45,12 +45,12 @@ TEXT_VALIDATION = {"VGG16": (93.15, 97.37), "ResNet50": (92.98, 97.07), "CNN": (
 
 
 def first_accuracy(network: str) -> float:
-    """Test accuracy without synthetic images, percent: every image is the TP or the FN of its own class."""
+    """Test accuracy without synthetic images, in percent. Every image is a TP or a FN of its own class."""
     return 100 * sum(counts[0] for counts in FIRST_COUNTS[network]) / sum(FIRST_SUPPORT)
 
 
 def inconsistencies(network: str) -> list[str]:
-    """What does not fit between the first training's counts, its supports and its printed ratios."""
+    """Contradictions between the counts, the supports and the printed ratios of the first training."""
     found, images = [], sum(FIRST_SUPPORT)
     for name, support, (tp, tn, fp, fn), printed in zip(
         CLASSES, FIRST_SUPPORT, FIRST_COUNTS[network], FIRST_REPORT[network], strict=True
@@ -69,18 +69,18 @@ def inconsistencies(network: str) -> list[str]:
 
 
 def rounds_to(exact: float, printed: float) -> bool:
-    """Whether a ratio is printed so with two decimals, either way of rounding a half."""
+    """Whether ``exact`` gives ``printed`` with two decimals. A half may be rounded either way."""
     return abs(exact - printed) <= 0.005 + 1e-9
 
 
 def whole_number_exists(percent: float, images: int) -> bool:
-    """Whether some count of ``images`` gives this percentage with two decimals."""
+    """Whether some number of ``images`` gives ``percent`` with two decimals."""
     near = round(percent / 100 * images)
     return any(abs(100 * count / images - percent) <= 0.005 + 1e-9 for count in (near - 1, near, near + 1))
 
 
 def second_right(network: str) -> list[tuple[int, int]]:
-    """The least and most test images of each class that the second training can have right, given its recalls."""
+    """The least and the most test images of each class that the second training's recalls allow to be right."""
     return [
         (math.ceil((recall - 0.005) * support - 1e-9), math.floor((recall + 0.005) * support + 1e-9))
         for recall, support in zip(SECOND_RECALL[network], SECOND_SUPPORT, strict=True)
@@ -88,7 +88,11 @@ def second_right(network: str) -> list[tuple[int, int]]:
 
 
 def second_accuracy(network: str) -> tuple[float, float, float]:
-    """Test accuracy with synthetic images, percent: from the printed recalls, and the least and most they allow."""
+    """Test accuracy with synthetic images, in percent.
+
+    Returns:
+        The accuracy from the printed recalls, and the least and the most that their rounding allows.
+    """
     images = sum(SECOND_SUPPORT)
     bounds = second_right(network)
     # The printed accuracy of 0.97 narrows what the recalls leave open.
@@ -101,9 +105,9 @@ def second_accuracy(network: str) -> tuple[float, float, float]:
 def synthetic_test_images() -> dict[str, float]:
     """How many images were added, and how many COVID test images of the second training are synthetic.
 
-    Supposes, as the report does not say otherwise, that real and synthetic images were pooled and split at random
-    with the same shares as before. The number of real COVID images among the test images is then hypergeometric;
-    ``synthetic_least`` and ``synthetic_most`` are its 95 % range.
+    The report does not say how the images were split. The assumption here is that real and synthetic images were
+    pooled and split at random with the same shares as before. The number of real COVID test images is then
+    hypergeometric. ``synthetic_least`` and ``synthetic_most`` follow from the 95 % range of that number.
     """
     real, test = sum(DATASET), sum(SECOND_SUPPORT)
     pooled = round(test / (SPLITS["test"] / real))
@@ -120,14 +124,16 @@ def synthetic_test_images() -> dict[str, float]:
 
 
 def remaining_gain(network: str) -> dict[str, float]:
-    """The gain in test accuracy, points, on the second training's real test images.
+    """The gain in test accuracy on the second training's real test images, in points.
 
-    ``synthetic_all_right``: every synthetic COVID test image is classified right, which is likely where thousands of
-    images of the same generator were trained on; what is wrong among COVID is then real. ``synthetic_as_hard``:
-    synthetic and real COVID have the same recall. ``least`` and ``most`` let every rounding and the number of synthetic
-    images fall as unfavourably or favourably as they can; at most, all errors among COVID are synthetic images.
-    ``chance`` is half the 95 % interval that two test sets of these sizes leave around the first of these, as both
-    accuracies are shares of independent images (normal approximation).
+    Returns:
+        ``as_printed`` counts all test images. ``synthetic_all_right`` supposes that every synthetic COVID test image is
+        classified right, and that every error among COVID is real. This is likely, because the network was trained on
+        thousands of images of the same generator. ``synthetic_as_hard`` supposes that synthetic and real COVID images
+        have the same recall. ``least`` and ``most`` take every rounding and the number of synthetic images at their
+        worst and best; at best, every error among COVID is synthetic. ``chance`` is half the width of the 95 % interval
+        around ``synthetic_all_right`` that two test sets of these sizes leave. Both accuracies count as shares of
+        independent images, in the normal approximation.
     """
     images = synthetic_test_images()
     before = first_accuracy(network)
@@ -136,6 +142,7 @@ def remaining_gain(network: str) -> dict[str, float]:
     bounds = second_right(network)
 
     def gain(synthetic: float, covid_right: float, others_right: float) -> float:
+        """The gain in points, given the number of synthetic images and of real images that are right."""
         return 100 * (covid_right + others_right) / (covid - synthetic + others) - before
 
     expected = images["synthetic_expected"]
@@ -155,7 +162,7 @@ def remaining_gain(network: str) -> dict[str, float]:
 
 
 def audit() -> list[dict[str, Any]]:
-    """Everything that is derived for a network, one row each; percent and points."""
+    """All that follows from the tables, one row a network, in percent and points."""
     rows = []
     for network in NETWORKS:
         middle, least, most = second_accuracy(network)
@@ -191,8 +198,8 @@ def main() -> None:
     print(
         f"\n{images['added_images']:,.0f} images were added in all. Of the {SECOND_SUPPORT[0]} COVID test images of "
         f"the second training about {images['synthetic_expected']:.0f} are synthetic "
-        f"({images['synthetic_least']:.0f} to {images['synthetic_most']:.0f}): of {DATASET[0]:,} real ones a tenth, "
-        f"{images['real_covid_expected']:.0f}, falls to the test set.\n\n"
+        f"({images['synthetic_least']:.0f} to {images['synthetic_most']:.0f}). A tenth of the {DATASET[0]:,} real "
+        f"COVID images, {images['real_covid_expected']:.0f}, falls to the test set.\n\n"
         "Gain in test accuracy, points: as printed, and on the real test images alone\n"
     )
     print(pd.DataFrame({row["network"]: row["gain"] for row in rows}).round(2).to_string())

@@ -1,11 +1,11 @@
-"""Do the intervals hold the truth as often as they say, and how often is the verdict a false alarm?
+"""Measures how often the intervals hold the truth, and how often the verdict is a false alarm.
 
-    PYTHONPATH=. python benchmarks/simulation.py [--simulations 1000]
+    python benchmarks/simulation.py [--simulations 1000]
 
-Measured in worlds where the truth is known. They draw test sets of patients with one image or more, of three classes
-as unequal as those of the source report's data, and arms that mostly fail on the same images. The truth follows from
-the error rates exactly, so that no large sample has to stand in for it. ``percentile`` and ``welch`` are the intervals
-that the product's took the place of.
+The worlds of the simulation have a known truth. Their test sets are patients with one image or more, of three classes
+as unequal as those of the source report's data. Their arms mostly fail on the same images. The truth follows exactly
+from the error rates, so no large sample has to stand in for it. The columns ``percentile`` and ``welch`` are the usual
+intervals, beside those of the product.
 """
 
 from __future__ import annotations
@@ -42,15 +42,20 @@ SHARES = np.array([0.24, 0.67, 0.09])
 NEXT = 0.7
 # Images of a patient beyond the first, on average (Poisson).
 FURTHER_IMAGES = 0.25
-# What makes an image hard, as shares of variance 1: the patient, the image, the arm; the rest is the training's.
+# What makes an image hard, as shares of variance 1: the patient, the image, the arm. The training has the rest.
 PATIENT, IMAGE, ARM = 0.4, 0.3, 0.15
 PAIRS = 3
 
 
 @dataclass(frozen=True)
 class World:
-    """Error rates by class of both arms, and how far trainings spread: the sd of a shift of all their error rates
-    on the probit scale."""
+    """Two arms and how they fail.
+
+    Attributes:
+        baseline: The baseline's error rate in each class.
+        augmented: The augmented arm's error rate in each class.
+        spread: How far trainings spread: the standard deviation of a shift of all error rates, on the probit scale.
+    """
 
     name: str
     baseline: tuple[float, float, float]
@@ -72,12 +77,13 @@ WORLDS = (
     World("5 % errors", (0.12, 0.03, 0.08), (0.12, 0.03, 0.08)),
     World("20 % errors", (0.30, 0.15, 0.30), (0.30, 0.15, 0.30)),
 )
-GAIN = 0.5  # the nonzero effect: half the errors
+# The effect where there is one: half the errors.
+GAIN = 0.5
 SPREAD = 0.1
 
 
 def expected_f1(rates: tuple[float, float, float], spread: float) -> float:
-    """Macro F1 of an endless test set, averaged over trainings."""
+    """Macro F1 (0 to 1) of an endless test set, averaged over trainings."""
     shifts = spread * norm.ppf((np.arange(999) + 0.5) / 999)
     error = norm.cdf(norm.ppf(rates) + shifts[:, None])
     counts = np.zeros((len(shifts), 3, 3))
@@ -89,7 +95,11 @@ def expected_f1(rates: tuple[float, float, float], spread: float) -> float:
 
 
 def draw(world: World, images: int, trainings: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
-    """A test set of about ``images``: group and class of each image (n,), predictions (trainings, 2, n)."""
+    """Draw a test set of about ``images``, and what the arms predict.
+
+    Returns:
+        The group and the class of each image (n,), and predictions (trainings, 2, n).
+    """
     further = rng.poisson(FURTHER_IMAGES, size=round(images / (1 + FURTHER_IMAGES)))
     group = np.repeat(np.arange(len(further)), 1 + further)
     y = rng.choice(3, p=SHARES, size=len(further))[group]
@@ -104,14 +114,14 @@ def draw(world: World, images: int, trainings: int, rng: np.random.Generator) ->
 
 
 def counted(group: NDArray[np.int64], y: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Confusion counts (groups, trainings, 2, 3, 3)."""
+    """Confusion counts (groups, trainings, 2, 3, 3) of a test set of ``draw``."""
     trainings = len(predicted)
     flat = [group_counts(group, y, arm, 3) for training in predicted for arm in training]
     return np.stack(flat, axis=1).reshape(-1, trainings, 2, 3, 3)
 
 
 def pair(world: World, images: int, simulations: int, key: int = 0) -> dict[str, Any]:
-    """Coverage of the interval and how often the verdict is helps or hurts, for single pairs of trainings."""
+    """Measure single pairs of trainings: how often the interval holds the truth, and how often a verdict is called."""
     truth, rows = world.truth(), []
     for number in range(simulations):
         rng = np.random.default_rng([key, images, number])
@@ -130,9 +140,10 @@ def pair(world: World, images: int, simulations: int, key: int = 0) -> dict[str,
                 macro.detectable(CONFIDENCE) or 0.0,
                 p_value,
                 macro.degrees[0] + 1,
+                macro.value,
             )
         )
-    low, high, old_low, old_high, accuracy_low, accuracy_high, detectable, p_value, differing = np.array(rows).T
+    low, high, old_low, old_high, accuracy_low, accuracy_high, detectable, p_value, differing, value = np.array(rows).T
     right_rates = [1 - SHARES @ np.array(rates) for rates in (world.baseline, world.augmented)]
     accuracy_truth = right_rates[1] - right_rates[0]
     return {
@@ -148,18 +159,20 @@ def pair(world: World, images: int, simulations: int, key: int = 0) -> dict[str,
         "percentile_called": share((old_low > 0) | (old_high < 0)),
         "accuracy_coverage": share((accuracy_low <= accuracy_truth) & (accuracy_truth <= accuracy_high)),
         "half_width": float((high - low).mean() / 2),
+        "spread": float(value.std(ddof=1)),
         "detectable": float(detectable.mean()),
     }
 
 
 def share(hits: NDArray[np.bool_]) -> float:
+    """How often something was the case, 0 to 1."""
     return float(np.mean(hits))
 
 
 def power(world: World, images: int, simulations: int) -> dict[str, Any]:
-    """How often a true gain as large as the sentence's detectable effect is found.
+    """Measure how often a true gain of the detectable size is found.
 
-    The detectable effect depends on how often the arms disagree, and so on the gain: found by iteration.
+    The detectable size depends on how often the arms disagree, and therefore on the gain. An iteration finds it.
     """
     target = pair(world, images, simulations // 5, key=1)["detectable"]
     for _ in range(4):
@@ -175,7 +188,7 @@ def power(world: World, images: int, simulations: int) -> dict[str, Any]:
 
 
 def family(world: World, images: int, simulations: int) -> float:
-    """How often McNemar's test with Holm's correction finds something among three pairs without any difference."""
+    """How often McNemar's test with Holm's correction finds a difference among three pairs that have none."""
     found = []
     for number in range(simulations):
         _, y, predicted = draw(world, images, PAIRS, np.random.default_rng([3, images, number]))
@@ -186,7 +199,7 @@ def family(world: World, images: int, simulations: int) -> float:
 
 
 def seeds(world: World, images: int, trainings: int, simulations: int) -> dict[str, Any]:
-    """Coverage and verdicts of the mean over ``trainings`` seeds; the truth is the mean over all trainings."""
+    """Measure the mean over ``trainings`` seeds. The truth is the mean over all trainings."""
     truth, rows = world.truth(), []
     for number in range(simulations):
         counts = counted(*draw(world, images, trainings, np.random.default_rng([4, images, trainings, number])))
@@ -208,7 +221,7 @@ def seeds(world: World, images: int, trainings: int, simulations: int) -> dict[s
 
 
 def welch(estimate: Estimate) -> tuple[float, float]:
-    """The interval with one quantile of t, of Welch and Satterthwaite's degrees of freedom: the usual way."""
+    """The usual interval, with a single quantile of t and Welch and Satterthwaite's degrees of freedom."""
     parts = sum(v**2 / nu for v, nu in zip(estimate.variances, estimate.degrees, strict=True))
     degrees = sum(estimate.variances) ** 2 / parts if parts else 1.0
     return Estimate(estimate.value, (sum(estimate.variances),), (degrees,)).interval(CONFIDENCE)
@@ -255,6 +268,7 @@ def main(simulations: int) -> None:
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print one table."""
     print(f"\n{title}\n{pd.DataFrame(rows).round(4).to_string(index=False)}", flush=True)
 
 

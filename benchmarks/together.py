@@ -1,6 +1,6 @@
 """Six trainings, as they share the cores of one machine: one after the other, as the stack runs them, or all at once.
 
-    PYTHONPATH=. python benchmarks/together.py FOLDER [--size 96] [--images 384] [--epochs 12]
+    python benchmarks/together.py FOLDER [--size 96] [--images 384] [--epochs 12]
 
 FOLDER is laid out as the COVID-19 Radiography Database. The trainings are the CNN, VGG16 and ResNet50,
 each un-augmented and classical (a pool of two views), each a process of its own from its first import to its last
@@ -80,8 +80,8 @@ def task(folder: str, size: int, epochs: int, network: str, arm: str) -> None:
     from benchmarks.pair import ours
     from cxr_tasks.config import resolve
 
-    weights = dict.fromkeys(("vgg16", "resnet50"), "random")
-    changes = {"names": [network], "image_size": size, "epochs": epochs, "patience": epochs, "weights": weights}
+    changes = {"names": [network], "image_size": size, "epochs": epochs, "patience": epochs}
+    changes["weights"] = {"default": "random"}
     ours(resolve("paper", {"classifiers": changes, "augmentation": {"views": 2}}), Path(folder), network, arm)
 
 

@@ -5,38 +5,71 @@ A run resolves one profile plus its overrides once; every step then works from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from cxr_tasks.arms import ARMS, ArmName
+from cxr_tasks.arms import ARMS
+from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.errors import SettingsError
+from cxr_tasks.strict import Strict
 
 PROFILES = Path(__file__).parent / "profiles"
 LUNG_OPACITY = "Lung_Opacity"
-DISPLAY_NAMES = {
-    "vgg16": "VGG16",
-    "resnet50": "ResNet50",
-    "densenet121": "DenseNet121",
-    "efficientnetv2b0": "EfficientNetV2B0",
-    "mobilenetv3": "MobileNetV3Large",
-    "cnn": "CNN",
-}
+# The key of classifiers.weights that speaks for every backbone without one of its own.
+DEFAULT_WEIGHTS = "default"
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-ClassifierName = Literal["vgg16", "resnet50", "densenet121", "efficientnetv2b0", "mobilenetv3", "cnn"]
 
 
-class Strict(BaseModel):
-    """A typo in a profile is an error with a path, and nobody changes settings after they are resolved."""
+def _known(kind: str, names: Iterable[str]) -> AfterValidator:
+    """Refuses a text that is not one of ``names``."""
+    known = tuple(names)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"{name!r} is no {kind}: choose one of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _choices(names: Iterable[str]) -> Any:
+    return Field(json_schema_extra={"enum": list(names)})
+
+
+ClassifierName = Annotated[str, _known("classifier", CLASSIFIERS), _choices(CLASSIFIERS)]
+ArmName = Annotated[str, _known("arm", ARMS), _choices(ARMS)]
+
+
+class SeedSettings(Strict):
+    """Where chance comes from, one seed for each purpose, so that any of them varies while the others stand still.
+
+    ``split``: which images test. ``gan``: the GAN's weights and draws. ``judge``: the judge's features and samples.
+    ``synthetic``: the images that are drawn from the GAN, and those that the control arms show again. ``backbones``:
+    random weights of frozen backbones. ``bootstrap``: the resamples of the statistics. ``classifiers``: each arm is
+    trained once with each of these.
+    """
+
+    split: Seed
+    gan: Seed
+    judge: Seed
+    synthetic: Seed
+    backbones: Seed
+    bootstrap: Seed
+    classifiers: tuple[Seed, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> SeedSettings:
+        if len(set(self.classifiers)) < len(self.classifiers):
+            raise ValueError("classifiers must list each seed once")
+        return self
 
 
 class SplitSettings(Strict):
@@ -118,8 +151,10 @@ class AugmentationSettings(Strict):
 
 
 class ClassifierSettings(Strict):
-    """The classifiers and their training. ``weights``: ``imagenet``, ``random`` or a file, by backbone.
+    """The classifiers and their training.
 
+    ``weights``: ``imagenet``, ``random`` or a file, by backbone; ``default`` speaks for those that have no entry.
+    ``scaling``: ``paper`` divides gray values by 255; ``imagenet`` does what the backbone was pretrained with.
     ``budget``: what the arms of a pair have in common. With ``epochs`` each sees all of its images once an epoch, so
     that one with more images takes more optimiser steps; with ``steps`` an epoch has as many steps as the real
     training images alone make. ``precision``: of the frozen backbones; ``bfloat16`` is faster on processors and GPUs
@@ -138,18 +173,22 @@ class ClassifierSettings(Strict):
     precision: Literal["float32", "bfloat16"]
     class_weights: bool
     undersample: bool
-    seeds: tuple[Seed, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _complete(self) -> ClassifierSettings:
-        if len(set(self.names)) < len(self.names) or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("classifier names and seeds must each be listed once")
-        if unknown := set(self.weights) - (set(DISPLAY_NAMES) - {"cnn"}):
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("classifier names must each be listed once")
+        frozen = {name for name, classifier in CLASSIFIERS.items() if classifier.has_backbone}
+        if unknown := set(self.weights) - frozen - {DEFAULT_WEIGHTS}:
             raise ValueError(f"weights names {sorted(unknown)}, which have no pretrained backbone")
-        missing = [name for name in self.names if name != "cnn" and name not in self.weights]
+        missing = [name for name in self.names if name in frozen and self.weights_of(name) is None]
         if missing:
-            raise ValueError(f"weights must name imagenet, random or a file for {', '.join(missing)}")
+            raise ValueError(f"weights must name imagenet, random or a file for {', '.join(missing)}, or for default")
         return self
+
+    def weights_of(self, name: str) -> str | None:
+        """Where the weights of the backbone ``name`` come from; ``None`` where nothing says so."""
+        return self.weights.get(name, self.weights.get(DEFAULT_WEIGHTS))
 
 
 class ArmsSettings(Strict):
@@ -165,11 +204,11 @@ class ArmsSettings(Strict):
         return self
 
     @property
-    def names(self) -> tuple[ArmName, ...]:
+    def names(self) -> tuple[str, ...]:
         """All arms, the baseline first."""
         return (self.baseline, *self.compared)
 
-    def changes_classical(self, arm: ArmName) -> bool:
+    def changes_classical(self, arm: str) -> bool:
         """Whether ``arm`` differs from the baseline in classical augmentation and in what is added."""
         baseline, other = ARMS[self.baseline], ARMS[arm]
         return baseline.classical != other.classical and baseline.extra != other.extra
@@ -219,14 +258,14 @@ class GanSettings(Strict):
 
 
 class SyntheticSettings(Strict):
-    """How many images to add: ``balance`` lifts every class to the largest; else counts by class.
+    """How many images to add: ``balance`` lifts every class to the largest; else a number for all, or one by class.
 
     ``min_class_probability``: an image is dropped where the discriminator gives its class less (0: none is);
     ``drop_near_copies``: an image is dropped that shows the same picture as a training image; ``png``: the set is
     written as PNG files too.
     """
 
-    counts: Literal["balance"] | dict[str, Annotated[int, Field(ge=0)]]
+    counts: Literal["balance"] | Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]]
     min_class_probability: Fraction
     drop_near_copies: bool
     png: bool
@@ -274,7 +313,7 @@ class Settings(Strict):
     profile: str
     description: str
     warnings: tuple[str, ...] = ()
-    seed: Seed
+    seeds: SeedSettings
     data: DataSettings
     augmentation: AugmentationSettings
     classifiers: ClassifierSettings

@@ -18,3 +18,13 @@ class SettingsError(UserError, ValueError):
 
 class WeightsError(UserError, RuntimeError):
     """Pretrained weights were asked for and could not be had."""
+
+
+def shown(text: str) -> str:
+    r"""``text`` as it can be printed: bytes that are not UTF-8 become ``\udcXX``."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def in_one_line(error: Exception) -> str:
+    """What ``error`` says, ready to be put into a sentence."""
+    return shown(" ".join(str(error).split()).rstrip(":.") or type(error).__name__)

@@ -1,8 +1,8 @@
 """Content-addressed artifacts in a folder or in S3: published whole or not at all.
 
-An artifact is a folder of files with an ``artifact.json``, found under ``<step>/<key>``; the key is a hash
-of what the step was made from. Pointers are small named values that may change (the newest dataset, say);
-checkpoints are the one kind of half-finished work that survives a killed task.
+An artifact is a folder of files with an ``artifact.json``, found under ``<step>/<key>``. The key is a hash of what
+the step made the artifact from. Pointers are small named values that may change, such as the newest dataset.
+Checkpoints are the one kind of half-finished work that survives a killed task.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import tempfile
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
+from cxr_tasks.cache import cache_root
 from cxr_tasks.errors import SettingsError
+from cxr_tasks.s3 import Bucket, BucketUse
 
 RECORD = "artifact.json"
+STORE_USE = BucketUse("store", "used", "list, read, write and delete in the bucket", SettingsError)
 
 
 def artifact_ref(step: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
@@ -34,7 +36,7 @@ def artifact_ref(step: str, version: int, settings: Mapping[str, Any], inputs: M
 
 
 class Store(ABC):
-    """What steps need of a store. Use :func:`open_store`."""
+    """What steps need of a store. :func:`open_store` opens one."""
 
     @abstractmethod
     def record(self, ref: str) -> dict[str, Any] | None:
@@ -45,15 +47,19 @@ class Store(ABC):
         """A local folder with the artifact's files, to be read only.
 
         Raises:
-            FileNotFoundError: nothing is published under ``ref``.
+            FileNotFoundError: Nothing is published under ``ref``.
         """
 
     @contextmanager
     def publish(self, ref: str, record: dict[str, Any], *, replace: bool = False) -> Iterator[Path]:
         """Yield an empty folder to fill; when the block ends well it becomes the artifact ``ref``.
 
-        ``record`` may be added to inside the block and is written last. If somebody else published the
-        same reference meanwhile theirs stays, unless ``replace``. If the block raises, nothing is left.
+        If the block raises, nothing is left.
+
+        Args:
+            ref: Of the artifact.
+            record: Content of ``artifact.json``, which is written last. The block may add to it.
+            replace: Whether the artifact takes the place of one that is published already. Otherwise that one stays.
         """
         staging = Path(tempfile.mkdtemp(prefix=ref.replace("/", "-") + "-", dir=self._staging_root()))
         try:
@@ -96,29 +102,38 @@ class Store(ABC):
 
 
 class FolderStore(Store):
-    """Artifacts in a folder; a rename publishes."""
+    """Artifacts in a folder; a rename publishes.
+
+    Attributes:
+        root: The folder, which may not exist yet.
+    """
 
     def __init__(self, root: Path) -> None:
+        """The store in the folder ``root``."""
         self.root = root
 
     def record(self, ref: str) -> dict[str, Any] | None:
+        """Read from the artifact's folder."""
         try:
             return json.loads((self.root / ref / RECORD).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
 
     def fetch(self, ref: str) -> Path:
+        """The artifact's own folder: nothing is copied."""
         if not (self.root / ref / RECORD).is_file():
             raise FileNotFoundError(f"Artifact {ref} is not in the store {self.root}.")
         return self.root / ref
 
     def read_pointer(self, name: str) -> Any:
+        """Read from a file of that name."""
         try:
             return json.loads((self.root / "pointers" / f"{name}.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
 
     def write_pointer(self, name: str, value: Any) -> None:
+        """Write a file beside the one before, and rename it."""
         path = self.root / "pointers" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -126,9 +141,11 @@ class FolderStore(Store):
         os.replace(aside, path)
 
     def where(self, ref: str) -> str:
+        """The artifact's folder."""
         return str(self.root / ref)
 
     def load_checkpoint(self, ref: str) -> Path:
+        """The working folder, which is in the store."""
         folder = self.root / "unfinished" / ref
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -137,6 +154,7 @@ class FolderStore(Store):
         """Nothing to do: the working folder is in the store already."""
 
     def drop_checkpoint(self, ref: str) -> None:
+        """Remove the working folder."""
         shutil.rmtree(self.root / "unfinished" / ref, ignore_errors=True)
 
     def _staging_root(self) -> Path:
@@ -158,7 +176,7 @@ class FolderStore(Store):
                     raise
             if not replace:
                 return
-            # Somebody else may be replacing it too, so it may be gone by now, or be there again at the next turn.
+            # Somebody else may be replacing the artifact too: it may be gone now, or be there again at the next turn.
             old = self._staging_root() / f"replaced-{uuid.uuid4().hex}"
             with suppress(FileNotFoundError):
                 os.rename(target, old)
@@ -166,68 +184,82 @@ class FolderStore(Store):
 
 
 class S3Store(Store):
-    """Artifacts under a prefix of a bucket, with a local cache.
+    """Artifacts under a prefix of a bucket, with copies on this machine.
 
-    The files of each publication go under a prefix of their own and ``artifact.json``, uploaded last, names
-    it: so a reader sees one publication or another, never a mixture, even when two runs publish at once.
+    The files of each publication go under a prefix of their own. ``artifact.json`` names this prefix and is uploaded
+    last: a reader sees one publication or another, never a mixture, even when two runs publish at once.
+
+    Attributes:
+        bucket: The objects below the store's address.
+        cache: The copies.
     """
 
-    def __init__(self, bucket: str, prefix: str, cache: Path) -> None:
-        import boto3
-
-        # The endpoint and the credentials come from AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID and the like.
-        self.client = boto3.client("s3")
-        self.bucket = bucket
-        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+    def __init__(self, address: str, cache: Path) -> None:
+        """The store at ``s3://bucket/prefix``, with its copies in the folder ``cache``."""
+        self.bucket = Bucket(address, STORE_USE)
         self.cache = FolderStore(cache)
 
     def record(self, ref: str) -> dict[str, Any] | None:
+        """Read from the bucket every time: the artifact may have been replaced."""
         return self._read_json(f"{ref}/{RECORD}")
 
     def fetch(self, ref: str) -> Path:
+        """The copy of the newest publication, which is downloaded once."""
         record = self.record(ref)
         if record is None:
-            raise FileNotFoundError(f"Artifact {ref} is not in s3://{self.bucket}/{self.prefix}.")
-        # By publication, so that what is cached never changes under those who read it.
+            raise FileNotFoundError(f"Artifact {ref} is not in {self.bucket.where('')}.")
+        # By publication, so that a copy never changes under its readers.
         cached = f"{ref}/{record['objects']}"
-        if self.cache.record(cached) is None:
+        if self.cache.record(cached) is not None:
+            return self.cache.fetch(cached)
+        try:
             with self.cache.publish(cached, record) as folder:
-                self._download(f"{cached}/", folder)
-            if self.record(ref) != record:
-                # Replaced meanwhile, and its objects were deleted before they were read.
-                return self.fetch(ref)
+                self.bucket.download(f"{cached}/", folder)
+        except FileNotFoundError:
+            if self.record(ref) == record:
+                raise
+        if self.record(ref) != record:
+            # Another publication replaced this one, and deleted its objects before they were all read.
+            return self.fetch(ref)
         return self.cache.fetch(cached)
 
     def read_pointer(self, name: str) -> Any:
+        """Read from the bucket every time."""
         return self._read_json(f"pointers/{name}.json")
 
     def write_pointer(self, name: str, value: Any) -> None:
-        key = f"{self.prefix}pointers/{name}.json"
-        self.client.put_object(Bucket=self.bucket, Key=key, Body=json.dumps(value).encode())
+        """Put one object, which replaces the one before."""
+        self.bucket.put(f"pointers/{name}.json", json.dumps(value).encode())
 
     def where(self, ref: str) -> str:
+        """The address of the newest publication."""
         record = self.record(ref) or {}
-        return f"s3://{self.bucket}/{self.prefix}{ref}/{record.get('objects', '')}".rstrip("/")
+        return self.bucket.where(f"{ref}/{record.get('objects', '')}").rstrip("/")
 
     def load_checkpoint(self, ref: str) -> Path:
+        """The working folder on this machine, as it was last saved anywhere."""
         # What the store has counts: another machine may have gone on since this one last worked at it.
-        if self._keys(f"unfinished/{ref}/"):
-            # Aside first: killed half-way, the download must not pass for what was saved.
-            aside = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=self._staging_root()))
-            self._download(f"unfinished/{ref}/", aside)
-            folder = self.cache.load_checkpoint(ref)
-            shutil.rmtree(folder)
-            os.rename(aside, folder)
+        # Aside first: killed half-way, the download must not pass for what was saved.
+        aside = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=self._staging_root()))
+        try:
+            if self.bucket.download(f"unfinished/{ref}/", aside):
+                folder = self.cache.load_checkpoint(ref)
+                shutil.rmtree(folder)
+                os.rename(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
         return self.cache.load_checkpoint(ref)
 
     def save_checkpoint(self, ref: str) -> None:
-        folder = self.cache.load_checkpoint(ref)
-        kept = self._upload(folder, f"unfinished/{ref}/")
-        self._delete(key for key in self._keys(f"unfinished/{ref}/") if key not in kept)
+        """Upload the working folder; then delete what is no longer in it."""
+        kept = self._upload(self.cache.load_checkpoint(ref), f"unfinished/{ref}/")
+        there = self.bucket.objects(f"unfinished/{ref}/")
+        self.bucket.delete(found.path for found in there if found.path not in kept)
 
     def drop_checkpoint(self, ref: str) -> None:
+        """Delete the working folder and its objects."""
         self.cache.drop_checkpoint(ref)
-        self._delete(self._keys(f"unfinished/{ref}/"))
+        self._delete_below(f"unfinished/{ref}/")
 
     def _staging_root(self) -> Path:
         return self.cache._staging_root()
@@ -239,54 +271,41 @@ class S3Store(Store):
         record = json.loads((staging / RECORD).read_text(encoding="utf-8")) | {"objects": uuid.uuid4().hex}
         (staging / RECORD).unlink()
         self._upload(staging, f"{ref}/{record['objects']}/")
-        key = f"{self.prefix}{ref}/{RECORD}"
-        self.client.put_object(Bucket=self.bucket, Key=key, Body=json.dumps(record).encode())
+        self.bucket.put(f"{ref}/{RECORD}", json.dumps(record).encode())
         if before is not None:
-            self._delete(self._keys(f"{ref}/{before['objects']}/"))
+            self._delete_below(f"{ref}/{before['objects']}/")
 
-    def _read_json(self, name: str) -> Any:
-        try:
-            body = self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"]
-        except self.client.exceptions.NoSuchKey:
-            return None
-        return json.loads(body.read())
+    def _read_json(self, path: str) -> Any:
+        content = self.bucket.get(path)
+        return None if content is None else json.loads(content)
 
-    def _keys(self, name: str) -> list[str]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + name)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+    def _delete_below(self, folder: str) -> None:
+        self.bucket.delete(found.path for found in self.bucket.objects(folder))
 
-    def _delete(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self.client.delete_object(Bucket=self.bucket, Key=key)
-
-    def _download(self, name: str, folder: Path) -> None:
-        for key in self._keys(name):
-            path = folder / key[len(self.prefix) + len(name) :]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.client.download_file(self.bucket, key, str(path))
-
-    def _upload(self, folder: Path, name: str) -> set[str]:
+    def _upload(self, folder: Path, below: str) -> set[str]:
+        """Upload the files of ``folder``. Returns the paths of their objects."""
+        files = {
+            below + path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+        }
         # The file that lists TensorFlow's checkpoints goes last: it must not name one that is not there.
-        files = sorted(
-            (path for path in folder.rglob("*") if path.is_file()), key=lambda path: (path.name == "checkpoint", path)
-        )
-        keys = {path: f"{self.prefix}{name}{path.relative_to(folder).as_posix()}" for path in files}
-        for path, key in keys.items():
-            self.client.upload_file(str(path), self.bucket, key)
-        return set(keys.values())
+        lists = {path for path, file in files.items() if file.name == "checkpoint"}
+        self.bucket.upload({path: file for path, file in files.items() if path not in lists})
+        self.bucket.upload({path: files[path] for path in lists})
+        return set(files)
 
 
 def open_store(address: str | None = None) -> Store:
-    """The store at ``address``, or at ``CXR_STORE``: a folder, or ``s3://bucket/prefix``.
+    """The store at ``address``, or at ``CXR_STORE``.
+
+    Args:
+        address: A folder, or ``s3://bucket/prefix``.
 
     Raises:
-        SettingsError: no address is given and ``CXR_STORE`` is not set.
+        SettingsError: No address is given and ``CXR_STORE`` is not set, or the address names no bucket.
     """
     address = address or os.environ.get("CXR_STORE")
     if not address:
         raise SettingsError("CXR_STORE is not set: give it a folder or s3://bucket/prefix.")
     if address.startswith("s3://"):
-        url = urlparse(address)
-        cache = Path(os.environ.get("CXR_CACHE", Path(tempfile.gettempdir()) / "cxr-cache"))
-        return S3Store(url.netloc, url.path, cache)
+        return S3Store(address, cache_root())
     return FolderStore(Path(address).absolute())

@@ -1,5 +1,4 @@
-"""
-### Training: does synthetic augmentation help on this dataset?
+"""### Training: does synthetic augmentation help on this dataset?
 
 Trains CovidGAN on the training split, judges it, makes a synthetic set with it, and trains each classifier several
 times on the same split: the **baseline** arm and the arms that are compared with it, for each seed. Frozen
@@ -14,74 +13,84 @@ made before from the same data and settings is taken as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
-from functools import wraps
 from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, Param, dag, get_current_context
-from airflow.sdk.exceptions import AirflowSkipException
-
-from cxr_steps import step
-from cxr_tasks import steps
-from dags.cxr_common import DATASET, DEFAULT_ARGS, FORM, TRAINING_SCHEDULE, cron
-
-ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
-# Where the GAN is not wanted or not good enough its arms are skipped, and the rest goes on.
-WITHOUT_SKIPPED = "none_failed"
-ARM_NAME = "{{ task.op_kwargs.arm.classifier }} {{ task.op_kwargs.arm.arm }} seed {{ task.op_kwargs.arm.seed }}"
-PAIR_NAME = ARM_NAME.replace("kwargs.arm", "kwargs.pair")
-BACKBONE = "{{ task.op_kwargs.backbone }}"
-DAYS = timedelta(days=2)
-COMPARED = "{{ task.op_kwargs.comparison.summary.name }}"
-VERSION = Param(
-    None,
-    type=["null", "string"],
-    title="Dataset",
-    description="A version that cxr_data has published. Empty: the newest of the profile's data settings.",
+from airflow.sdk import AssetOrTimeSchedule, dag, get_current_context, task_group
+from cxr_wiring import (
+    DATASET,
+    DEFAULT_ARGS,
+    ON_GPU,
+    TRAINING_FORM,
+    TRAINING_SCHEDULE,
+    cron,
+    if_good,
+    if_synthetic,
+    if_wanted,
+    step,
 )
+
+from cxr_tasks import steps
+
+ARM = "{{ task.op_kwargs.arm.classifier }} {{ task.op_kwargs.arm.arm }} seed {{ task.op_kwargs.arm.seed }}"
+LONG = {"pool": "training", "execution_timeout": timedelta(days=2)}
+# Where the GAN is not wanted or not good enough its arms are skipped, and the rest goes on.
+REST = {"trigger_rule": "none_failed"}
 
 
 @step(multiple_outputs=True)
-def configure() -> dict:
+def configure() -> dict[str, Any]:
     """Resolve settings once and find the dataset."""
     context = get_current_context()
-    form, dataset = dict(context["params"]), None
-    events = context["triggering_asset_events"].get(DATASET) or []
-    # An event that somebody made by hand says nothing: then it is the newest dataset, as without an event.
-    if told := [event for event in events if "dataset" in event.extra]:
-        newest = max(told, key=lambda event: event.timestamp).extra
-        form, dataset = {**form, **newest["form"]}, newest["dataset"]
-    run = steps.configure("cxr_training", context["run_id"], form)
-    return {"run": run, "dataset": dataset or steps.find_dataset(run, form.get("dataset") or "")}
+    return steps.begin_training(context["run_id"], context["params"], context["triggering_asset_events"].get(DATASET))
 
 
-@step(**ON_GPU, execution_timeout=timedelta(days=7))
-def train_gan(run: dict, dataset: dict) -> dict:
-    """Train CovidGAN, unless no arm of the run asks for synthetic images."""
-    if not steps.wants_synthetic(run):
-        raise AirflowSkipException("No arm of this run trains with synthetic images.")
-    return steps.train_gan(run, dataset)
+@task_group
+def gan(common: dict[str, Any]) -> tuple[Any, ...]:
+    """Train the GAN, judge it, and draw a synthetic set from it."""
+    trained = if_wanted(step(steps.train_gan, **ON_GPU, execution_timeout=timedelta(days=7)))(**common)
+    judged = step(steps.judge, **ON_GPU)(**common, gan=trained)
+    synthetic = if_good(step(steps.synthesize, **ON_GPU))(**common, gan=trained)
+    judged >> synthetic
+    return trained, judged, synthetic
 
 
-@step(**ON_GPU)
-def synthesize(run: dict, dataset: dict, gan: dict, judged: dict) -> dict:
-    """Generate the synthetic set, unless the GAN was judged not good enough."""
-    if not judged["summary"]["passed"]:
-        raise AirflowSkipException(judged["summary"]["sentence"])
-    return steps.synthesize(run, dataset, gan)
+@task_group(group_id="features")
+def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
+    """Run each frozen backbone once, over the dataset and over the synthetic set."""
+    extract = step(steps.extract_features, map_index_template="{{ task.op_kwargs.backbone }}", **LONG)
+    backbones = step(steps.backbones)(common["run"])
+    of_dataset = extract.override(task_id="of_dataset").partial(**common)
+    of_synthetic = extract.override(task_id="of_synthetic").partial(**common, synthetic=synthetic)
+    return of_dataset.expand(backbone=backbones), of_synthetic.expand(backbone=backbones)
 
 
-def if_synthetic(function: Callable) -> Callable:
-    """A step that trains with synthetic images, skipped where there are none."""
+@task_group(group_id="arms")
+def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Train each classifier on each arm with each seed; what needs no synthetic images does not wait for them."""
+    run, waiting = common["run"], {**common, "synthetic": synthetic, "features": list(features)}
+    train = step(steps.train_arm, map_index_template=ARM, **LONG, **REST)
+    leak = if_synthetic(step(steps.reproduce_leak, map_index_template=ARM, **LONG, **REST))
+    real = step(steps.arms, task_id="real")(run, False)
+    with_real = train.override(task_id="train").partial(**common, features=[features[0]]).expand(arm=real)
+    augmented = step(steps.arms, task_id="synthetic")(run, True)
+    with_synthetic = if_synthetic(train.override(task_id="train_with_synthetic"))
+    with_synthetic = with_synthetic.partial(**waiting).expand(arm=augmented)
+    return with_real, with_synthetic, leak.partial(**waiting).expand(arm=step(steps.leaks)(run))
 
-    @wraps(function)
-    def task(run: dict, dataset: dict, arm: dict, synthetic: dict | None, features: list) -> dict:
-        if synthetic is None:
-            raise AirflowSkipException("There is no synthetic set to train with; the task judge says why.")
-        return function(run, dataset, arm, synthetic, features)
 
-    return task
+@task_group
+def verdict(common: dict[str, Any], trained: list[Any], **made: Any) -> None:
+    """Compare each arm with its baseline, show what they look at, promote the best, and write the report."""
+    compare = step(steps.compare, map_index_template=ARM.replace("kwargs.arm", "kwargs.pair"), **REST)
+    comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(common["run"]))
+    explain = step(steps.explain, map_index_template="{{ task.op_kwargs.comparison.name }}", **LONG, **REST)
+    galleries = explain.partial(**common).expand(comparison=comparisons)
+    # One at a time, or two runs could each find the other's champion absent.
+    promotion = step(steps.promote, max_active_tis_per_dag=1)(**common, comparisons=comparisons)
+    step(steps.write_report, **REST)(
+        **common, comparisons=comparisons, galleries=galleries, promotion=promotion, **made
+    )
 
 
 @dag(
@@ -89,48 +98,20 @@ def if_synthetic(function: Callable) -> Callable:
     schedule=AssetOrTimeSchedule(timetable=cron(TRAINING_SCHEDULE), assets=[DATASET]) if TRAINING_SCHEDULE else DATASET,
     catchup=False,
     is_paused_upon_creation=False,
-    params={"dataset": VERSION, **FORM},
+    params=TRAINING_FORM,
     default_args=DEFAULT_ARGS,
     doc_md=__doc__,
     tags=["cxr"],
 )
 def cxr_training() -> None:
-    """Wire the steps."""
+    """Wire the groups."""
     plan = configure()
-    run, dataset = plan["run"], plan["dataset"]
-    common = {"run": run, "dataset": dataset}
-
-    def training(task_id: str, function: Callable, name: str, **given: object) -> Any:
-        kind = {"pool": "training", "execution_timeout": DAYS, "trigger_rule": WITHOUT_SKIPPED}
-        return step(task_id=task_id, map_index_template=name, **kind)(function).partial(**common, **given)
-
-    gan = train_gan(run, dataset)
-    judged = step(**ON_GPU)(steps.judge)(run, dataset, gan)
-    synthetic = synthesize(run, dataset, gan, judged)
-
-    backbones = step(steps.backbones)(run)
-    extract = step(pool="training", map_index_template=BACKBONE, execution_timeout=DAYS)(steps.extract_features)
-    features = extract.override(task_id="features").partial(**common).expand(backbone=backbones)
-    of_synthetic = extract.override(task_id="synthetic_features").partial(**common, synthetic=synthetic)
-    of_synthetic = of_synthetic.expand(backbone=backbones)
-
-    waiting, arms = {"synthetic": synthetic, "features": [features, of_synthetic]}, step(steps.arms)
-    with_real = training("train", steps.train_arm, ARM_NAME, features=[features]).expand(arm=arms(run, False))
-    with_synthetic = training("train_with_synthetic", if_synthetic(steps.train_arm), ARM_NAME, **waiting)
-    with_synthetic = with_synthetic.expand(arm=arms.override(task_id="synthetic_arms")(run, True))
-    leaking = training("reproduce_leak", if_synthetic(steps.reproduce_leak), ARM_NAME, **waiting).expand(
-        arm=step(steps.leaks)(run)
-    )
-
-    compare = step(trigger_rule=WITHOUT_SKIPPED, map_index_template=PAIR_NAME)(steps.compare)
-    trained = [with_real, with_synthetic]
-    comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(run))
-    galleries = training("explain", steps.explain, COMPARED).expand(comparison=comparisons)
-    # One at a time, or two runs could each find the other's champion absent.
-    promoted = step(max_active_tis_per_dag=1)(steps.promote)(run, dataset, comparisons)
-    write = step(trigger_rule=WITHOUT_SKIPPED)(steps.report)
-    made = {**waiting, "gan": gan, "judged": judged, "comparisons": comparisons}
-    write(**common, **made, galleries=galleries, leaks=leaking, promoted=promoted)
+    common = {"run": plan["run"], "dataset": plan["dataset"]}
+    trained_gan, judgement, synthetic = gan(common)
+    extracted = extract_all(common, synthetic)
+    *trained, leaks = train_all(common, synthetic, extracted)
+    made = {"gan": trained_gan, "judgement": judgement, "synthetic": synthetic, "leaks": leaks}
+    verdict(common, trained, features=list(extracted), **made)
 
 
 cxr_training()

@@ -1,13 +1,32 @@
 #!/bin/sh
-# Makes the virtual environment .venv from a hashed lock file. Usage: infra/setup.sh requirements.lock
-# Does nothing when .venv holds that lock file, or a larger one that was laid over it, already.
+# Makes the virtual environment .venv from a hashed lock file, and installs the project itself into it.
+# Usage: infra/setup.sh requirements.lock
+# Does nothing when .venv holds that lock file, or a larger one that was laid over it, and the project already.
 set -eu
 cd "$(dirname "$0")/.."
 lock=$1
 needed_gib=8
 
 stamp=.venv/installed-$lock
-if [ -f "$stamp" ] && cmp -s "$lock" "$stamp"; then exit 0; fi
+# The project is installed as it lies here: only what pyproject.toml says needs another installation. The path is part
+# of it, so that a checkout that was moved is installed anew.
+project=.venv/installed-project
+describe_project() { pwd && cat pyproject.toml; }
+install_project() {
+    if [ -x .venv/bin/cxr ] && describe_project | cmp -s - "$project"; then return; fi
+    # Nothing is fetched: setuptools is in the lock file, and the project names no further packages.
+    if [ ! -x .venv/bin/uv ] || ! .venv/bin/uv pip install --quiet --offline --python .venv/bin/python \
+        --no-deps --no-build-isolation --editable .; then
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index \
+            --no-deps --no-build-isolation --editable .
+    fi
+    describe_project >"$project"
+}
+
+if [ -f "$stamp" ] && cmp -s "$lock" "$stamp"; then
+    install_project
+    exit 0
+fi
 
 python=
 for candidate in "${PYTHON:-python3}" python3 python3.13 python3.12 python3.11; do
@@ -39,3 +58,5 @@ fi
 cp "$lock" "$stamp"
 # The development lock holds everything of the other one.
 if [ "$lock" = requirements-dev.lock ]; then cp requirements.lock .venv/installed-requirements.lock; fi
+rm -f "$project"
+install_project

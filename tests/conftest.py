@@ -18,9 +18,9 @@ import hypothesis
 import pytest
 
 from cxr_tasks import tracking
+from cxr_tasks.artifacts import RunContext
 from cxr_tasks.config import Settings, resolve
 from cxr_tasks.data.phantoms import write_phantoms
-from cxr_tasks.execution import RunContext
 from cxr_tasks.store import FolderStore
 
 # How fast a busy machine is says nothing about the code.
@@ -115,10 +115,10 @@ def new_run(mlflow_uri: str) -> Callable[..., RunContext]:
         return RunContext(
             dag_run=dag_run,
             settings=settings,
-            force=list(force),
+            force=tuple(force),
             experiment_id=experiment,
-            mlflow_run_id=parent.info.run_id,
-            url=tracking.run_url(experiment, parent.info.run_id),
+            mlflow_run_id=parent,
+            url=tracking.run_url(experiment, parent),
         )
 
     return begin

@@ -28,8 +28,7 @@ RECIPE = {
     "augmentation.views": None,
     "classifiers.names": ["vgg16", "resnet50", "cnn"],
     "classifiers.image_size": 224,
-    "classifiers.weights.vgg16": "imagenet",
-    "classifiers.weights.resnet50": "imagenet",
+    "classifiers.weights": {"default": "imagenet"},
     "classifiers.scaling": "paper",
     "classifiers.learning_rate": 1e-4,
     "classifiers.batch_size": 32,
@@ -95,9 +94,18 @@ def test_both_profiles_set_the_same_names() -> None:
         ({"gan": {"epoch": 3}}, "gan.epoch: "),
         ({"data": {"split": {"method": "random"}}}, "data.split.method: "),
         ({"classifiers": {"epochs": 0}}, "classifiers.epochs: "),
-        ({"classifiers": {"names": ["vgg16", "vgg19"]}}, "classifiers.names.1: "),
+        (
+            {"classifiers": {"names": ["vgg16", "vgg19"]}},
+            "names.1: 'vgg19' is no classifier: choose one of ",
+        ),
+        ({"classifiers": {"names": ["cnn", "cnn"]}}, "classifier names must each be listed once"),
         ({"classifiers": {"weights": {"vgg19": "random"}}}, "vgg19"),
-        ({"classifiers": {"seeds": [1, 1]}}, "listed once"),
+        ({"seeds": {"classifiers": [1, 1]}}, "seeds: classifiers must list each seed once"),
+        ({"seeds": {"classifiers": []}}, "seeds.classifiers: "),
+        ({"seeds": {"split": -1}}, "seeds.split: "),
+        ({"seeds": {"gan": 2**31}}, "seeds.gan: "),
+        ({"seed": 1}, "seed: "),
+        ({"arms": {"compared": ["bothh"]}}, "'bothh' is no arm: choose one of none, classical"),
         ({"gan": {"image_size": 100}}, "gan.image_size: "),
         ({"synthetic": {"counts": {"Covid": 5}}}, "synthetic.counts names ['Covid']"),
         ({"data": {"expected_counts": {"Covid": 5}}}, "data: expected_counts names ['Covid']"),
@@ -116,12 +124,13 @@ def test_missing_value_is_said_by_name(tmp_path: Path) -> None:
     profile = tmp_path / "mine.yaml"
     profile.write_text("description: nothing else\n")
 
-    with pytest.raises(SettingsError, match=r"seed: Field required.*gan: Field required"):
+    with pytest.raises(SettingsError, match=r"seeds: Field required.*gan: Field required"):
         resolve(str(profile))
 
 
 def test_backbone_needs_weights(tmp_path: Path) -> None:
-    text = resolve("quick").to_yaml().replace("    resnet50: random\n", "").replace("profile: quick\n", "")
+    text = resolve("quick").to_yaml().replace("profile: quick\n", "")
+    text = text.replace("    default: random\n", "    vgg16: random\n")
     profile = tmp_path / "mine.yaml"
     profile.write_text(text)
 
@@ -173,7 +182,7 @@ def test_merge_holds_every_changed_leaf(base: dict[str, Any], changes: dict[str,
     assert flatten(changes).items() <= flatten(merge(base, changes)).items()
 
 
-@pytest.mark.parametrize("path", ["seed", "gan.epochs", "data.split.test"])
+@pytest.mark.parametrize("path", ["seeds", "seeds.gan", "gan.epochs", "data.split.test"])
 def test_nothing_changes_once_resolved(path: str) -> None:
     settings = resolve("quick")
     *above, name = path.split(".")
@@ -185,15 +194,21 @@ def test_nothing_changes_once_resolved(path: str) -> None:
         setattr(owner, name, getattr(owner, name))
 
 
+def test_weights_of_a_backbone_are_its_own_or_the_default() -> None:
+    chosen = resolve("quick", {"classifiers": {"weights": {"vgg16": "imagenet"}}}).classifiers
+
+    assert (chosen.weights_of("vgg16"), chosen.weights_of("resnet50")) == ("imagenet", "random")
+
+
 def test_flat_names_are_dotted_and_lists_are_text() -> None:
     assert flatten({"a": {"b": [1, 2], "c": {"d": None}}, "e": "f"}) == {"a.b": "1, 2", "a.c.d": None, "e": "f"}
 
 
-def test_resized_images_of_the_same_size_are_refused():
+def test_resized_images_of_the_same_size_are_refused() -> None:
     with pytest.raises(SettingsError, match="real_resized needs a gan"):
         resolve("quick", {"arms": {"compared": ["real_resized"]}})
 
 
-def test_an_arm_is_not_compared_with_itself():
+def test_an_arm_is_not_compared_with_itself() -> None:
     with pytest.raises(SettingsError, match="each arm must be listed once, and 'none' is the baseline"):
         resolve("quick", {"arms": {"compared": ["both", "none"]}})

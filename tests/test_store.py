@@ -1,5 +1,6 @@
 """Artifacts appear whole or not at all, in a folder and in S3, whatever raises, races or is killed."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_tasks.errors import SettingsError
+from cxr_tasks.s3 import S3Object
 from cxr_tasks.store import FolderStore, S3Store, Store, artifact_ref, open_store
 
 REF = "step/0123456789"
@@ -133,7 +135,7 @@ def test_replaced_artifact_leaves_no_objects_behind(s3_store: S3Store) -> None:
     publish(s3_store, "one")
     publish(s3_store, "two", replace=True)
 
-    names = sorted(key.rpartition("/")[2] for key in s3_store._keys(""))
+    names = sorted(found.path.rpartition("/")[2] for found in s3_store.bucket.objects())
     assert names == ["artifact.json", "deep.txt", "top.txt"]
 
 
@@ -177,8 +179,8 @@ def test_reader_keeps_its_files_while_others_fetch(s3_store: S3Store, monkeypatc
     first = s3_store.fetch(REF)
 
     # What a second task on this machine finds while the first is reading.
-    second = S3Store(s3_store.bucket, s3_store.prefix, s3_store.cache.root)
-    monkeypatch.setattr(second, "_download", lambda *_: pytest.fail("what is cached was fetched again"))
+    second = S3Store(s3_store.bucket.address, s3_store.cache.root)
+    monkeypatch.setattr(second.bucket, "download", lambda *_: pytest.fail("what is cached was fetched again"))
 
     assert second.fetch(REF) == first
     assert texts(first) == whole("one")
@@ -188,30 +190,65 @@ def test_artifact_replaced_while_it_is_fetched_is_the_new_one(
     s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(s3_store, "one")
-    download = s3_store._download
+    download = s3_store.bucket.download
 
-    def replaced_before(name: str, folder: Path) -> None:
+    def replaced_before(below: str, folder: Path) -> int:
         if s3_store.record(REF)["made_by"] == "one":  # type: ignore[index]
             publish(s3_store, "two", replace=True)
-        download(name, folder)
+        return download(below, folder)
 
-    monkeypatch.setattr(s3_store, "_download", replaced_before)
+    monkeypatch.setattr(s3_store.bucket, "download", replaced_before)
 
     assert texts(s3_store.fetch(REF)) == whole("two")
 
 
-def test_failed_upload_leaves_no_artifact(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    upload, sent = s3_store.client.upload_file, []
+def test_artifact_replaced_after_it_was_listed_is_the_new_one(
+    s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(s3_store, "one")
+    objects = s3_store.bucket.objects
 
-    def fails_at_second(*args: str) -> None:
-        if sent:
+    def replaced_after(below: str) -> list[S3Object]:
+        listed = objects(below)
+        if s3_store.record(REF)["made_by"] == "one":  # type: ignore[index]
+            publish(open_store(s3_store.bucket.address), "two", replace=True)
+        return listed
+
+    monkeypatch.setattr(s3_store.bucket, "objects", replaced_after)
+
+    assert texts(s3_store.fetch(REF)) == whole("two")
+
+
+def test_lost_object_of_an_artifact_is_not_passed_over(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(s3_store, "one")
+    record = s3_store.record(REF)
+    assert record is not None
+    listed = s3_store.bucket.objects(f"{REF}/{record['objects']}/")
+    s3_store.bucket.delete(found.path for found in listed if found.path.endswith("deep.txt"))
+    # As if it were deleted between the listing and the download.
+    monkeypatch.setattr(s3_store.bucket, "objects", lambda _: listed)
+
+    with pytest.raises(FileNotFoundError, match=f"An object of {s3_store.bucket.address} is gone"):
+        s3_store.fetch(REF)
+    assert not list(s3_store.cache.root.rglob("deep.txt"))
+
+
+def test_failed_upload_leaves_no_artifact(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload, sent = s3_store.bucket.client.put_object, threading.Event()
+    asked = itertools.count()  # by several threads
+
+    def fails_at_second(**request: Any) -> Any:
+        if next(asked):
+            assert sent.wait(timeout=30)
             raise ConnectionError
-        sent.append(upload(*args))
+        answer = upload(**request)
+        sent.set()
+        return answer
 
     with monkeypatch.context() as broken, pytest.raises(ConnectionError):
-        broken.setattr(s3_store.client, "upload_file", fails_at_second)
+        broken.setattr(s3_store.bucket.client, "put_object", fails_at_second)
         publish(s3_store, "one")
-    assert sent
+    assert sent.is_set()
     assert s3_store.record(REF) is None
 
     publish(s3_store, "two")
@@ -293,27 +330,31 @@ def test_half_fetched_checkpoint_is_fetched_again(s3_store: S3Store, monkeypatch
         (folder / name).write_text(name)
     s3_store.save_checkpoint(REF)
     shutil.rmtree(s3_store.cache.root)
-    download, fetched = s3_store.client.download_file, []
+    download, fetched = s3_store.bucket.client.get_object, threading.Event()
+    asked = itertools.count()  # by several threads
 
-    def fails_at_second(*args: str) -> None:
-        if fetched:
+    def fails_at_second(**request: Any) -> Any:
+        if next(asked):
+            assert fetched.wait(timeout=30)
             raise ConnectionError
-        fetched.append(download(*args))
+        answer = download(**request)
+        fetched.set()
+        return answer
 
     with monkeypatch.context() as broken, pytest.raises(ConnectionError):
-        broken.setattr(s3_store.client, "download_file", fails_at_second)
+        broken.setattr(s3_store.bucket.client, "get_object", fails_at_second)
         s3_store.load_checkpoint(REF)
 
-    assert fetched
+    assert fetched.is_set()
     assert texts(s3_store.load_checkpoint(REF)) == {"1.bin": "1.bin", "2.bin": "2.bin"}
 
 
 def test_prefixes_keep_two_stores_of_one_bucket_apart(s3_store: S3Store) -> None:
-    other = S3Store(s3_store.bucket, "other", s3_store.cache.root.with_name("other-cache"))
+    other = S3Store(f"s3://{s3_store.bucket.name}/other", s3_store.cache.root.with_name("other-cache"))
     publish(s3_store, "one")
 
     assert other.record(REF) is None
-    assert s3_store.prefix == "cxr/"
+    assert s3_store.bucket.prefix == "cxr/"
 
 
 def test_address_decides_the_kind_of_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,15 @@ KINDS = ("added", "removed", "relabelled", "replaced")
 def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Compare the used images of two manifests.
 
+    An image is known by its content. Moved or renamed, it is unchanged. A file that holds another image now is
+    ``replaced``.
+
+    Args:
+        before: The older manifest.
+        after: The newer manifest.
+
     Returns:
-        A row per change: ``kind``, ``path``, ``label`` and, of what changed its class, ``label_before``. An
-        image is known by its content: moved or renamed it is unchanged; a file whose content is another one
-        now is ``replaced``.
+        A row per change: ``kind``, ``path``, ``label``, and ``label_before`` where the class changed.
     """
     old, new = (
         table[table["split"] != ""].drop_duplicates("image_id").set_index("image_id")[["path", "label"]]
@@ -37,12 +42,12 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return found.fillna({"label_before": ""})
 
 
-def counts(found: pd.DataFrame) -> dict[str, int]:
+def change_counts(found: pd.DataFrame) -> dict[str, int]:
     """How many changes there are of each kind."""
     return {kind: int((found["kind"] == kind).sum()) for kind in KINDS}
 
 
-def sentence(found: pd.DataFrame) -> str:
+def changes_in_words(found: pd.DataFrame) -> str:
     """``3 added (COVID 2, Normal 1), 1 removed (Normal 1)``."""
     parts = []
     for kind in KINDS:

@@ -1,7 +1,7 @@
-"""A split dataset as later steps read it: manifest rows with their pixels, training images apart from the rest.
+"""Images with what is known of them, read from a manifest and its shards, training images apart from the rest.
 
-The guard against synthetic images where only real ones may be, and against held-out images in training, stands
-here, at the door.
+The guard against synthetic images among real ones, and against held-out images in training, stands here, at the door.
+A published dataset finds its manifest and shards by itself: see ``artifacts.Dataset``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_tasks.data.ingest import MANIFEST, pixels_file
-from cxr_tasks.data.masks import masks_file, unpack
+from cxr_tasks.data.ingest import pixels_file
+from cxr_tasks.data.masks import masks_file, unpack_masks
 from cxr_tasks.errors import DataError
-from cxr_tasks.store import open_store
 
 LUNG_BOX = (0.13, 0.83, 0.13, 0.87)  # top and bottom, left and right, as shares of the side
 
@@ -26,7 +25,11 @@ LUNG_BOX = (0.13, 0.83, 0.13, 0.87)  # top and bottom, left and right, as shares
 class Images:
     """Pixels with what is known of them.
 
-    ``pixels``: (n, S, S) uint8. ``labels``: (n,) int64, positions in the class list. ``ids``: (n,) text.
+    Attributes:
+        pixels: (n, S, S) uint8.
+        labels: (n,) int64, positions in the class list.
+        ids: (n,) text.
+        rows: n rows of a manifest.
     """
 
     pixels: np.ndarray
@@ -35,45 +38,60 @@ class Images:
     rows: pd.DataFrame
 
     def __len__(self) -> int:
+        """The number of images."""
         return len(self.pixels)
 
-    def take(self, rows: np.ndarray) -> Images:
-        """The images at positions ``rows``, which may come more than once."""
-        return Images(self.pixels[rows], self.labels[rows], self.ids[rows], self.rows.iloc[rows].reset_index(drop=True))
+    def take(self, positions: np.ndarray) -> Images:
+        """The images at ``positions``, which may hold a position more than once."""
+        rows = self.rows.iloc[positions].reset_index(drop=True)
+        return Images(self.pixels[positions], self.labels[positions], self.ids[positions], rows)
 
     def resized(self, size: int) -> Images:
         """The same images at another side."""
-        if size == self.pixels.shape[1]:
-            return self
-        scaled = [
-            np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in self.pixels
-        ]
-        return replace(self, pixels=np.stack(scaled) if scaled else np.empty((0, size, size), np.uint8))
+        return replace(self, pixels=resize_stack(self.pixels, size))
+
+    def followed_by(self, others: Images) -> Images:
+        """These images and then ``others``, resized to the same side."""
+        return Images(
+            np.concatenate([self.pixels, resize_stack(others.pixels, self.pixels.shape[1])]),
+            np.concatenate([self.labels, others.labels]),
+            np.concatenate([self.ids, others.ids]),
+            pd.concat([self.rows, others.rows], ignore_index=True),
+        )
 
 
-def load_images(dataset_ref: str, split: str, size: int, classes: Sequence[str], *, resize: bool = False) -> Images:
-    """The images of one split of a published dataset, at ``size``; see :func:`select`.
+def resize_stack(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resize (n, S, S) uint8 images to (n, size, size) uint8, bilinearly; at that size they stay as they are."""
+    if pixels.shape[1:] == (size, size):
+        return pixels
+    scaled = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in pixels]
+    return np.stack(scaled) if scaled else np.empty((0, size, size), np.uint8)
 
-    Where they are not packed at ``size``, ``resize`` takes them from the largest size there is.
-    """
-    manifest, shards = _published(dataset_ref)
-    if resize and not (shards[0] / pixels_file(size)).is_file():
-        largest = max(int(path.stem.split("-")[1]) for path in shards[0].glob("pixels-*.npy"))
-        return select(manifest, shards, split, largest, classes).resized(size)
-    return select(manifest, shards, split, size, classes)
+
+def select_resized(
+    manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int, classes: Sequence[str]
+) -> Images:
+    """As :func:`select`; images that are not packed at ``size`` are resized from the largest size that is packed."""
+    if (shards[0] / pixels_file(size)).is_file():
+        return select(manifest, shards, split, size, classes)
+    largest = max(int(path.stem.split("-")[1]) for path in shards[0].glob("pixels-*.npy"))
+    return select(manifest, shards, split, largest, classes).resized(size)
 
 
 def select(manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int, classes: Sequence[str]) -> Images:
     """The images of one split at ``size``, read from their shards.
 
     Args:
-        manifest: with the column ``split``; ``shard`` and ``row`` say where an image's pixels are.
-        shards: folders with packed pixels.
+        manifest: A row an image, with the column ``split``; ``shard`` and ``row`` say where its pixels are.
+        shards: Folders with packed pixels.
+        split: ``train``, ``validation`` or ``test``.
+        size: Side in pixels that is packed there.
+        classes: The classes in their order.
 
     Raises:
-        DataError: the split holds an image that is not real, or is empty.
+        DataError: The split holds an image that is not real, or is empty.
     """
-    rows = _rows_of(manifest, split)
+    rows = rows_of(manifest, split)
     pixels = np.empty((len(rows), size, size), np.uint8)
     for number, chosen in rows.groupby("shard").indices.items():
         packed = np.load(shards[number] / pixels_file(size), mmap_mode="r")
@@ -82,15 +100,12 @@ def select(manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int
     return Images(pixels, labels, rows["image_id"].to_numpy(str), rows)
 
 
-def _published(dataset_ref: str) -> tuple[pd.DataFrame, list[Path]]:
-    """The manifest of a published dataset, and the folders of its shards."""
-    store = open_store()
-    folder, record = store.fetch(dataset_ref), store.record(dataset_ref)
-    assert record is not None  # fetch would have raised
-    return pd.read_parquet(folder / MANIFEST), [store.fetch(ref) for ref in record["summary"]["shards"]]
+def rows_of(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The rows of one split.
 
-
-def _rows_of(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
+    Raises:
+        DataError: The split holds an image that is not real, or is empty.
+    """
     rows = manifest[manifest["split"] == split].reset_index(drop=True)
     check_real(rows, split)
     if rows.empty:
@@ -98,26 +113,20 @@ def _rows_of(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows
 
 
-def load_masks(dataset_ref: str, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lung masks of one split of a published dataset, in the order of :func:`load_images`.
+def select_masks(rows: pd.DataFrame, shards: Sequence[Path], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lung masks of ``rows`` of a manifest, read from their shards.
 
     Returns:
-        masks (n, size, size) bool, True in the lungs, with :func:`centre_box` for images that have none; and
+        The masks (n, size, size) bool, True in the lungs, with :func:`centre_box` for images that have none; and
         whether each image has one (n,) bool.
     """
-    manifest, shards = _published(dataset_ref)
-    return select_masks(_rows_of(manifest, split), shards, size)
-
-
-def select_masks(rows: pd.DataFrame, shards: Sequence[Path], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The masks of ``rows`` of a manifest, read from their shards; see :func:`load_masks`."""
     masks = np.broadcast_to(centre_box(size), (len(rows), size, size)).copy()
     # A dataset that was published before masks were read says nothing of them.
     given = rows["mask"].to_numpy(bool) if "mask" in rows else np.zeros(len(rows), bool)
     for number, chosen in rows[given].groupby("shard").indices.items():
-        chosen = np.flatnonzero(given)[chosen]
+        places = np.flatnonzero(given)[chosen]
         packed = np.load(shards[number] / masks_file(size), mmap_mode="r")
-        masks[chosen] = unpack(packed[rows["row"].to_numpy()[chosen]], size)
+        masks[places] = unpack_masks(packed[rows["row"].to_numpy()[places]], size)
     return masks, given
 
 
@@ -137,7 +146,7 @@ def check_real(rows: pd.DataFrame, split: str) -> None:
     """Stop if ``rows`` holds an image whose provenance is not ``real``.
 
     Raises:
-        DataError: naming the split and the number of such images.
+        DataError: Naming the split and the number of such images.
     """
     foreign = int((rows["provenance"] != "real").sum())
     if foreign:
@@ -151,7 +160,7 @@ def check_gan_input(images: Images) -> None:
     """Stop unless a GAN may see ``images``: real ones of the training split and nothing else.
 
     Raises:
-        DataError: naming what else there is.
+        DataError: Naming what else there is.
     """
     check_real(images.rows, "GAN's training")
     if held_out := sorted(set(images.rows["split"]) - {"train"}):

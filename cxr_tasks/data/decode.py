@@ -1,6 +1,6 @@
 """Turns the bytes of one PNG or JPEG file into gray pixels and facts, or says why they cannot be used.
 
-Touches no disk and nothing shared, so that any number of threads may decode at once.
+Touches no disk and nothing shared, so any number of threads may decode at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageChops, JpegImagePlugin, PngImagePlugin
 NOT_UTF8 = "the file name is not UTF-8: rename the file"
 LONGEST_NAME = 200
 SMALLEST_SIDE = 32
-# More than twice what detectors and film scanners give; a colour image of this size takes 200 MB to decode.
+# More than twice what detectors and film scanners give. A colour image of this size takes 200 MB to decode.
 MOST_PIXELS = 50_000_000
 THUMBNAIL_SIDE = 32
 
@@ -44,17 +44,17 @@ _DAMAGED = "the image is damaged ({}): copy or export it again"
 _CUT = "the file is cut off before its end: copy it again"
 _BITS = "{} bits a pixel and no display window is known: export the image with 8 bits"
 
-# A marker after any fill bytes; and what ends a scan: any marker but a stuffed 0xFF and restarts.
+# A marker follows any number of fill bytes. A scan ends with any marker but a stuffed 0xFF and restarts.
 _MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _SEGMENTS = {*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
-# Each scan of a progressive JPEG costs a pass over all pixels; encoders write about ten.
+# Each scan of a progressive JPEG costs a pass over all pixels. Encoders write about ten.
 _MOST_SCANS = 100
 
-# Colour has channels more than 32 levels apart (JPEG's own errors stay below) in over 5 % of the pixels,
-# which leaves room for a small coloured mark on a gray image.
+# An image is in colour if channels lie more than 32 levels apart in over 5 % of the pixels. JPEG's own errors stay
+# below 32 levels, and a gray image may have a small coloured mark.
 _COLOUR_LEVELS, _COLOUR_SHARE, _COLOUR_SIDE = 32, 0.05, 64
 _LEVELS = range(256)
 _SQUARES = [level * level for level in _LEVELS]
@@ -69,11 +69,13 @@ class Decoded:
     """What one usable file holds. The arrays are read-only.
 
     Attributes:
-        width, height: in pixels, of the file as stored.
+        width: Pixels of the file as stored.
+        height: Pixels of the file as stored.
         mode: Pillow's name of the pixel format as stored: L, LA, RGB or RGBA.
-        mean, contrast: mean and standard deviation of the gray values, 0–255.
-        dhash: 64 bits; row by row of a 9×8 image, whether a pixel is brighter than its right neighbour.
-            Copies that were encoded again or resized differ in few bits.
+        mean: Of the gray values, 0–255.
+        contrast: Standard deviation of the gray values, 0–255.
+        dhash: 64 bits: row by row of a 9×8 image, whether a pixel is brighter than its right neighbour. Copies that
+            were encoded again or resized differ in few bits.
         thumbnail: (32, 32) uint8, the image made small with averaging.
         images: (S, S) uint8 for each requested side S, resized from the full gray image.
     """
@@ -92,12 +94,12 @@ def decode(content: bytes, name: str, sizes: Sequence[int]) -> Decoded:
     """Decode a whole file once.
 
     Args:
-        content: all bytes of the file.
-        name: its name or path; only the last part is looked at, as Python gives it (``os.fsdecode``).
-        sizes: sides in pixels of the square images wanted.
+        content: All bytes of the file.
+        name: Name or path of the file, as ``os.fsdecode`` gives it. The last part counts.
+        sizes: Sides in pixels of the square images wanted.
 
     Raises:
-        Unusable: the file cannot be used; the text says why and, where a person can mend it, how.
+        Unusable: The file cannot be used. The text says why and, where a person can mend the file, how.
     """
     with opened(content, name) as image:
         _check_header(image)
@@ -111,14 +113,18 @@ def decode(content: bytes, name: str, sizes: Sequence[int]) -> Decoded:
 def opened(content: bytes, name: str) -> Iterator[Image.Image]:
     """The image in a file that is whole, before its pixels are read.
 
+    Args:
+        content: All bytes of the file.
+        name: Name or path of the file.
+
     Raises:
-        Unusable: there is none; also for whatever goes wrong inside the block.
+        Unusable: There is no image, or anything goes wrong inside the block.
     """
     format = _check_name(name)
     _check_signature(content, format)
     try:
-        # The formats' own classes and not Image.open, which judges the size with a warning: filters of
-        # warnings belong to the whole process, and other threads change them.
+        # Image.open would judge the size with a warning. Filters of warnings belong to the whole process, and other
+        # threads change them. The formats' own classes do not warn.
         if format == "PNG":
             _check_png(content)
             image: Image.Image = PngImagePlugin.PngImageFile(BytesIO(content))
@@ -180,7 +186,7 @@ def _check_png(content: bytes) -> None:
             raise Unusable(
                 _DAMAGED.format(f"the checksum of its {kind.decode('ascii', 'backslashreplace')} chunk is wrong")
             )
-        # Of 16-bit RGB Pillow would silently keep the upper halves.
+        # Pillow would silently keep the upper halves of 16-bit RGB.
         if kind == b"IHDR" and content[position + 16] == 16:
             raise Unusable(_BITS.format(16))
         position = end + 4
@@ -256,7 +262,7 @@ def _describe(image: Image.Image, gray: Image.Image, sizes: Sequence[int]) -> De
     mean, contrast = _moments(gray)
     if contrast < 1:
         raise Unusable("the image is all one colour")
-    # A function of the image alone, whatever sizes are asked for, so that hashes can be compared across runs.
+    # The thumbnail depends on the image alone and not on ``sizes``, so that hashes can be compared across runs.
     thumbnail = gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return Decoded(
         width=image.width,
@@ -270,11 +276,12 @@ def _describe(image: Image.Image, gray: Image.Image, sizes: Sequence[int]) -> De
     )
 
 
-# Below, plain Python on few numbers: between two decodings numpy's calls are cold and cost several times as much.
+# The functions below compute with plain Python: between two decodings numpy's calls are cold and cost several times as
+# much on so few numbers.
 
 
 def _moments(gray: Image.Image) -> tuple[float, float]:
-    """Mean and standard deviation of the gray values, from whole numbers and hence without cancellation."""
+    """Mean and standard deviation of the gray values. The sums are whole numbers, so nothing cancels."""
     counts = gray.histogram()
     total = gray.width * gray.height
     first = sum(map(mul, counts, _LEVELS))

@@ -11,18 +11,22 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 CLASH = "identical images carry different classes"
+IDENTICAL = "identical to"
 AT_ONCE = 4096
 SURROUNDINGS = 5  # pixels of a thumbnail
 
 
 def identical(images: pd.DataFrame) -> pd.Series:
-    """Why an image must go because another has the same bytes; '' for those that stay.
+    """Which images must go because another has the same bytes.
 
-    Of identical files in one class the first stays; identical files in two classes all go, since
-    nobody can say which class is right.
+    Of identical files in one class the first stays. Identical files in two classes all go, since nobody can say which
+    class is right.
 
     Args:
         images: ``image_id``, ``label`` and ``path``, in the order that decides which is the first.
+
+    Returns:
+        Why each image must go; '' for those that stay.
     """
     reasons = pd.Series("", index=images.index)
     repeated = images[images["image_id"].duplicated(keep=False)]
@@ -30,7 +34,7 @@ def identical(images: pd.DataFrame) -> pd.Series:
         if same["label"].nunique() > 1:
             reasons[same.index] = f"{CLASH}: {', '.join(same['path'])}"
         else:
-            reasons[same.index[1:]] = f"identical to {same['path'].iloc[0]}"
+            reasons[same.index[1:]] = f"{IDENTICAL} {same['path'].iloc[0]}"
     return reasons
 
 
@@ -38,10 +42,10 @@ def near_duplicates(dhash: np.ndarray, thumbnails: np.ndarray, hash_bits: int, c
     """Pairs of images that show the same picture.
 
     Args:
-        dhash: (n,) uint64 difference hashes; they propose pairs.
+        dhash: (n,) uint64 difference hashes, which propose pairs.
         thumbnails: (n, S, S) uint8; the correlation of their details decides.
-        hash_bits: bits in which a proposed pair may differ.
-        correlation: above it a pair is one picture.
+        hash_bits: Bits in which a proposed pair may differ.
+        correlation: A pair above this correlation is one picture.
 
     Returns:
         (pairs, 2) positions, the smaller first, in ascending order.
@@ -62,8 +66,8 @@ def near_duplicates(dhash: np.ndarray, thumbnails: np.ndarray, hash_bits: int, c
 def _details(thumbnails: np.ndarray) -> np.ndarray:
     """(n, S, S) uint8 → (n, S²) float32: what stands out from its surroundings, of zero mean and length one.
 
-    The broad shape of a chest is alike in everybody: whole thumbnails of unrelated patients correlate up to 0.98,
-    without their local means up to 0.86, and those of a re-encoded, resized or brightened copy above 0.98.
+    The broad shape of a chest is alike in everybody. Whole thumbnails of unrelated patients correlate up to 0.98.
+    Without their local means they correlate up to 0.86, and a re-encoded, resized or brightened copy above 0.98.
     """
     rows = thumbnails.astype(np.float32)
     rows -= ndimage.uniform_filter(rows, (0, SURROUNDINGS, SURROUNDINGS))
@@ -75,8 +79,8 @@ def _details(thumbnails: np.ndarray) -> np.ndarray:
 def _within(dhash: np.ndarray, bits: int) -> np.ndarray:
     """All pairs of hashes that differ in at most ``bits`` bits.
 
-    Cut into bits + 3 bands, at least three bands of such a pair are equal, so only images that share three
-    bands are compared: n² comparisons would take days for a million images.
+    The hashes are cut into bits + 3 bands. At least three bands of such a pair are equal, so only images that share
+    three bands are compared. n² comparisons would take days for a million images.
     """
     bands = np.array_split(np.arange(64, dtype=np.uint64), bits + 3)
     masks = [np.bitwise_or.reduce(np.uint64(1) << band) for band in bands]
@@ -101,18 +105,33 @@ def _within(dhash: np.ndarray, bits: int) -> np.ndarray:
 
 
 def components(n: int, pairs: np.ndarray) -> np.ndarray:
-    """(n,) number of the connected component of each of n things; ``pairs``: (m, 2) positions that belong together."""
+    """Connected components.
+
+    Args:
+        n: Number of things.
+        pairs: (m, 2) positions of things that belong together.
+
+    Returns:
+        (n,) number of the component of each thing.
+    """
     ones = np.ones(len(pairs), bool)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return connected_components(graph, directed=False)[1]
 
 
 def same_patient(patients: pd.Series) -> np.ndarray:
-    """(m, 2) positions that link each image of a patient to that patient's first; unknown patients ('') do not."""
+    """Link the images of each patient.
+
+    Args:
+        patients: (n,) of each image, '' where unknown.
+
+    Returns:
+        (m, 2) positions: the first image of a patient, and each further one.
+    """
     known = np.flatnonzero(patients.to_numpy() != "")
     codes, _ = pd.factorize(patients.to_numpy()[known])
     first = np.full(codes.max(initial=-1) + 1, -1)
-    # Written backwards, so that the first one of each patient is what remains.
+    # Written backwards, so that the first image of each patient is what remains.
     first[codes[::-1]] = known[::-1]
     pairs = np.stack([first[codes], known], axis=1)
     return pairs[pairs[:, 0] != pairs[:, 1]]
@@ -121,9 +140,11 @@ def same_patient(patients: pd.Series) -> np.ndarray:
 def group_names(images: pd.DataFrame, pairs: np.ndarray) -> pd.Series:
     """The name of each image's group: of its patient where known, else the smallest image id in the group.
 
+    Near-duplicates and shared patients tie images together.
+
     Args:
         images: ``image_id`` and ``patient``.
-        pairs: (m, 2) positions of near-duplicates; they and shared patients tie images together.
+        pairs: (m, 2) positions of near-duplicates.
     """
     component = components(len(images), np.concatenate([pairs, same_patient(images["patient"])]))
     # Patients sort before image ids, whatever they are called.

@@ -1,7 +1,7 @@
 """What a dataset must look like before anything is trained on it: a Great Expectations suite on the manifest.
 
-Critical expectations stop the run, warnings are shown. The whole suite, with its results, becomes a page
-(Data Docs) for people.
+Critical expectations stop the run, warnings are shown. The whole suite, with its results, becomes a page for people
+(Data Docs).
 """
 
 from __future__ import annotations
@@ -22,18 +22,30 @@ DOCS_PAGE = "data-docs/index.html"
 
 
 @dataclass(frozen=True)
-class Validation:
-    """``failures`` and ``warnings``: one sentence for each expectation that was not met."""
+class ManifestCheck:
+    """What came of the expectations.
+
+    Attributes:
+        failures: A sentence for each critical expectation that was not met.
+        warnings: A sentence for each other expectation that was not met.
+        expectations: How many there are.
+    """
 
     failures: list[str]
     warnings: list[str]
     expectations: int
 
 
-def validate(manifest: pd.DataFrame, settings: DataSettings, folder: Path) -> Validation:
-    """Run the suite on the used rows of ``manifest`` and on its counts; write Data Docs to ``folder/data-docs``."""
+def check_manifest(manifest: pd.DataFrame, settings: DataSettings, folder: Path) -> ManifestCheck:
+    """Hold a manifest against the expectations.
+
+    Args:
+        manifest: The whole manifest. The suite sees the used rows, and the counts of all rows.
+        settings: What is acceptable.
+        folder: Where Data Docs are written, to ``data-docs``.
+    """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    # Imported after Airflow has set up logging, GX would log every docstring it decorates.
+    # Where Airflow has set up logging before, GX would log every docstring that it decorates.
     logging.getLogger("great_expectations._docs_decorators").setLevel(logging.WARNING)
     import great_expectations as gx
     from great_expectations.checkpoint import UpdateDataDocsAction
@@ -50,7 +62,7 @@ def validate(manifest: pd.DataFrame, settings: DataSettings, folder: Path) -> Va
     }
     context.update_data_docs_site("local_site", docs)
     suite = context.suites.add_or_update(gx.ExpectationSuite("dataset", _expectations(settings)))
-    tables = {"manifest": manifest[manifest["status"] == USED], "counts": _counts(manifest, settings)}
+    tables = {"manifest": manifest[manifest["status"] == USED], "counts": _table_of_counts(manifest, settings)}
     batches = {}
     for name in ("manifest", "counts"):
         asset = context.data_sources.add_or_update_pandas(name).add_dataframe_asset(name)
@@ -78,11 +90,11 @@ def validate(manifest: pd.DataFrame, settings: DataSettings, folder: Path) -> Va
                 config = result.expectation_config
                 is_critical = str(getattr(config.severity, "value", config.severity)) == "critical"
                 (failures if is_critical else warnings).append(_sentence(config, result.result))
-    return Validation(failures, warnings, total)
+    return ManifestCheck(failures, warnings, total)
 
 
-def _counts(manifest: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
-    """One row that says how many files and usable images each class has and what share was set aside."""
+def _table_of_counts(manifest: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
+    """One row: how many files and usable images each class has, and what share was set aside."""
     used = manifest["status"] == USED
     files, images = manifest["label"].value_counts(), manifest.loc[used, "label"].value_counts()
     row: dict[str, Any] = {f"files of {label}": int(files.get(label, 0)) for label in settings.classes}
@@ -95,20 +107,20 @@ def _counts(manifest: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
 def _expectations(settings: DataSettings) -> list[Any]:
     import great_expectations.expectations as gxe
 
-    critical, warning = {"severity": "critical"}, {"severity": "warning"}
+    missing: list[Any] = [
+        gxe.ExpectColumnValuesToNotBeNull(column=column, severity="critical")
+        for column in ("image_id", "path", "label", "group", "width", "height")
+    ]
     return [
-        *(
-            gxe.ExpectColumnValuesToNotBeNull(column=column, **critical)
-            for column in ("image_id", "path", "label", "group", "width", "height")
-        ),
-        gxe.ExpectColumnValuesToBeUnique(column="image_id", **critical),
-        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(settings.classes), **critical),
-        gxe.ExpectColumnValuesToBeInSet(column="provenance", value_set=["real"], **critical),
-        gxe.ExpectColumnValuesToBeBetween(column="width", min_value=64, max_value=8192, **critical),
-        gxe.ExpectColumnValuesToBeBetween(column="height", min_value=64, max_value=8192, **critical),
+        *missing,
+        gxe.ExpectColumnValuesToBeUnique(column="image_id", severity="critical"),
+        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(settings.classes), severity="critical"),
+        gxe.ExpectColumnValuesToBeInSet(column="provenance", value_set=["real"], severity="critical"),
+        gxe.ExpectColumnValuesToBeBetween(column="width", min_value=64, max_value=8192, severity="critical"),
+        gxe.ExpectColumnValuesToBeBetween(column="height", min_value=64, max_value=8192, severity="critical"),
         # An exposure this far off, or this flat, is a blank or a burnt image and not a radiograph.
-        gxe.ExpectColumnValuesToBeBetween(column="mean", min_value=10, max_value=245, **warning),
-        gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=8, **warning),
+        gxe.ExpectColumnValuesToBeBetween(column="mean", min_value=10, max_value=245, severity="warning"),
+        gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=8, severity="warning"),
     ]
 
 
@@ -143,24 +155,24 @@ def _sentence(config: Any, result: dict[str, Any]) -> str:
     kwargs = config.kwargs
     low, high = kwargs.get("min_value"), kwargs.get("max_value")
     if low is not None and low == high:
-        wanted = _shown(low)
+        wanted = _value_in_words(low)
     elif low is not None and high is not None:
-        wanted = f"{_shown(low)} to {_shown(high)}"
+        wanted = f"{_value_in_words(low)} to {_value_in_words(high)}"
     elif low is not None:
-        wanted = f"at least {_shown(low)}"
+        wanted = f"at least {_value_in_words(low)}"
     elif high is not None:
-        wanted = f"at most {_shown(high)}"
+        wanted = f"at most {_value_in_words(high)}"
     elif "value_set" in kwargs:
         wanted = f"one of {', '.join(map(str, kwargs['value_set']))}"
     else:
         wanted = "no missing value" if "not_be_null" in config.type else "no value twice"
     found = [value for value in result.get("partial_unexpected_list") or [] if not pd.isna(value)]
-    shown = ", ".join(_shown(value) for value in found[:3]) or "missing values"
+    shown = ", ".join(_value_in_words(value) for value in found[:3]) or "missing values"
     total = result.get("element_count", 1)
-    # The table of counts has one row, of which there is nothing to say.
+    # The table of counts has one row: "1 of 1" would say nothing.
     times = f" ({result.get('unexpected_count', len(found))} of {total})" if total > 1 else ""
     return f"{kwargs['column']}: expected {wanted}, found {shown}{times}"
 
 
-def _shown(value: Any) -> str:
+def _value_in_words(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
 """Reads the files of one shard into rows and packed pixels, and joins the shards into the manifest.
 
-A bad file is never fatal by itself: it becomes a row that is set aside with a reason. Whether the rest is good
-enough is decided by the expectations. Pixels stay in their shards; the manifest says where.
+A bad file is never fatal by itself: it becomes a row that is set aside with a reason. The expectations decide whether
+the rest is good enough. Pixels stay in their shards; the manifest says where.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,29 +24,50 @@ from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
 from cxr_tasks.data.masks import decode_mask, masks_file
 from cxr_tasks.data.scan import read_fault
 from cxr_tasks.data.threads import in_blocks
+from cxr_tasks.progress import advance
 
 ROWS, MANIFEST, REJECTS, NEAR = "rows.parquet", "manifest.parquet", "rejects.parquet", "near-duplicates.parquet"
 THUMBNAILS, REJECTED_FILES = "thumbnails.npy", "rejects"
 USED, SET_ASIDE = "used", "set aside"
 CHANGED = "the file changed while the data were read"
-LARGEST_FILE = 256 * 2**20  # bytes; no image that is decoded comes near it
+LARGEST_FILE = 256 * 2**20  # bytes; no image that can be decoded comes near
 FACTS = ["width", "height", "mode", "mean", "contrast", "dhash"]
 MANIFEST_COLUMNS = [
-    *("image_id", "path", "label", "source", "patient", "group"),
+    "image_id",
+    "path",
+    "label",
+    "source",
+    "patient",
+    "group",
     *FACTS,
-    *("mask", "mask_id"),
-    *("split", "provenance", "status", "reason", "shard", "row"),
+    "mask",
+    "mask_id",
+    "split",
+    "provenance",
+    "status",
+    "reason",
+    "shard",
+    "row",
 ]
 
 
 class Passing(str):
-    """A reason that speaks of the moment and not of the file: it may not be kept under the file's content."""
+    """A reason that speaks of the moment and not of the file. It may not be kept under the file's content."""
+
+
+# An image, or the reason why it cannot be used; and its packed masks, or why it has none ('' if there is no file).
+FileContent = tuple[Decoded | str, list[np.ndarray] | str]
 
 
 class FilesChanged(Exception):
-    """Images or masks are not what the scan saw. ``faults``: what is wrong with each, by its path."""
+    """Images or masks are not what the scan saw.
+
+    Attributes:
+        faults: What is wrong with each file, by its path.
+    """
 
     def __init__(self, faults: dict[str, str]) -> None:
+        """Files with these ``faults``."""
         super().__init__(f"{len(faults)} files changed or vanished after the data were scanned")
         self.faults = faults
 
@@ -60,9 +81,11 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
     """Decode ``files`` into ``folder``: rows, packed pixels and masks, thumbnails, and copies of what is set aside.
 
     Args:
-        root: below which the files' paths can be opened.
-        files: rows of a scan.
-        sizes: sides in pixels to pack; each image is resized from the original once for each.
+        root: The folder below which the files' paths can be opened.
+        files: Rows of a scan.
+        sizes: Sides in pixels to pack. Each image is resized from the original once for each. Without any, files are
+            looked at and no pixels are kept.
+        folder: Where the shard is written; must exist.
 
     Returns:
         A row per file: ``image_id`` (SHA-256 of the file), ``path``, ``label``, ``status``, ``reason``, and of used
@@ -71,67 +94,113 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
         ``mask_id`` (SHA-256 of its file, '' where there is none) and ``mask_fault`` (why one cannot be used).
 
     Raises:
-        FilesChanged: files are not those that were scanned. Nothing of the shard may be kept then.
+        FilesChanged: Files are not those that were scanned. Nothing of the shard may be kept then.
     """
-    blank = [np.zeros((size, size), np.uint8) for size in sizes]
     rows: list[dict[str, Any]] = []
-    thumbnails = np.zeros((len(files), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
-    masks = [np.zeros((len(files), size, -(-size // 8)), np.uint8) for size in sizes]
-    changed = {}
+    changed: dict[str, str] = {}
+    listed = list(files.itertuples())
     with ExitStack() as stack:
-        packed = [stack.enter_context(_pixels(folder, size, len(files))) for size in sizes]
-        listed = list(files.itertuples())
-        for results in in_blocks(lambda file: _read(root, file, sizes), listed):
-            images = [result.images if isinstance(result, Decoded) else blank for result, _ in results]
-            for stream, block in zip(packed, zip(*images, strict=True), strict=True):
-                stream.write(b"".join(block))
-            for file, (result, mask) in zip(listed[len(rows) :], results, strict=False):
-                if isinstance(result, Decoded):
-                    thumbnails[len(rows)] = result.thumbnail
-                for path, read in ((file.path, result), (file.mask, mask)):
-                    if isinstance(read, Passing):
-                        changed[path] = str(read)
-                if not isinstance(mask, str):
-                    for packed_masks, bits in zip(masks, mask, strict=True):
-                        packed_masks[len(rows)] = bits
-                rows.append(_row(file, result, mask))
+        pack = _Pack(folder, sizes, len(listed), stack)
+        for results in in_blocks(lambda file: _read_file(root, file, sizes), listed):
+            block = listed[len(rows) : len(rows) + len(results)]
+            pack.add(results)
+            for file, (image, mask) in zip(block, results, strict=True):
+                changed |= _changes_of_file(file, image, mask)
+                rows.append(_row_of_file(file, image, mask))
+            advance("read files", len(rows), len(listed))
     if changed:
         raise FilesChanged(changed)
-    np.save(folder / THUMBNAILS, thumbnails)
     columns = ["image_id", "path", "label", "status", "reason", *FACTS, "mask", "mask_id", "mask_fault"]
     table = pd.DataFrame(rows, columns=columns).astype({"mask": bool})
-    if table["mask"].any():
-        for size, packed_masks in zip(sizes, masks, strict=True):
-            np.save(folder / masks_file(size), packed_masks)
+    pack.save(with_masks=bool(table["mask"].any()))
     table = table.astype({"width": "Int32", "height": "Int32", "mean": "float64", "contrast": "float64"})
     table.to_parquet(folder / ROWS, index=False)
     _copy_rejected(root, table, folder / REJECTED_FILES)
     return table
 
 
-def _row(file: Any, result: Decoded | str, mask: list[np.ndarray] | str) -> dict[str, Any]:
+def without_changed(files: pd.DataFrame, faults: Mapping[str, str]) -> pd.DataFrame:
+    """What can still be read after :class:`FilesChanged`.
+
+    Args:
+        files: Rows of a scan.
+        faults: Those of the error.
+
+    Returns:
+        A copy of the rows, in which changed images have a fault and changed masks no content.
+    """
+    left = files.copy()
+    left["fault"] = left["path"].map(dict(faults)).fillna(left["fault"])
+    left.loc[left["mask"].isin(list(faults)), "mask_sha256"] = ""
+    return left
+
+
+class _Pack:
+    """What a shard holds beside its rows: pixels, masks and thumbnails, in the order of the files."""
+
+    def __init__(self, folder: Path, sizes: Sequence[int], files: int, stack: ExitStack) -> None:
+        """Begin the files of pixels, which ``stack`` closes."""
+        self.folder = folder
+        self.sizes = sizes
+        self.streams = [stack.enter_context(_pixels(folder, size, files)) for size in sizes]
+        self.blank = tuple(np.zeros((size, size), np.uint8) for size in sizes)
+        self.thumbnails = np.zeros((files, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+        self.masks = [np.zeros((files, size, -(-size // 8)), np.uint8) for size in sizes]
+        self.filled = 0
+
+    def add(self, results: Sequence[FileContent]) -> None:
+        """Add what was read of the next files."""
+        images = [image.images if isinstance(image, Decoded) else self.blank for image, _ in results]
+        for stream, block in zip(self.streams, zip(*images, strict=True), strict=True):
+            stream.write(b"".join(block))
+        for place, (image, mask) in enumerate(results, start=self.filled):
+            if isinstance(image, Decoded):
+                self.thumbnails[place] = image.thumbnail
+            if not isinstance(mask, str):
+                for packed, bits in zip(self.masks, mask, strict=True):
+                    packed[place] = bits
+        self.filled += len(results)
+
+    def save(self, *, with_masks: bool) -> None:
+        """Write what was kept in memory."""
+        np.save(self.folder / THUMBNAILS, self.thumbnails)
+        if with_masks:
+            for size, packed in zip(self.sizes, self.masks, strict=True):
+                np.save(self.folder / masks_file(size), packed)
+
+
+def _changes_of_file(file: Any, image: Decoded | str, mask: list[np.ndarray] | str) -> dict[str, str]:
+    """How the file and its mask have changed since the scan, by path."""
+    read = ((file.path, image), (file.mask, mask))
+    return {path: str(reason) for path, reason in read if isinstance(reason, Passing)}
+
+
+def _row_of_file(file: Any, image: Decoded | str, mask: list[np.ndarray] | str) -> dict[str, Any]:
     row = {"image_id": file.sha256, "path": file.path, "label": file.label}
     given = not isinstance(mask, str)
     row |= {"mask": given, "mask_id": file.mask_sha256 if given else "", "mask_fault": "" if given else mask}
-    if isinstance(result, Decoded):
-        facts = {name: getattr(result, name) for name in FACTS}
-        return row | {"status": USED, "reason": ""} | facts | {"dhash": f"{result.dhash:016x}"}
-    return row | {"status": SET_ASIDE, "reason": result}
+    if isinstance(image, Decoded):
+        facts = {name: getattr(image, name) for name in FACTS}
+        return row | {"status": USED, "reason": ""} | facts | {"dhash": f"{image.dhash:016x}"}
+    return row | {"status": SET_ASIDE, "reason": image}
 
 
 def _pixels(folder: Path, size: int, rows: int) -> BinaryIO:
     """The open ``.npy`` file of packed pixels, after its header.
 
-    A stream and no memory map, of which every page costs a fault that all threads wait for.
+    Pixels go to a stream and not to a memory map: every page of a map costs a fault that all threads wait for.
     """
     stream = (folder / pixels_file(size)).open("wb")
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False}
-    np.lib.format.write_array_header_1_0(stream, {**header, "shape": (rows, size, size)})
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+        "fortran_order": False,
+        "shape": (rows, size, size),
+    }
+    np.lib.format.write_array_header_1_0(stream, header)
     return stream
 
 
-def _read(root: Path, file: Any, sizes: Sequence[int]) -> tuple[Decoded | str, list[np.ndarray] | str]:
-    """One image, or the reason why it cannot be used; and its mask, or why it has none ('' if there is no file)."""
+def _read_file(root: Path, file: Any, sizes: Sequence[int]) -> FileContent:
     content = file.fault or _content(root, file.path, file.sha256)
     if isinstance(content, str):
         return content, ""
@@ -181,12 +250,16 @@ def _copy_rejected(root: Path, rows: pd.DataFrame, folder: Path) -> None:
             continue
 
 
-def join_shards(shards: Sequence[Path], scanned: pd.DataFrame, settings: NearDuplicateSettings, folder: Path) -> Any:
+def join_shards(
+    shards: Sequence[Path], scanned: pd.DataFrame, settings: NearDuplicateSettings, folder: Path
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join the shards into the manifest, and write it to ``folder`` with the table and the copies of the rejects.
 
     Args:
-        shards: folders of :func:`read_shard`; the manifest's ``shard`` and ``row`` count in them from 0.
-        scanned: rows of the scan, for each file's ``source`` and ``patient``.
+        shards: Folders of :func:`read_shard`. The manifest's ``shard`` and ``row`` count in them from 0.
+        scanned: Rows of the scan, for each file's ``source`` and ``patient``.
+        settings: Which images are one picture.
+        folder: Where the tables and copies are written; must exist.
 
     Returns:
         The manifest (a row per file, ``MANIFEST_COLUMNS``; ``split`` is still empty) and the pairs of
@@ -194,7 +267,7 @@ def join_shards(shards: Sequence[Path], scanned: pd.DataFrame, settings: NearDup
     """
     tables = [pd.read_parquet(shard / ROWS).assign(shard=i) for i, shard in enumerate(shards)]
     images = pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
-    # A name that is not UTF-8 is shown with escapes, as which another file may really be named.
+    # A name that is not UTF-8 is shown with escapes. Another file may really have that name.
     known = scanned[["path", "source", "patient"]].drop_duplicates("path")
     images = images.merge(known, on="path", how="left", validate="many_to_one")
     images = images.sort_values(["label", "path"], ignore_index=True)

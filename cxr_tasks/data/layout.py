@@ -1,6 +1,6 @@
 """Which files of a source belong to which class, in the layouts of the COVID-19 Radiography Database.
 
-Works on paths alone, so that a folder, an archive and a bucket are read alike.
+Works on paths alone, so a folder, an archive and a bucket are read alike.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cxr_tasks.data.decode import FORMATS
 from cxr_tasks.data.sources import Entry
 from cxr_tasks.errors import DataError
 
-# What may lie beside images without being meant as one.
+# Files that may lie beside images without being meant as one.
 TEXT_SUFFIXES = {".csv", ".xlsx", ".txt", ".md", ".json", ".html", ".pdf"}
 IMAGES, MASKS = "images", "masks"
 METADATA_SUFFIXES = (".metadata.csv", ".metadata.xlsx")
@@ -22,9 +22,12 @@ METADATA_SUFFIXES = (".metadata.csv", ".metadata.xlsx")
 
 @dataclass(frozen=True)
 class Layout:
-    """``images``: class and file, ordered by class and path. ``metadata``: class and its table's file.
+    """The files of a source that count.
 
-    ``masks``: the lung mask of an image, by the image's path, for those that have one.
+    Attributes:
+        images: Class and file of each image, ordered by class and path.
+        metadata: Class and file of each class table.
+        masks: The lung mask of each image that has one, by the image's path.
     """
 
     images: list[tuple[str, Entry]]
@@ -35,15 +38,17 @@ class Layout:
 def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[str, str], address: str) -> Layout:
     """Sort the files of a source by class.
 
-    Accepts ``<folder>/images/…`` and ``<folder>/…``, also below one more folder (an unpacked archive);
-    what lies in ``masks`` is never taken for an image, other folders (a class that is not asked for) are left alone.
+    Accepts ``<folder>/images/…`` and ``<folder>/…``, also below one more folder (an unpacked archive). A file in
+    ``masks`` is never taken for an image. Other folders, such as a class that is not asked for, are left alone.
 
     Args:
-        folders: further folder names of a class.
-        address: of the source, for messages.
+        entries: The files.
+        classes: The classes in their order.
+        folders: The class of each further folder name.
+        address: What messages call the source.
 
     Raises:
-        DataError: a class has no folder or no file.
+        DataError: A class has no folder or no file.
     """
     label_of = {name: label for name, label in folders.items() if label in classes} | {
         label: label for label in classes
@@ -69,15 +74,15 @@ def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[s
     _check(images, classes, label_of, there, address)
     order = {label: i for i, label in enumerate(classes)}
     images.sort(key=lambda item: (order[item[0]], item[1].path))
-    return Layout(images, metadata, _pair((entry for _, entry in images), masks))
+    return Layout(images, metadata, _pair_masks((entry for _, entry in images), masks))
 
 
 def _is_masked(path: str) -> bool:
-    """Whether the file is a mask: no folder above it may be called so, however it is written."""
+    """Whether the file lies in a folder for masks, in capitals or not."""
     return MASKS in path.lower().split("/")
 
 
-def _pair(images: Iterable[Entry], masks: Iterable[Entry]) -> dict[str, Entry]:
+def _pair_masks(images: Iterable[Entry], masks: Iterable[Entry]) -> dict[str, Entry]:
     """The mask of each image that has one: of the same name, in ``masks`` beside ``images`` or beside the image."""
     found: dict[tuple[str, str], Entry] = {}
     for mask in masks:

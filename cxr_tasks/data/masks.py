@@ -1,6 +1,6 @@
 """Lung masks as they lie beside packed pixels: one bit a pixel, at the same sides.
 
-A mask is a help and no part of the data: one that cannot be used leaves its image as good as it was.
+A mask is a help and no part of the data. An image whose mask cannot be used is as good as before.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from cxr_tasks.data.decode import Unusable, check_area, opened
 
 
 def masks_file(size: int) -> str:
-    """Name of a shard's packed masks, which is there if any of its images has one.
+    """Name of a shard's packed masks. The file is there if any image of the shard has a mask.
 
-    A ``.npy`` of (n, size, ⌈size/8⌉) uint8, one row a row of the shard; see :func:`unpack`.
+    The file is a ``.npy`` of (n, size, ⌈size/8⌉) uint8, one row a row of the shard; see :func:`unpack_masks`.
     """
     return f"masks-{size}.npy"
 
@@ -24,15 +24,20 @@ def masks_file(size: int) -> str:
 def decode_mask(content: bytes, name: str, sizes: Sequence[int]) -> list[np.ndarray]:
     """Decode a whole mask file once.
 
-    Lung is what is brighter than half of the brightest value, so that 0/1, 0/255 and JPEG's blurred edges are
-    read alike. A mask of any side is laid over the whole image, as those of the Radiography Database (256) are over
-    theirs (299).
+    Lung is what is brighter than half of the brightest value. So 0/1, 0/255 and JPEG's blurred edges are read alike.
+    A mask of any side covers the whole image: those of the Radiography Database have 256 pixels a side, their images
+    299.
+
+    Args:
+        content: All bytes of the file.
+        name: Name or path of the file.
+        sizes: Sides in pixels of the masks wanted.
 
     Returns:
-        For each of ``sizes`` the mask resized to it with nearest neighbour, (S, ⌈S/8⌉) uint8.
+        For each size the mask, resized with nearest neighbour and packed, (S, ⌈S/8⌉) uint8.
 
     Raises:
-        Unusable: the file is damaged, no PNG or JPEG, or all lung or all not.
+        Unusable: The file is damaged or no PNG or JPEG, or the mask is all lung or has none.
     """
     with opened(content, name) as image:
         check_area(image)
@@ -45,6 +50,6 @@ def decode_mask(content: bytes, name: str, sizes: Sequence[int]) -> list[np.ndar
     return [np.packbits(np.asarray(mask) > brightest // 2, axis=-1) for mask in resized]
 
 
-def unpack(packed: np.ndarray, size: int) -> np.ndarray:
+def unpack_masks(packed: np.ndarray, size: int) -> np.ndarray:
     """(n, size, size) bool from (n, size, ⌈size/8⌉) uint8."""
     return np.unpackbits(packed, axis=-1, count=size).astype(bool)

@@ -1,6 +1,10 @@
-"""Generated chest phantoms in the layout of the COVID-19 Radiography Database, so that demos and tests need
-no patient data. They carry class signs of varying strength, and nothing medical may be concluded from them.
+"""Generated chest phantoms in the layout of the COVID-19 Radiography Database.
+
+Demos and tests then need no patient data. Phantoms carry class signs of varying strength. Nothing medical may be
+concluded from them.
 """
+
+from __future__ import annotations
 
 import csv
 import os
@@ -15,14 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Field = NDArray[np.float32]
+Plane = NDArray[np.float32]
 
 PHANTOM_COUNTS: Mapping[str, int] = {"COVID": 160, "Normal": 320, "Viral Pneumonia": 120, "Lung_Opacity": 40}
 MASK_SIZE = 256
 MIN_IMAGE_SIZE = 32
-# A class keeps its index, and so its streams, whatever other classes are asked for.
+# A class keeps its index, and so its random streams, whatever other classes are asked for.
 _CLASSES = tuple(PHANTOM_COUNTS)
-# Anatomy is drawn on ±_EXTENT so that a turned or shifted frame (±1) never looks past its edge.
+# Anatomy is drawn on ±_EXTENT, so that a turned or shifted frame (±1) never looks past the edge.
 _EXTENT = 1.3
 _HILUM = (0.20, -0.10)
 _POLAR = (96, 768)
@@ -30,19 +34,28 @@ _GLYPHS = {"L": (16, 16, 16, 16, 16, 16, 31), "R": (30, 17, 17, 30, 20, 18, 17)}
 
 
 class _Grid(NamedTuple):
-    """Patient coordinates on a square canvas, in half image sides; image right is the patient's left."""
+    """Patient coordinates on a square canvas, in half image sides. Image right is the patient's left.
 
-    x: Field  # (1, size)
-    y: Field  # (size, 1)
-    ax: Field  # |x|
-    left: NDArray[np.bool_]  # (1, size), the patient's left half
-    r: Field  # (size, size), distance to the hilum of that side
-    polar: NDArray[np.intp]  # (size, size), index into a flattened _POLAR table around that hilum
+    Attributes:
+        x: (1, size).
+        y: (size, 1).
+        ax: (1, size), the absolute value of ``x``.
+        left: (1, size), whether this is the patient's left half.
+        r: (size, size), distance to the hilum of that side.
+        polar: (size, size), index into a flattened table of ``_POLAR`` around that hilum.
+    """
+
+    x: Plane
+    y: Plane
+    ax: Plane
+    left: NDArray[np.bool_]
+    r: Plane
+    polar: NDArray[np.intp]
 
 
 @lru_cache(maxsize=4)
 def _grid(size: int) -> _Grid:
-    line: Field = (((np.arange(size) + 0.5) / size * 2 - 1) * _EXTENT).astype(np.float32)
+    line: Plane = (((np.arange(size) + 0.5) / size * 2 - 1) * _EXTENT).astype(np.float32)
     x, y = line[None, :], line[:, None]
     dx, dy = np.abs(x) - _HILUM[0], y - _HILUM[1]
     r, turn = np.hypot(dx, dy), np.arctan2(dy, dx) / (4 * np.pi) + 0.25
@@ -52,41 +65,41 @@ def _grid(size: int) -> _Grid:
     return _Grid(x, y, np.abs(x), x > 0, r, rows * _POLAR[1] + columns)
 
 
-def _step(distance: Any, softness: float) -> Field:
-    """Smooth edge: 0 well below zero, 1 well above; a cubic, as logistics cost several times as much."""
-    q: Field = distance * np.float32(0.2 / softness)
+def _step(distance: Any, softness: float) -> Plane:
+    """Smooth edge: 0 well below zero, 1 well above. A cubic: a logistic costs several times as much."""
+    q: Plane = distance * np.float32(0.2 / softness)
     q += np.float32(0.5)
     np.clip(q, 0, 1, out=q)
     return q * q * (3 - 2 * q)
 
 
-def _bump(grid: _Grid, x: Any, y: Any, sx: Any, sy: Any) -> Field:
-    """Sum of axis-parallel Gaussians, (size, size): a matrix product, because a Gaussian is separable."""
+def _bump(grid: _Grid, x: Any, y: Any, sx: Any, sy: Any) -> Plane:
+    """Sum of axis-parallel Gaussians, (size, size): a matrix product, because each Gaussian is separable."""
     x, y, sx, sy = np.broadcast_arrays(*(np.atleast_1d(np.float32(v)) for v in (x, y, sx, sy)))
     across, down = np.exp(-(((grid.x.T - x) / sx) ** 2)), np.exp(-(((grid.y - y) / sy) ** 2))
     return (down @ across.T).astype(np.float32)
 
 
-def _clouds(rng: np.random.Generator, cells: int, size: int) -> Field:
-    """Smooth noise (size, size) of unit scale with about `cells` features across."""
+def _clouds(rng: np.random.Generator, cells: int, size: int) -> Plane:
+    """Smooth noise (size, size) of unit scale with about ``cells`` features across."""
     coarse = rng.standard_normal((cells, cells), dtype=np.float32)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _streaks(rng: np.random.Generator, grid: _Grid, width: int) -> Field:
-    """Branches that run out from both hila, (size, size), at least 0; `width` in table columns."""
+def _streaks(rng: np.random.Generator, grid: _Grid, width: int) -> Plane:
+    """Branches that run out from both hila, (size, size), at least 0; ``width`` in table columns."""
     coarse = rng.standard_normal((_POLAR[0] // 16, _POLAR[1] // width), dtype=np.float32)
     table = np.asarray(Image.fromarray(coarse).resize(_POLAR[::-1], Image.Resampling.BICUBIC))
     return np.clip(table - np.float32(0.35), 0, 2).ravel()[grid.polar]
 
 
-def _ribs(phase: Any, fill: float) -> Field:
-    """Rib bands with brighter cortex where `phase` passes whole numbers."""
+def _ribs(phase: Any, fill: float) -> Plane:
+    """Rib bands with brighter cortex where ``phase`` passes whole numbers."""
     band = _step(np.cos(phase * np.float32(2 * np.pi)) - np.float32(fill), 0.13)
     return band * (1.5 - 0.9 * band)
 
 
-def _signs(name: str, rng: np.random.Generator, grid: _Grid, outer: Field, severity: float) -> Field:
+def _signs(name: str, rng: np.random.Generator, grid: _Grid, outer: Plane, severity: float) -> Plane:
     """Attenuation that the class adds inside the lungs, (size, size)."""
     size = grid.r.shape[0]
     if name == "COVID":
@@ -113,11 +126,11 @@ def _signs(name: str, rng: np.random.Generator, grid: _Grid, outer: Field, sever
     return np.zeros_like(grid.r)
 
 
-def _patient(name: str, rng: np.random.Generator, size: int) -> tuple[Field, Field, bool]:
+def _patient(name: str, rng: np.random.Generator, size: int) -> tuple[Plane, Plane, bool]:
     """One patient's attenuation and lungs, both (size, size) on the canvas, and whether it is a child."""
     g, u = _grid(size), rng.uniform
 
-    def sides(right: Any, left: Any) -> Field:
+    def sides(right: Any, left: Any) -> Plane:
         return np.where(g.left, left, right).astype(np.float32)
 
     # Normal comes from both ages and the others from one, as in the real set: age is a shortcut, not a sign.
@@ -177,7 +190,7 @@ def _patient(name: str, rng: np.random.Generator, size: int) -> tuple[Field, Fie
     return t, lung, child
 
 
-def _expose(field: Field, lung: Field, child: bool, size: int, rng: np.random.Generator) -> tuple[Any, Any]:
+def _expose(field: Plane, lung: Plane, child: bool, size: int, rng: np.random.Generator) -> tuple[Any, Any]:
     """Position, film curve, noise and marker: the image (size, size) and mask (256, 256), both uint8."""
     u = rng.uniform
     turn, scale = np.deg2rad(rng.normal(0, 2.0)), u(0.93, 1.08) * (0.94 if child else 1.0)
@@ -226,20 +239,20 @@ def _first_images(class_index: int, count: int, seed: int) -> list[int]:
 def write_phantoms(folder: Path, counts: Mapping[str, int], *, image_size: int = 299, seed: int = 0) -> None:
     """Write a phantom data set: images, lung masks and one metadata table per class.
 
-    Images are 8-bit gray PNG of `image_size`² pixels in `<Class>/images/`, masks 8-bit gray PNG of 256² pixels
-    (255 in the lungs, 0 elsewhere) in `<Class>/masks/`; `<Class>.metadata.csv` has the columns FILE NAME, FORMAT,
-    SIZE, URL and PATIENT. The same arguments give the same bytes, larger counts leave the earlier images as they
-    were, and a patient's images share anatomy and disease. The folder appears whole or not at all.
+    Images are 8-bit gray PNG of ``image_size``² pixels in ``<Class>/images/``. Masks are 8-bit gray PNG of 256² pixels
+    in ``<Class>/masks/``: 255 in the lungs, 0 elsewhere. ``<Class>.metadata.csv`` has the columns FILE NAME, FORMAT,
+    SIZE, URL and PATIENT. A patient's images share anatomy and disease. The same arguments give the same bytes, and
+    larger counts leave the earlier images as they were. The folder appears whole or not at all.
 
     Args:
-        folder: where to write; must not exist, its parents are made.
-        counts: images per class, for any of the classes in `PHANTOM_COUNTS`.
-        image_size: side of the images in pixels, at least 32.
-        seed: at least 0.
+        folder: Where to write. It must not exist; its parents are made.
+        counts: Images per class, for any of the classes in ``PHANTOM_COUNTS``.
+        image_size: Side of the images in pixels, at least 32.
+        seed: Of all draws, at least 0.
 
     Raises:
-        FileExistsError: if `folder` is there already.
-        ValueError: for an unknown class, a negative count or seed, or too small an `image_size`.
+        FileExistsError: ``folder`` is there already.
+        ValueError: A class is unknown, a count or the seed is negative, or ``image_size`` is too small.
     """
     folder = Path(folder)
     if folder.exists():
@@ -262,12 +275,12 @@ def _write_class(root: Path, name: str, count: int, size: int, seed: int) -> Non
     for kind in ("images", "masks"):
         (root / name / kind).mkdir(parents=True)
     rows = []
-    anatomy: tuple[int, tuple[Field, Field, bool]] | None = None
+    anatomy: tuple[int, tuple[Plane, Plane, bool]] | None = None
     for n, first in enumerate(_first_images(index, count, seed), start=1):
         if anatomy is None or anatomy[0] != first:
             anatomy = first, _patient(name, np.random.default_rng([seed, index, first, 1]), size)
-        child = anatomy[1][2]
-        image, mask = _expose(*anatomy[1], size, np.random.default_rng([seed, index, n]))
+        field, lung, child = anatomy[1]
+        image, mask = _expose(field, lung, child, size, np.random.default_rng([seed, index, n]))
         Image.fromarray(image).save(root / name / "images" / f"{name}-{n}.png", compress_level=1)
         Image.fromarray(mask).save(root / name / "masks" / f"{name}-{n}.png")
         collection = "b" if child else "a" if name == "Normal" else "c"

@@ -8,21 +8,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 
 from cxr_tasks.data.decode import NOT_UTF8
 from cxr_tasks.data.layout import Layout
-from cxr_tasks.data.metadata import read_metadata, stem
+from cxr_tasks.data.metadata import ClassTable, join_tables, read_table, stem
 from cxr_tasks.data.sources import Entry, Source
 from cxr_tasks.data.sources.base import DENIED
 from cxr_tasks.data.threads import in_blocks
+from cxr_tasks.progress import advance
 
-FILES = "files.parquet"
 MASK = ["mask", "mask_size", "mask_stamp", "mask_sha256"]
-COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", *MASK, "source", "patient"]
+SCAN_COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", *MASK, "source", "patient"]
 NO_MASK = Entry("", 0, "")
 VANISHED = "the file vanished while the data were read"
 # Airflow maps a task over at most 1024 things.
@@ -33,35 +32,67 @@ READ_AT_ONCE = 2**20  # bytes
 def listing_key(layout: Layout) -> str:
     """A hash of every file's class, name and stamp: it changes whenever anything may have changed."""
     digest = hashlib.sha256()
-    masks = [(path, mask) for path, mask in layout.masks.items()]
-    for label, entry in (*layout.images, *layout.metadata, *masks):
+    for label, entry in (*layout.images, *layout.metadata, *layout.masks.items()):
         line = f"{label}\0{entry.path}\0{entry.stamp}\0{entry.fault}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def scan(source: Source, layout: Layout, known: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+def read_tables(source: Source, layout: Layout) -> list[ClassTable]:
+    """Read the class tables of ``layout``.
+
+    Raises:
+        DataError: A table cannot be read or does not name files.
+    """
+    root = source.fetch([entry for _, entry in layout.metadata]) if layout.metadata else Path()
+    return [ClassTable(entry.path, label, read_table(label, root / entry.path)) for label, entry in layout.metadata]
+
+
+def scan_files(
+    source: Source,
+    layout: Layout,
+    known: Mapping[tuple[str, str], str],
+    tables: Sequence[ClassTable] | None = None,
+) -> pd.DataFrame:
     """Hash the image files of ``layout`` and join what the class tables say.
 
     Args:
+        source: Where the files are.
+        layout: The files that count.
         known: SHA-256 by path and stamp, of images and masks, from an earlier scan; see :func:`known_hashes`.
+        tables: What :func:`read_tables` gave; ``None`` reads the tables here.
 
     Returns:
-        A row per image file with ``COLUMNS``, in the layout's order. ``sha256`` is '' where ``fault`` says why the
-        file cannot be read; ``path`` can be printed, and opened unless there is a fault. ``mask`` is '' where
-        there is none, ``mask_sha256`` also where it cannot be read.
+        A row per image file with ``SCAN_COLUMNS``, in the layout's order. ``sha256`` is '' where ``fault`` says why the
+        file cannot be read. ``path`` can be printed, and opened unless there is a fault. ``mask`` is '' where there is
+        none, ``mask_sha256`` also where the mask cannot be read.
+
+    Raises:
+        DataError: A class table cannot be read or does not name files.
     """
     entries = [entry for _, entry in layout.images]
     hashes = _hashes(source, [*entries, *layout.masks.values()], known)
     rows = []
     for label, entry in layout.images:
         sha256, fault = hashes[entry.path]
-        # An image that cannot be opened has no use for its mask, whose name may be just as odd.
+        # An image that cannot be opened has no use for its mask. The mask's name may be just as odd.
         mask = layout.masks.get(entry.path, NO_MASK) if not fault else NO_MASK
-        told = (mask.path, mask.size, mask.stamp, hashes[mask.path][0] if mask.path else "")
-        rows.append((printable(entry.path), label, entry.size, entry.stamp, sha256, fault, *told))
-    files = pd.DataFrame(rows, columns=COLUMNS[:-2])
-    return _with_metadata(files, _tables(source, layout.metadata))
+        rows.append(
+            (
+                printable(entry.path),
+                label,
+                entry.size,
+                entry.stamp,
+                sha256,
+                fault,
+                mask.path,
+                mask.size,
+                mask.stamp,
+                hashes[mask.path][0] if mask.path else "",
+            )
+        )
+    files = pd.DataFrame(rows, columns=SCAN_COLUMNS[:-2])
+    return _with_metadata(files, join_tables(read_tables(source, layout) if tables is None else tables))
 
 
 def known_hashes(files: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -76,15 +107,23 @@ def printable(path: str) -> str:
 
 
 def content_key(files: pd.DataFrame) -> str:
-    """A hash of what the files *are*: class, name, content and what is known of them, whatever their stamps."""
+    """A hash of what the files are: class, name, content and what is known of them. Stamps do not count."""
     columns = files[["path", "label", "sha256", "fault", "mask_sha256", "source", "patient"]]
     return hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
 
 
 def shard_numbers(files: pd.DataFrame, shard_images: int) -> pd.Series:
-    """Which shard each file is read in: a hash of its path, so that a new file disturbs one shard only.
+    """Which shard each file is read in.
 
-    The number of shards is a power of two, which seldom changes as the data grow.
+    The number comes from a hash of the path, so a new file disturbs one shard only. How many shards there are is a
+    power of two, which seldom changes as the data grow.
+
+    Args:
+        files: Rows of a scan.
+        shard_images: Files that a shard should have at most.
+
+    Returns:
+        The number of each file's shard, from 0, aligned with ``files``.
     """
     shards = 1
     while shards * shard_images < len(files) and shards < MOST_SHARDS:
@@ -119,7 +158,10 @@ def _hashes(
     new = [entry for entry in entries if found[entry.path] == ("", "")]
     if new:
         root = source.fetch(new)
-        read = chain.from_iterable(in_blocks(lambda entry: _sha256(os.path.join(root, entry.path)), new))
+        read: list[tuple[str, str]] = []
+        for block in in_blocks(lambda entry: _sha256(os.path.join(root, entry.path)), new):
+            read += block
+            advance("hash files", len(read), len(new))
         found.update(zip((entry.path for entry in new), read, strict=True))
     return found
 
@@ -136,11 +178,6 @@ def _sha256(path: str) -> tuple[str, str]:
         return "", read_fault(error)
 
 
-def _tables(source: Source, metadata: Sequence[tuple[str, Entry]]) -> pd.DataFrame:
-    root = source.fetch([entry for _, entry in metadata]) if metadata else Path()
-    return read_metadata([(label, root / entry.path) for label, entry in metadata])
-
-
 def _with_metadata(files: pd.DataFrame, tables: pd.DataFrame) -> pd.DataFrame:
     keyed = files.assign(stem=files["path"].map(stem))
-    return keyed.merge(tables, how="left", on=["label", "stem"]).fillna({"source": "", "patient": ""})[COLUMNS]
+    return keyed.merge(tables, how="left", on=["label", "stem"]).fillna({"source": "", "patient": ""})[SCAN_COLUMNS]

@@ -1,24 +1,64 @@
 """Which images train, validate and test. Groups are never divided; a split once given is kept.
 
-The order in which groups are dealt comes from a hash, so that it depends on nothing but seed and name.
+The order in which groups are dealt comes from a hash. It depends on nothing but seed and name.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.cluster.hierarchy import DisjointSet
 
 from cxr_tasks.config import SplitSettings
 from cxr_tasks.data.duplicates import group_names
+from cxr_tasks.data.ingest import SET_ASIDE, USED
 
 SPLITS = ("train", "validation", "test")
 BETWEEN = "of one patient, or one picture, with images that are in another split already"
 
 
-def assign(
+def split_manifest(
+    manifest: pd.DataFrame,
+    settings: SplitSettings,
+    seed: int,
+    kept: dict[str, str] | None = None,
+    near: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """A copy of ``manifest`` with the split and the group of each used image; see :func:`assign_splits`.
+
+    Images that are left out are set aside, with the reason.
+
+    Args:
+        manifest: Rows of files, of which some are used.
+        settings: Method and shares.
+        seed: Of the order in which groups are dealt.
+        kept: Splits that images had before, by ``image_id``.
+        near: Pairs of near-duplicates, image ids ``first`` and ``second``.
+    """
+    table = manifest.copy()
+    used = table.index[table["status"] == USED]
+    given = assign_splits(table.loc[used], settings, seed, kept, near)
+    for column in ("split", "group"):
+        table.loc[used, column] = given[column]
+    left_out = given.index[given["reason"] != ""]
+    table.loc[left_out, "status"] = SET_ASIDE
+    table.loc[left_out, "reason"] = given.loc[left_out, "reason"]
+    return table
+
+
+def count_splits(manifest: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many images of each class each split has, by split and class."""
+    dealt = manifest[manifest["split"] != ""]
+    counts = dealt.groupby(["split", "label"]).size().unstack(fill_value=0)
+    counts = counts.reindex(index=SPLITS, columns=classes, fill_value=0)
+    return {name: {label: int(n) for label, n in row.items()} for name, row in counts.iterrows()}
+
+
+def assign_splits(
     images: pd.DataFrame,
     settings: SplitSettings,
     seed: int,
@@ -27,18 +67,20 @@ def assign(
 ) -> pd.DataFrame:
     """The split and the group of each row of ``images``.
 
-    With the method ``stable`` an image that had a split keeps it. Where that would divide a group (patient
-    numbers arrived late, or a new image resembles one of training and one of test), images are left out
-    instead of moved: what one model has trained on may not test another.
+    With the method ``stable`` an image that had a split keeps it. This may divide a group: patient numbers arrived
+    late, or a new image resembles one of training and one of test. Images are then left out and not moved, because
+    what one model has trained on may not test another.
 
     Args:
         images: ``image_id`` (each once), ``label`` and ``patient`` ('' where unknown).
-        kept: splits that images had before, by ``image_id``.
-        near: pairs of near-duplicates, image ids ``first`` and ``second``.
+        settings: Method and shares.
+        seed: Of the order in which groups are dealt.
+        kept: Splits that images had before, by ``image_id``.
+        near: Pairs of near-duplicates, image ids ``first`` and ``second``.
 
     Returns:
-        Aligned with the rows: ``split`` (``train``, ``validation``, ``test``, or '' for images left out),
-        ``group`` and ``reason`` (why an image is left out, or '').
+        Aligned with the rows: ``split`` (``train``, ``validation``, ``test``, or '' for images left out), ``group``
+        and ``reason`` (why an image is left out, or '').
     """
     pairs = _positions(images, near)
     group = group_names(images, pairs)
@@ -49,7 +91,7 @@ def assign(
     out = np.zeros(len(images), bool)
     if divided.any():
         out[_left_out(images, before, pairs, np.flatnonzero(divided))] = True
-        # Without those that tied them together, groups fall apart.
+        # Groups fall apart without the images that tied them together.
         stay = images[~out]
         group = pd.concat([group_names(stay, _positions(stay, near)), images["image_id"][out]])[images.index]
     split = pd.Series("", index=images.index, name="split")
@@ -95,7 +137,7 @@ def _deal(images: pd.DataFrame, group: pd.Series, before: pd.Series, settings: S
                 fresh.append(name)
         total = sum(sizes.values())
         for name in sorted(fresh, key=lambda name: _rank(seed, str(label), name)):
-            # Small quotas are filled first, and only by groups that fit; the training split takes the rest.
+            # Small quotas are filled first, and only by groups that fit. The training split takes the rest.
             fits = [s for s, share in quotas.items() if counts[s] + sizes[name] <= round(share * total)]
             of_group[name] = fits[0] if fits else "train"
             counts[of_group[name]] += sizes[name]
@@ -103,7 +145,7 @@ def _deal(images: pd.DataFrame, group: pd.Series, before: pd.Series, settings: S
 
 
 def _commonest_label(images: pd.DataFrame, group: pd.Series) -> pd.Series:
-    """The label that most images of a group have, by group; of equals the first by name."""
+    """The label that most images of a group have, by group. Of equals the first by name counts."""
     counts = images.groupby([group.rename("group"), "label"]).size().rename("images").reset_index()
     ranked = counts.sort_values(["images", "label"], ascending=[False, True])
     return ranked.drop_duplicates("group").set_index("group")["label"]
@@ -116,37 +158,32 @@ def _rank(seed: int, label: str, group: str) -> bytes:
 def _left_out(images: pd.DataFrame, before: pd.Series, pairs: np.ndarray, rows: np.ndarray) -> list[int]:
     """Positions, among ``rows``, of the images that cannot stay without two splits sharing a group.
 
-    Images with a split come first, those of training before the held-out ones; then new images join, as long
-    as they do not tie two splits together.
+    Images with a split come first, those of training before those held out. Then new images join, as long as they do
+    not tie two splits together.
     """
     linked: dict[int, list[int]] = defaultdict(list)
     for a, b in pairs.tolist():
         linked[a].append(b)
         linked[b].append(a)
     of_patient: dict[str, int] = {}
-    parent: dict[int, int] = {}
+    stay = DisjointSet()
+    # By the root of each set.
     split_of: dict[int, str | None] = {}
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
     ids, patients, had = (column.to_numpy() for column in (images["image_id"], images["patient"], before))
     order = {name: i for i, name in enumerate(SPLITS)}
     out = []
     for i in sorted(rows.tolist(), key=lambda i: (order.get(had[i], len(SPLITS)), ids[i])):
-        neighbours = [*linked[i], *([of_patient[patients[i]]] if patients[i] in of_patient else [])]
-        roots = {root(j) for j in neighbours if j in parent}
+        neighbours = {*linked[i], of_patient.get(patients[i], i)}
+        roots = {stay[j] for j in neighbours if j in stay}
         splits = {split_of[r] for r in roots} | {had[i] if had[i] in order else None}
         splits.discard(None)
         if len(splits) > 1:
             out.append(i)
             continue
-        parent[i] = i
-        split_of[i] = next(iter(splits), None)
+        stay.add(i)
         for r in roots:
-            parent[r] = i
+            stay.merge(i, r)
+        split_of[stay[i]] = next(iter(splits), None)
         if patients[i]:
             of_patient.setdefault(patients[i], i)
     return out

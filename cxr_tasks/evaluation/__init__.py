@@ -1,4 +1,4 @@
-"""What a model is worth, from saved predictions alone: metrics, comparisons, figures and the report.
+"""Judges models from saved predictions alone: metrics, comparisons, calibration and plots.
 
-Nothing here loads a model or an image file, so any comparison can be redone in seconds.
+No module here loads a model or an image file, so any comparison can be repeated in seconds.
 """

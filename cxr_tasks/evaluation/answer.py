@@ -1,30 +1,24 @@
-"""The whole run in one sentence: what each treatment did to each classifier, by how much, and how sure that is."""
+"""The answer of a whole run: what each treatment did to each classifier, by how much, and how sure that is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from cxr_tasks.arms import ARMS
-from cxr_tasks.evaluation.comparison import join_words, points
+from cxr_tasks.evaluation.comparison import detectable_text, join_words, points
 from cxr_tasks.evaluation.seeds import SeedsComparison
 
-# Above this many classifiers and treatments a list of names no longer reads as a sentence.
+# A list of more names than this no longer reads as a sentence.
 NAMED = 6
 
-NOTHING = "No arm was compared with a baseline, so this run cannot say whether synthetic augmentation helps."
+NOTHING = "No arm was compared with a baseline. This run cannot say whether synthetic augmentation helps."
 
 
 def treatment(baseline: str, arm: str) -> str:
     """What ``arm`` does that ``baseline`` does not, in words."""
-    before, after = ARMS[baseline], ARMS[arm]  # type: ignore[index]
-    if before.classical == after.classical and before.extra is None:
-        extra = {
-            "synthetic": "synthetic augmentation",
-            "oversample": "showing real images over again",
-            "real_resized": "adding real images at the GAN's resolution",
-        }
-        if after.extra is not None:
-            return extra[after.extra]
+    before, after = ARMS[baseline], ARMS[arm]
+    if before.classical == after.classical and before.extra is None and after.extra is not None:
+        return after.treatment
     if before.extra == after.extra and after.classical:
         return "classical augmentation"
     if before.classical and not after.classical and before.extra is None and after.extra == "synthetic":
@@ -33,33 +27,37 @@ def treatment(baseline: str, arm: str) -> str:
 
 
 def answer(summaries: Sequence[SeedsComparison], unconfirmed: Mapping[str, Sequence[str]]) -> str:
-    """One sentence over all classifiers and arms that were compared.
+    """The answer over all classifiers and arms that were compared, one sentence an arm.
 
     Args:
-        summaries: one for each classifier and arm, over its seeds.
-        unconfirmed: by arm, the names of those whose interval leaves out 0 and whose corrected test does not
-            agree: with few disagreements the interval alone is too easily pleased.
+        summaries: One for each classifier and arm, over its seeds.
+        unconfirmed: By arm, the classifiers whose interval leaves out 0 while the corrected test does not agree.
+            Where two arms rarely disagree, the interval alone is too easily pleased.
+
+    Returns:
+        Sentences that end with full stops.
     """
     if not summaries:
         return NOTHING
-    arms = list(dict.fromkeys(summary.augmented_arm for summary in summaries))
-    unit = " points of macro F1"
-    clauses = []
-    for arm in arms:
-        of_arm = [summary for summary in summaries if summary.augmented_arm == arm]
-        clause = f"{treatment(of_arm[0].baseline_arm, arm)} {_effects(of_arm, unit, named=len(summaries) <= NAMED)}"
-        unit = ""
-        if doubted := unconfirmed.get(arm):
-            clause += (
-                f" (McNemar's test, corrected for the number of pairs, does not confirm it for {join_words(doubted)})"
-            )
-        clauses.append(clause)
     seeds = len(summaries[0].seeds)
-    over = f", over {seeds} seeds," if seeds > 1 else ""
-    return f"On these test images{over} {'; '.join(clauses)}{_detectable(summaries)}."
+    opening = f"On these test images, over {seeds} seeds," if seeds > 1 else "On these test images"
+    unit = " points of macro F1"
+    sentences = []
+    for arm in dict.fromkeys(summary.augmented_arm for summary in summaries):
+        of_arm = [summary for summary in summaries if summary.augmented_arm == arm]
+        effects = _effects(of_arm, unit, named=len(summaries) <= NAMED)
+        sentences.append(f"{opening} {treatment(of_arm[0].baseline_arm, arm)} {effects}.")
+        opening, unit = "On the same images", ""
+        if doubted := unconfirmed.get(arm):
+            sentences.append(
+                "McNemar's test, corrected for the number of pairs, does not confirm the verdict for "
+                f"{join_words(doubted)}."
+            )
+    return " ".join([*sentences, *_detectable(summaries)])
 
 
 def _effects(summaries: Sequence[SeedsComparison], unit: str, *, named: bool) -> str:
+    """What one arm did, verdict by verdict. ``unit`` follows the first figure; ``named`` writes out the names."""
     parts = []
     for verdict, verb in (
         ("helps", "helps"),
@@ -84,15 +82,11 @@ def _effects(summaries: Sequence[SeedsComparison], unit: str, *, named: bool) ->
     return f"{join_words(parts)} ({points(mean)}{unit} on average)"
 
 
-def _detectable(summaries: Sequence[SeedsComparison]) -> str:
-    """How large an effect could have been found, where one was not."""
+def _detectable(summaries: Sequence[SeedsComparison]) -> list[str]:
+    """How large a difference the tests would have found, where they found none: one sentence or nothing."""
     limits = [
         s.detectable
         for s in summaries
         if s.verdict == "no detectable difference" and s.detectable is not None and s.detectable <= 1
     ]
-    if not limits:
-        return ""
-    least, most = (f"{100 * limit:.1f}" for limit in (min(limits), max(limits)))
-    span = least if least == most else f"{least} to {most}"
-    return f"; a true difference of about {span} points would have been found in four of five such tests"
+    return [detectable_text(min(limits), max(limits))] if limits else []

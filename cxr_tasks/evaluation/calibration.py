@@ -1,7 +1,7 @@
-"""Whether an arm's probabilities can be taken at their word, and where to cut them.
+"""Asks whether an arm's probabilities can be trusted, and where to cut them.
 
-Everything is fitted on validation images and measured on test images. Works on prediction tables as
-``metrics`` describes them; drawing is in ``figures_calibration``.
+Validation images fit every parameter, and test images measure the result. Both come in a prediction table, which
+``metrics`` describes. ``plots_calibration`` draws the result.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from cxr_tasks.errors import DataError
-from cxr_tasks.evaluation.metrics import ECE_BINS, check_predictions, encode, expected_calibration_error
+from cxr_tasks.evaluation.metrics import (
+    ECE_BINS,
+    check_predictions,
+    confidence_bins,
+    encode,
+    expected_calibration_error,
+)
+from cxr_tasks.strict import Strict
 
-# Sharper or flatter than this no classifier is by accident; validation images that are all classified right would
-# otherwise send the temperature to 0.
+# No classifier needs a temperature beyond these. Without the limits, validation images that are all classified right
+# would send the temperature to 0.
 TEMPERATURES = (0.05, 20.0)
 
 # log 0 is not finite; a probability that underflowed counts as this one.
@@ -28,11 +34,17 @@ LEAST_PROBABILITY = 1e-12
 
 SENSITIVITY = 0.95
 
+# What ``metrics.encode`` returns: true classes, predicted classes and probabilities.
+Encoded = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
-class ReliabilityBin(BaseModel):
-    """Test images whose top probability lies in (low, high]; accuracy and mean confidence are None without any."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ReliabilityBin(Strict):
+    """The test images whose highest probability lies in (low, high].
+
+    Attributes:
+        accuracy: The share classified right, 0 to 1; None without images.
+        confidence: The mean of the highest probabilities, 0 to 1; None without images.
+    """
 
     low: float
     high: float
@@ -41,14 +53,17 @@ class ReliabilityBin(BaseModel):
     confidence: float | None
 
 
-class Calibration(BaseModel):
-    """Temperature scaling of one arm: ``temperature`` is fitted on validation images, the rest is about test images.
+class Calibration(Strict):
+    """Temperature scaling of one arm. Validation images fit the temperature; all other figures are about test images.
 
-    A temperature above 1 says that the arm was too sure of itself. ECE is 0 to 1, NLL in nats. ``bins`` are
-    the arm's own probabilities, before scaling.
+    Attributes:
+        temperature: Above 1 where the arm was too sure of itself.
+        ece_before: Expected calibration error of the arm's own probabilities, 0 to 1.
+        ece_after: Expected calibration error of the scaled probabilities, 0 to 1.
+        nll_before: Mean negative log likelihood of the arm's own probabilities, in nats.
+        nll_after: Mean negative log likelihood of the scaled probabilities, in nats.
+        bins: The arm's own probabilities, before scaling.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float
     ece_before: float
@@ -58,14 +73,17 @@ class Calibration(BaseModel):
     bins: list[ReliabilityBin]
 
 
-class OperatingPoint(BaseModel):
+class OperatingPoint(Strict):
     """One class against the rest, called present where its probability is at least ``threshold``.
 
-    Sensitivity and specificity are 0 to 1; those of the test set are None where it has no image of the class,
-    or none outside it. ``positives`` and ``negatives`` count images.
+    Attributes:
+        validation_sensitivity: The share of the class's validation images that the threshold finds, 0 to 1.
+        validation_positives: Validation images of the class.
+        test_sensitivity: The share of the class's test images that the threshold finds; None where there are none.
+        test_specificity: The share of the other test images that the threshold leaves; None where there are none.
+        test_positives: Test images of the class.
+        test_negatives: Test images of the other classes.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     class_name: str
     threshold: float
@@ -80,8 +98,13 @@ class OperatingPoint(BaseModel):
 def fit_temperature(y_true: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
     """The temperature, 0.05 to 20, of least negative log likelihood.
 
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The NLL is convex in 1/T,
-    so that a bounded search in log T finds its only minimum.
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The likelihood's negative logarithm
+    is convex in 1/T, so a bounded search in log T finds the only minimum. scikit-learn's ``CalibratedClassifierCV``
+    finds the same temperature, but needs a classifier, at least two images of each class, and knows no bounds.
+
+    Args:
+        y_true: True classes (n,), as indices.
+        probabilities: Class probabilities (n, classes).
     """
 
     def nll(log_temperature: float) -> float:
@@ -91,22 +114,20 @@ def fit_temperature(y_true: NDArray[np.int64], probabilities: NDArray[np.float64
 
 
 def scale(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Probabilities (n, classes) at another temperature; the predicted class stays the same.
+    """Probabilities (n, classes) at another temperature. The predicted class stays the same.
 
-    The softmax of log p / T: logits are the log probabilities but for a constant, which softmax takes out.
+    The result is the softmax of log p / T. Log probabilities differ from logits by a constant, which softmax takes out.
     """
     return softmax(np.log(np.maximum(probabilities, LEAST_PROBABILITY)) / temperature, axis=1)
 
 
 def calibrate(table: pd.DataFrame, classes: Sequence[str]) -> Calibration:
-    """Fit the temperature on the validation rows and say what it does to the test rows.
+    """Fit the temperature on the validation rows, and measure what scaling does to the test rows.
 
-    Raises
-    ------
-    DataError
-        If ``table`` is not a prediction table with both validation and test rows.
+    Raises:
+        DataError: ``table`` is not a prediction table with both validation and test rows.
     """
-    (y_valid, _, p_valid), (y_test, _, p_test) = _splits(table, classes)
+    (y_valid, _, p_valid), (y_test, _, p_test) = _validation_and_test(table, classes)
     temperature = fit_temperature(y_valid, p_valid)
     scaled = scale(p_test, temperature)
     return Calibration(
@@ -125,7 +146,7 @@ def reliability_bins(
     """The bins over which ``metrics.expected_calibration_error`` sums, in order."""
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == y_true
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    bin_of = confidence_bins(confidence, bins)
     rows = []
     for index in range(bins):
         inside = bin_of == index
@@ -144,30 +165,27 @@ def reliability_bins(
 def operating_points(
     table: pd.DataFrame, classes: Sequence[str], sensitivity: float = SENSITIVITY
 ) -> list[OperatingPoint]:
-    """For each class the largest threshold that finds at least the share ``sensitivity`` of its validation images.
+    """The largest threshold of each class that finds the share ``sensitivity`` of its validation images.
 
     A class without validation images gets no threshold and is left out.
 
-    Raises
-    ------
-    DataError
-        If ``table`` is not a prediction table with both validation and test rows.
-    ValueError
-        If ``sensitivity`` is not above 0 and at most 1.
+    Raises:
+        DataError: ``table`` is not a prediction table with both validation and test rows.
+        ValueError: ``sensitivity`` is not above 0 and at most 1.
     """
     if not 0 < sensitivity <= 1:
         raise ValueError(f"a sensitivity lies above 0 and at most at 1; got {sensitivity}")
-    (y_valid, _, p_valid), (y_test, _, p_test) = _splits(table, classes)
-    points = []
+    (y_valid, _, p_valid), (y_test, _, p_test) = _validation_and_test(table, classes)
+    found = []
     for index, name in enumerate(classes):
         positive = np.sort(p_valid[y_valid == index, index])
         if not len(positive):
             continue
-        # The largest threshold is a positive's own score: of n, at most (1 - sensitivity) n may lie below it. The
-        # small term takes back what floating point adds to the product.
+        # The largest threshold is the score of one of the n positives; at most (1 - sensitivity) n may lie below.
+        # The small term makes up for the product's rounding error.
         threshold = float(positive[int((1 - sensitivity) * len(positive) + 1e-9)])
         called, present = p_test[:, index] >= threshold, y_test == index
-        points.append(
+        found.append(
             OperatingPoint(
                 class_name=name,
                 threshold=threshold,
@@ -179,14 +197,11 @@ def operating_points(
                 test_negatives=int((~present).sum()),
             )
         )
-    return points
+    return found
 
 
-Encoded = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
-
-
-def _splits(table: pd.DataFrame, classes: Sequence[str]) -> tuple[Encoded, Encoded]:
-    """``metrics.encode`` of the validation and of the test rows."""
+def _validation_and_test(table: pd.DataFrame, classes: Sequence[str]) -> tuple[Encoded, Encoded]:
+    """The validation rows and the test rows, encoded."""
     check_predictions(table, classes)
     validation, test = (table[table["split"] == split] for split in ("validation", "test"))
     if validation.empty or test.empty:
@@ -195,4 +210,5 @@ def _splits(table: pd.DataFrame, classes: Sequence[str]) -> tuple[Encoded, Encod
 
 
 def _nll(y_true: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    """Mean negative log likelihood, in nats."""
     return float(log_loss(y_true, probabilities, labels=range(probabilities.shape[1])))

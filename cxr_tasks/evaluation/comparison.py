@@ -1,36 +1,40 @@
-"""Did the augmented arm do better than its baseline, by how much, and how sure are we?
+"""Compares an augmented arm with its baseline: which did better, by how much, and how sure that is.
 
-Works on two prediction tables over the same images. Metrics of one arm alone are in ``metrics``, the
-statistics in ``intervals``, several trainings of one pair in ``seeds``.
+Both arms come as prediction tables of the same images. ``metrics`` measures one arm alone, ``intervals`` has the
+statistics, and ``seeds`` sums up several trainings of one pair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
 
 from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.intervals import group_counts, mcnemar_exact, paired_bootstrap
 from cxr_tasks.evaluation.metrics import check_predictions, classification_metrics, encode
+from cxr_tasks.strict import Strict
 
 Verdict = Literal["helps", "no detectable difference", "hurts"]
 
 
-class PairComparison(BaseModel):
+class PairComparison(Strict):
     """A baseline and an augmented arm on the same test images.
 
-    Differences are augmented minus baseline, as fractions: 0.01 is one percentage point.
-    ``baseline_only_correct`` and ``augmented_only_correct`` are McNemar's discordant counts b and c.
-    Confusion matrices have true classes as rows. All but the two ``*_validation`` are about test images.
-    ``standard_error`` is the bootstrap's, of the macro-F1 difference; ``detectable`` is the smallest true
-    macro-F1 difference that these test images would have shown in four of five cases, None when the arms
-    never disagreed.
-    """
+    Differences are augmented minus baseline, as fractions: 0.01 is one percentage point. Confusion matrices have true
+    classes as rows. Every figure but the two ``*_validation`` is about test images.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        standard_error: The bootstrap's standard error of the macro-F1 difference.
+        detectable: The smallest true macro-F1 difference that four of five such tests would find; None where the arms
+            never disagreed.
+        baseline_only_correct: McNemar's discordant count b, in images.
+        augmented_only_correct: McNemar's discordant count c, in images.
+        sentence: The verdict and its figures in a few sentences.
+    """
 
     name: str
     baseline_arm: str
@@ -61,12 +65,8 @@ class PairComparison(BaseModel):
     verdict: Verdict
     sentence: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values; ``PairComparison.model_validate`` takes it back."""
-        return self.model_dump(mode="json")
 
-
-def compare(
+def compare_predictions(
     baseline: pd.DataFrame,
     augmented: pd.DataFrame,
     classes: Sequence[str],
@@ -78,19 +78,26 @@ def compare(
     baseline_arm: str = "baseline",
     augmented_arm: str = "augmented",
 ) -> PairComparison:
-    """Compare two arms on their test rows; ``name`` is how the pair is called in its sentence, such as
-    "VGG16", and ``baseline_arm`` and ``augmented_arm`` what its arms are, such as "classical" and "both".
+    """Compare two arms on their test rows.
 
-    The verdict is ``helps`` or ``hurts`` when the interval of the macro-F1 difference, at ``confidence``
-    (between 0 and 1, such as 0.95), leaves out 0. The order of rows does not matter.
+    The verdict is ``helps`` or ``hurts`` where the interval of the macro-F1 difference leaves out 0. The order of the
+    rows does not matter.
 
-    Raises
-    ------
-    DataError
-        If a table is not a prediction table, if the tables are not of exactly the same images with the
-        same labels, splits and groups, or if validation or test rows are missing.
-    ValueError
-        If ``bootstrap_samples`` or ``confidence`` is out of range.
+    Args:
+        baseline: The baseline's prediction table.
+        augmented: The augmented arm's prediction table.
+        classes: The classes, in the order of the confusion matrices.
+        name: What the sentence calls the pair, such as "VGG16".
+        bootstrap_samples: How often the test groups are drawn again, at least 2.
+        confidence: The interval's confidence, between 0 and 1.
+        seed: Keys the bootstrap's draws.
+        baseline_arm: The baseline's arm, such as "classical".
+        augmented_arm: The augmented arm, such as "both".
+
+    Raises:
+        DataError: A table is not a prediction table, the tables differ in images, labels, splits or groups, or
+            validation or test rows are missing.
+        ValueError: ``bootstrap_samples`` or ``confidence`` is out of range.
     """
     if bootstrap_samples < 2 or not 0 < confidence < 1:
         raise ValueError("bootstrap_samples must be at least 2 and confidence between 0 and 1")
@@ -146,50 +153,61 @@ def compare(
         seed=seed,
         verdict=verdict,
         sentence=(
-            f"{name}: {verdict}: macro F1 changed by {points(macro.value)} points{arms} "
+            f"{name}: {verdict}. Macro F1 changed by {points(macro.value)} points{arms} "
             f"({confidence * 100:g} % interval {points(low)} to {points(high)}; {len(base_test):,} test images "
-            f"from {len(base_counts):,} groups; McNemar {p_text(p_value)}); {detectable_text(detectable)}"
+            f"from {len(base_counts):,} groups; McNemar {p_text(p_value)}). {detectable_text(detectable)}"
         ),
     )
 
 
 def verdict_of(low: float, high: float) -> Verdict:
-    """What an interval of augmented minus baseline says."""
+    """The verdict of an interval of augmented minus baseline."""
     return "helps" if low > 0 else "hurts" if high < 0 else "no detectable difference"
 
 
-def detectable_text(detectable: float | None) -> str:
-    """What size of effect the test set could show, in words; ``detectable`` is a fraction or None."""
+def detectable_text(detectable: float | None, most: float | None = None) -> str:
+    """What size of difference a test would find, as sentences.
+
+    Args:
+        detectable: The smallest difference that is found in four of five tests, as a fraction; None where the arms
+            never disagreed.
+        most: The largest such difference, where several tests have their own.
+    """
     if detectable is None:
-        return "the two arms never disagreed, so these images cannot say what difference they would have shown"
+        return "The two arms never disagreed. These images cannot say what difference they would find."
     if detectable > 1:
-        return "the two arms disagreed too rarely for these images to show any difference reliably"
-    return f"a true difference of about {100 * detectable:.1f} points would have been found in four of five such tests"
+        return "The two arms disagreed too rarely for these images to find any difference reliably."
+    low, high = (f"{100 * limit:.1f}" for limit in (detectable, detectable if most is None else most))
+    size = low if low == high else f"{low} to {high}"
+    return f"Four of five such tests would find a true difference of about {size} points."
 
 
 def points(difference: float) -> str:
-    """A difference of fractions as signed percentage points with one decimal: 0.0123 gives ``+1.2``."""
+    """Write a difference of fractions as signed percentage points: 0.0123 gives ``+1.2``."""
     rounded = round(difference * 100, 1)
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
 def p_text(p_value: float) -> str:
-    """A p-value as it is written in a sentence: ``p = 0.45``, ``p < 0.001``."""
+    """Write a p-value for a sentence: ``p = 0.45``, ``p < 0.001``."""
     if p_value < 0.001:
         return "p < 0.001"
     return f"p = {p_value:.2f}" if p_value >= 0.0995 else f"p = {p_value:.3f}"
 
 
 def join_words(words: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Join words as ``a``, ``a and b``, ``a, b and c``."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def aligned(
     baseline: pd.DataFrame, augmented: pd.DataFrame, classes: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables indexed by image id in the same order; a DataError if they are not about the same
-    images."""
+    """Both tables with their rows in the order of image ids.
+
+    Raises:
+        DataError: A table is not a prediction table, or the tables differ in images, labels, splits or groups.
+    """
     for table in (baseline, augmented):
         check_predictions(table, classes)
     left = baseline.set_index("image_id").sort_index()
@@ -202,3 +220,22 @@ def aligned(
         if differing:
             raise DataError(f"The arms cannot be compared: {differing} images differ in their {column}.")
     return left.reset_index(), right.reset_index()
+
+
+def counts_on_test(tables: Sequence[pd.DataFrame], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Confusion counts by group of the test rows of several prediction tables of the same images.
+
+    Returns:
+        Counts (groups, tables, classes, classes), true classes before predicted ones, groups in sorted order of their
+        names.
+
+    Raises:
+        DataError: A table is not a prediction table, or the tables differ in images, labels, splits or groups.
+    """
+    counts = []
+    for table in tables:
+        _, rows = aligned(tables[0], table, classes)
+        test = rows[rows["split"] == "test"]
+        y_true, y_pred, _ = encode(test, classes)
+        counts.append(group_counts(test["group"].to_numpy(dtype=str), y_true, y_pred, len(classes)))
+    return np.stack(counts, axis=1)

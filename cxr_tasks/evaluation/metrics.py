@@ -1,11 +1,10 @@
-"""Metrics of one arm from its saved predictions, and the check that a prediction table is what it should be.
+"""Measures one arm from its saved predictions, and checks prediction tables.
 
-Comparing two arms is in ``comparison``; drawing is in ``figures``.
+``comparison`` compares two arms, and ``plots`` draws.
 
-A prediction table has one row an image: ``image_id``, ``split`` ("validation" or "test"), ``group``
-(patient or duplicate cluster), ``label``, and one probability column per class, named as the class.
-Classes keep the order in which they are passed; the predicted class is the one of highest probability,
-the first of them on a tie.
+A prediction table has one row an image: ``image_id``, ``split`` ("validation" or "test"), ``group`` (patient or
+duplicate cluster), ``label``, and one probability column for each class, named as the class. Classes keep the order in
+which they are passed. The predicted class is the class of highest probability, and the first of them on a tie.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from sklearn.metrics import (
 
 from cxr_tasks.errors import DataError
 
-SPLITS = ("validation", "test")
+PREDICTED_SPLITS = ("validation", "test")
 KEY_COLUMNS = ("image_id", "split", "group", "label")
 ECE_BINS = 15
 
@@ -36,9 +35,9 @@ PROBABILITY_TOLERANCE = 1e-2
 
 
 def slug(class_name: str) -> str:
-    """``class_name`` as part of a metric's name: ``"Viral Pneumonia"`` becomes ``"Viral_Pneumonia"``.
+    """Write a class's name as part of a metric's name: ``"Viral Pneumonia"`` becomes ``"Viral_Pneumonia"``.
 
-    Characters that MLflow refuses in a metric's name become ``_`` as well.
+    Every character that MLflow refuses in a metric's name becomes ``_``.
     """
     return re.sub(r"[^\w.-]+", "_", class_name, flags=re.ASCII)
 
@@ -46,12 +45,9 @@ def slug(class_name: str) -> str:
 def check_predictions(table: pd.DataFrame, classes: Sequence[str]) -> None:
     """Raise if ``table`` is not a prediction table for ``classes``.
 
-    Raises
-    ------
-    DataError
-        With one sentence that names the first thing found wrong: a missing column, no rows, a missing
-        value, an image listed twice, an unknown split or label, or probabilities that are not a
-        distribution.
+    Raises:
+        DataError: The message names the first fault found: a missing column, no rows, a missing value, an image listed
+            twice, an unknown split or label, or probabilities that are not a distribution.
     """
     if len({slug(name) for name in classes}) != len(classes) or len(classes) < 2:
         raise DataError(f"At least two classes with distinguishable names are needed, not {list(classes)}.")
@@ -67,10 +63,15 @@ def check_predictions(table: pd.DataFrame, classes: Sequence[str]) -> None:
     repeated = int(table["image_id"].duplicated().sum())
     if repeated:
         raise DataError(f"The prediction table lists {repeated} images more than once.")
-    for column, allowed in (("split", SPLITS), ("label", tuple(classes))):
+    for column, allowed in (("split", PREDICTED_SPLITS), ("label", tuple(classes))):
         unknown = sorted(set(table[column]) - set(allowed))
         if unknown:
             raise DataError(f"The {column}s {unknown[:5]} are not among {list(allowed)}.")
+    _check_probabilities(table, classes)
+
+
+def _check_probabilities(table: pd.DataFrame, classes: Sequence[str]) -> None:
+    """Raise if a row's class probabilities are not a distribution."""
     not_numeric = [name for name in classes if not pd.api.types.is_numeric_dtype(table[name])]
     if not_numeric:
         raise DataError(f"The probabilities in the columns {not_numeric} are not numbers.")
@@ -85,10 +86,10 @@ def check_predictions(table: pd.DataFrame, classes: Sequence[str]) -> None:
 def encode(
     table: pd.DataFrame, classes: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """True class indices (n,), predicted class indices (n,) and probabilities (n, classes) summing to 1
-    exactly.
+    """Turn a table that ``check_predictions`` accepts into arrays.
 
-    Expects a table that ``check_predictions`` accepts.
+    Returns:
+        True classes (n,) and predicted classes (n,) as indices, and probabilities (n, classes) that sum to 1.
     """
     index = {name: position for position, name in enumerate(classes)}
     y_true = np.array([index[label] for label in table["label"]], dtype=np.int64)
@@ -97,17 +98,16 @@ def encode(
 
 
 def confusion(table: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
-    """Counts (classes, classes): rows are true classes, columns predicted ones, both in the order of
-    ``classes``."""
+    """Confusion counts (classes, classes), true classes as rows, both axes in the order of ``classes``."""
     check_predictions(table, classes)
     y_true, y_pred, _ = encode(table, classes)
     return confusion_matrix(y_true, y_pred, labels=range(len(classes)))
 
 
 def per_class_table(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """One row per class, in order, with precision, recall, f1 (0 to 1), support, TP, TN, FP and FN (images).
+    """Precision, recall, f1 (0 to 1), support, TP, TN, FP and FN (images), one row a class, in order.
 
-    A ratio whose denominator is 0 is 0, as in the rest of the project.
+    A ratio whose denominator is 0 counts as 0.
     """
     check_predictions(table, classes)
     y_true, y_pred, _ = encode(table, classes)
@@ -132,39 +132,39 @@ def per_class_table(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame
     )
 
 
+def confidence_bins(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """The bin (n,) of each confidence (n,) among ``bins`` of equal width, open below and closed above."""
+    return np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+
+
 def expected_calibration_error(
     y_true: NDArray[np.int64], probabilities: NDArray[np.float64], bins: int = ECE_BINS
 ) -> float:
-    """Mean gap between confidence and accuracy, 0 to 1, over equal-width bins of the top class's probability.
+    """Mean gap between confidence and accuracy, 0 to 1, over bins of the predicted class's probability.
 
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3: bins are open below,
-    closed above.
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == y_true
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    gaps = np.bincount(confidence_bins(confidence, bins), weights=correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(y_true))
 
 
 def classification_metrics(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, float]:
-    """All metrics of the rows in ``table``, flat and with names that MLflow takes as they are.
+    """All metrics of the rows in ``table``, with names that MLflow takes as they are.
 
-    Returns
-    -------
-    dict
-        ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1`` (0 to 1); ``nll`` (mean negative
-        log likelihood, nats); ``brier`` (Brier 1950, summed over classes: 0 to 2); ``ece`` (0 to 1, 15
-        bins); ``auroc_`` (0 to 1, the class against the rest) followed by its ``slug`` for each class, and
-        their mean ``macro_auroc``; and for each class ``precision_``, ``recall_``, ``f1_`` (0 to 1),
-        ``support_``, ``tp_``, ``tn_``, ``fp_``, ``fn_`` (images) followed by its ``slug``. A ratio whose
-        denominator is 0 counts as 0. A class that no image or every image belongs to has no AUROC: its key
-        is missing, and so is ``macro_auroc``.
+    A ratio whose denominator is 0 counts as 0. A class that no image or every image belongs to has no AUROC. The key
+    of that class is then missing, and so is ``macro_auroc``.
 
-    Raises
-    ------
-    DataError
-        If ``table`` is not a prediction table for ``classes``.
+    Returns:
+        ``accuracy``, ``macro_precision``, ``macro_recall``, ``macro_f1`` (0 to 1); ``nll`` (mean negative log
+        likelihood, nats); ``brier`` (Brier 1950, summed over classes: 0 to 2); ``ece`` (0 to 1, 15 bins);
+        ``macro_auroc`` (0 to 1, the mean over classes). For each class, followed by its ``slug``: ``auroc_`` (the class
+        against the rest), ``precision_``, ``recall_``, ``f1_`` (0 to 1), ``support_``, ``tp_``, ``tn_``, ``fp_``,
+        ``fn_`` (images).
+
+    Raises:
+        DataError: ``table`` is not a prediction table for ``classes``.
     """
     by_class = per_class_table(table, classes)
     y_true, y_pred, probabilities = encode(table, classes)

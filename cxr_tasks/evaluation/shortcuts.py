@@ -1,44 +1,42 @@
-"""Does the model look at the lungs, and could it tell the classes apart by where the images come from?
+"""Asks whether a model looks at the lungs, and whether the source of an image gives its class away.
 
-Judged from prediction tables, as ``metrics`` describes them: of the test images as they are, of the same images
-with parts blanked, and by source. Blanking images and predicting them is not done here.
+The evidence is prediction tables: of the test images as they are, of the same images with parts blanked, and by
+source. Other modules blank the images and predict them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from cxr_tasks.errors import DataError
-from cxr_tasks.evaluation.comparison import aligned, join_words
-from cxr_tasks.evaluation.intervals import Estimate, balanced_accuracy, group_counts, resampled
+from cxr_tasks.evaluation.comparison import counts_on_test, join_words
+from cxr_tasks.evaluation.intervals import Estimate, balanced_accuracy, resampled
 from cxr_tasks.evaluation.metrics import check_predictions, encode
+from cxr_tasks.strict import Strict
 
 # A model that keeps this share of what it has above chance cannot be said to rest on the lungs.
 SHARE_KEPT = 0.5
 
 
-class Score(BaseModel):
-    """Balanced accuracy (mean recall of the classes present, 0 to 1) with its interval over groups."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Score(Strict):
+    """Balanced accuracy, the mean recall of the classes present (0 to 1), with its interval over groups."""
 
     balanced_accuracy: float
     low: float
     high: float
 
 
-class BlankedLungs(BaseModel):
+class BlankedLungs(Strict):
     """One model on the same images as they are, with the lungs blanked, and with all but the lungs blanked.
 
-    ``kept`` is the share of the balanced accuracy above ``chance`` that is left with the lungs blanked, None
-    where the full images give none. ``warning`` is one sentence, or None.
+    Attributes:
+        chance: The balanced accuracy of guessing, 1 / classes present.
+        kept: The share of the balanced accuracy above chance that is left with the lungs blanked; None where the full
+            images give nothing above chance.
+        warning: Sentences, or None where nothing is to be warned of.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int
     groups: int
@@ -50,10 +48,14 @@ class BlankedLungs(BaseModel):
     warning: str | None
 
 
-class SourceRow(BaseModel):
-    """The images of one source: how many, which classes are among them, and the share classified right."""
+class SourceRow(Strict):
+    """The images of one source.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        images: How many there are.
+        classes: The classes among them.
+        accuracy: The share classified right, 0 to 1.
+    """
 
     source: str
     images: int
@@ -61,10 +63,13 @@ class SourceRow(BaseModel):
     accuracy: float
 
 
-class Sources(BaseModel):
-    """Metrics by source, and one sentence if the classes come from different ones; else None."""
+class Sources(Strict):
+    """Metrics by source.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        rows: One for each source.
+        warning: Sentences where the classes come from different sources, else None.
+    """
 
     rows: list[SourceRow]
     warning: str | None
@@ -80,31 +85,32 @@ def blanked_lungs(
     confidence: float,
     seed: int,
 ) -> BlankedLungs:
-    """Compare one model's predictions of the test rows of three tables, which are about the same images.
+    """Compare one model's predictions of the test rows of three tables.
 
-    Chance is 1 / classes present. The warning is given when the interval with the lungs blanked lies above chance and
-    at least half of what the full images have above chance is kept: what is left beside the lungs (the
-    frame, letters, the device) then tells the classes apart, which no disease of the lungs explains (Maguolo
-    and Nanni, Information Fusion 76, 2021; DeGrave, Janizek and Lee, Nature Machine Intelligence 3, 2021).
+    The warning has two conditions. The interval with the lungs blanked lies above chance, and at least half of what
+    the full images have above chance is kept. What is left beside the lungs (the frame, letters, the device) then
+    tells the classes apart. No disease of the lungs explains that (Maguolo and Nanni, Information Fusion 76, 2021;
+    DeGrave, Janizek and Lee, Nature Machine Intelligence 3, 2021).
 
-    Raises
-    ------
-    DataError
-        If a table is not a prediction table, the tables are not of the same images, there is no test row,
-        or the test rows are all of one group.
+    Args:
+        full: Predictions of the images as they are.
+        lungs_blanked: Predictions of the same images with the lungs blanked.
+        background_blanked: Predictions of the same images with all but the lungs blanked.
+        classes: The classes that the tables have columns for.
+        bootstrap_samples: How often the test groups are drawn again.
+        confidence: The intervals' confidence, between 0 and 1.
+        seed: Keys the bootstrap's draws.
+
+    Raises:
+        DataError: A table is not a prediction table, the tables are not of the same images, there is no test row, or
+            all test rows are of one group.
     """
-    counts = []
-    for table in (full, lungs_blanked, background_blanked):
-        _, rows = aligned(full, table, classes)
-        test = rows[rows["split"] == "test"]
-        if test.empty:
-            raise DataError("Blanking the lungs is judged on test images; the prediction table has none.")
-        y_true, y_pred, _ = encode(test, classes)
-        counts.append(group_counts(test["group"].to_numpy(dtype=str), y_true, y_pred, len(classes)))
-    per_group = np.stack(counts, axis=1)
+    per_group = counts_on_test([full, lungs_blanked, background_blanked], classes)
+    if not len(per_group):
+        raise DataError("Blanking the lungs is judged on test images; the prediction table has none.")
     values = balanced_accuracy(per_group.sum(axis=0))
     variances = balanced_accuracy(resampled(per_group, samples=bootstrap_samples, seed=seed)).var(axis=0, ddof=1)
-    # Every class has the same weight, so the mean is known no better than the class of fewest groups.
+    # Every class has the same weight, so the class of fewest groups limits how well the mean is known.
     with_class = (per_group[:, 0].sum(axis=2) > 0).sum(axis=0)
     present = with_class[with_class > 0]
     scores = []
@@ -118,10 +124,10 @@ def blanked_lungs(
     warning = None
     if scores[1].low > chance and kept is not None and kept >= SHARE_KEPT:
         warning = (
-            f"The model still tells the classes apart with the lungs blanked: balanced accuracy "
+            "The model still tells the classes apart with the lungs blanked. Its balanced accuracy is then "
             f"{100 * scores[1].balanced_accuracy:.1f} % ({confidence * 100:g} % interval {100 * scores[1].low:.1f} to "
-            f"{100 * scores[1].high:.1f}) where chance is {100 * chance:.1f} % and the full images give "
-            f"{100 * scores[0].balanced_accuracy:.1f} %, so that it need not be looking at the lungs."
+            f"{100 * scores[1].high:.1f}). Chance is {100 * chance:.1f} %, and the full images give "
+            f"{100 * scores[0].balanced_accuracy:.1f} %. The model may not be looking at the lungs."
         )
     return BlankedLungs(
         images=int(per_group[:, 0].sum()),
@@ -136,14 +142,12 @@ def blanked_lungs(
 
 
 def by_source(table: pd.DataFrame, classes: Sequence[str]) -> Sources:
-    """Rows for the sources in the column ``source`` of a prediction table, in alphabetical order.
+    """Metrics by the column ``source`` of a prediction table, sources in alphabetical order.
 
-    Images without a source are left out. Which rows count, such as the test images, is the caller's choice.
+    Images without a source are left out. The caller chooses which rows count, such as the test images.
 
-    Raises
-    ------
-    DataError
-        If ``table`` is not a prediction table or lacks the column ``source``.
+    Raises:
+        DataError: ``table`` is not a prediction table or lacks the column ``source``.
     """
     check_predictions(table, classes)
     if "source" not in table.columns:
@@ -164,15 +168,18 @@ def by_source(table: pd.DataFrame, classes: Sequence[str]) -> Sources:
 
 
 def _source_warning(rows: Sequence[SourceRow], classes: Sequence[str]) -> str | None:
-    """A sentence about classes that share no source with any other class."""
+    """Sentences about classes that share no source with any other class, or None."""
     present = [name for name in classes if any(name in row.classes for row in rows)]
     alone = [name for name in present if all(row.classes == [name] for row in rows if name in row.classes)]
     if len(present) < 2 or not alone:
         return None
     if len(alone) == len(present):
         return (
-            "Every class comes from sources of its own: source and class cannot be told apart, so that these figures "
-            "may be about where the images come from."
+            "Every class comes from sources of its own. Source and class cannot be told apart. These figures may be "
+            "about where the images come from."
         )
-    share = "shares no source with another class, and can" if len(alone) == 1 else "share no source, and can"
-    return f"{join_words(alone)} {share} be told from the rest by where the images come from."
+    names = join_words(alone)
+    return (
+        f"{names} {'shares' if len(alone) == 1 else 'share'} no source with another class. A model can tell {names} "
+        "from the rest by where the images come from."
+    )

@@ -1,33 +1,47 @@
-"""One function a DAG task: what earlier steps made goes in by reference, a :class:`StepResult` comes out.
+"""One file a task: handles of earlier steps go in, a handle comes out. The only module that DAGs call.
 
-The only module that DAGs call. Heavy libraries are imported inside the functions, so that loading a DAG file
-costs nothing; see :mod:`cxr_tasks.execution` for what a result holds and when a step is skipped.
+Each step reads its handles, calls a pure function, writes files, and returns a handle. Heavy libraries are imported
+inside the functions, so that loading a DAG file costs nothing. :mod:`cxr_tasks.pipeline` says when a step is skipped.
 """
 
-from cxr_tasks.steps.arms import arms, leaks, pairs, reproduce_leak, train_arm, wants_synthetic
-from cxr_tasks.steps.comparison import compare, explain, promote, report
-from cxr_tasks.steps.configure import configure, form_overrides
-from cxr_tasks.steps.data import find_dataset, ingest, manifest, publish, scan, shards, split, validate
-from cxr_tasks.steps.features import backbones, extract_features
-from cxr_tasks.steps.synthetic import judge, synthesize, train_gan
+from cxr_tasks.steps.begin_training import begin_training
+from cxr_tasks.steps.compare import compare
+from cxr_tasks.steps.configure import configure
+from cxr_tasks.steps.explain import explain
+from cxr_tasks.steps.extract_features import extract_features
+from cxr_tasks.steps.ingest import ingest
+from cxr_tasks.steps.judge import judge, may_train_with
+from cxr_tasks.steps.manifest import manifest
+from cxr_tasks.steps.plan import arms, backbones, leaks, pairs, wants_synthetic
+from cxr_tasks.steps.promote import promote
+from cxr_tasks.steps.publish import dataset_of, find_dataset, publish
+from cxr_tasks.steps.reproduce_leak import reproduce_leak
+from cxr_tasks.steps.scan import scan, shards
+from cxr_tasks.steps.split import split
+from cxr_tasks.steps.synthesize import synthesize
+from cxr_tasks.steps.train_arm import train_arm
+from cxr_tasks.steps.train_gan import train_gan
+from cxr_tasks.steps.validate import validate
+from cxr_tasks.steps.write_report import write_report
 
 __all__ = [
     "arms",
     "backbones",
+    "begin_training",
     "compare",
     "configure",
+    "dataset_of",
     "explain",
     "extract_features",
     "find_dataset",
-    "form_overrides",
     "ingest",
     "judge",
     "leaks",
     "manifest",
+    "may_train_with",
     "pairs",
     "promote",
     "publish",
-    "report",
     "reproduce_leak",
     "scan",
     "shards",
@@ -37,4 +51,5 @@ __all__ = [
     "train_gan",
     "validate",
     "wants_synthetic",
+    "write_report",
 ]

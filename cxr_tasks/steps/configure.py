@@ -7,41 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_tasks import tracking
-from cxr_tasks.config import merge, resolve
-from cxr_tasks.execution import RunContext
+from cxr_tasks.artifacts import RunContext
+from cxr_tasks.config import resolve
+from cxr_tasks.form import form_overrides
 from cxr_tasks.store import artifact_ref, open_store
-
-# Fields of the trigger form and the settings that they are.
-FIELDS = {
-    "classifiers": "classifiers.names",
-    "baseline": "arms.baseline",
-    "arms": "arms.compared",
-    "seeds": "classifiers.seeds",
-    "gan_epochs": "gan.epochs",
-    "reproduce_leak": "evaluation.reproduce_leak",
-}
-
-
-def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings from the fields of the trigger form that were filled in; its ``settings`` field has the last word."""
-    overrides: dict[str, Any] = {}
-    for field, path in FIELDS.items():
-        if form.get(field) not in (None, []):
-            section, name = path.split(".")
-            overrides = merge(overrides, {section: {name: form[field]}})
-    if form.get("synthetic_per_class") is not None:
-        # Of the run, not of the profile: the form's last field may add one.
-        classes = resolve(form["profile"], merge(overrides, form.get("settings") or {})).data.classes
-        counts = dict.fromkeys(classes, form["synthetic_per_class"])
-        overrides = merge(overrides, {"synthetic": {"counts": counts}})
-    return merge(overrides, form.get("settings") or {})
 
 
 def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     """Resolve the settings once, keep them, and open the MLflow run that holds the DAG run's steps.
 
+    Args:
+        dag: The DAG's name; its runs are an MLflow experiment.
+        dag_run: The id of the DAG run.
+        form: The fields of the trigger form, see :mod:`cxr_tasks.form`.
+
     Raises:
-        SettingsError: the profile or an override is wrong.
+        SettingsError: The profile or an override is wrong.
     """
     settings = resolve(form["profile"], form_overrides(form))
     values = settings.model_dump(mode="json")
@@ -50,24 +31,19 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     if store.record(ref) is None:
         with store.publish(ref, {"step": "settings"}) as folder:
             (folder / "settings.json").write_text(json.dumps(values), encoding="utf-8")
-
+    force = tuple(form.get("force") or ())
+    if not tracking.is_on():
+        return RunContext(dag_run=dag_run, settings=ref, force=force)
     experiment = tracking.experiment_id(dag)
-    parent = tracking.find_or_create(
-        experiment,
-        dag_run,
-        {tracking.TAG_DAG_RUN: dag_run, tracking.TAG_WORK: "dag run", tracking.TAG_ARTIFACT: ref},
-        {"cxr.profile": settings.profile},
-    )
-    server = tracking.client()
-    for name, value in settings.flat().items():
-        if value not in (None, ""):
-            server.log_param(parent.info.run_id, name, value)
-    server.log_text(parent.info.run_id, settings.to_yaml(), "settings.yaml")
+    identity = {tracking.TAG_DAG_RUN: dag_run, tracking.TAG_WORK: "dag run", tracking.TAG_ARTIFACT: ref}
+    run_id = tracking.find_or_create(experiment, dag_run, identity, {"cxr.profile": settings.profile})
+    tracking.log_params(settings.flat(), run_id)
+    tracking.log_text(settings.to_yaml(), "settings.yaml", run_id)
     return RunContext(
         dag_run=dag_run,
         settings=ref,
-        force=list(form.get("force") or []),
+        force=force,
         experiment_id=experiment,
-        mlflow_run_id=parent.info.run_id,
-        url=tracking.run_url(experiment, parent.info.run_id),
+        mlflow_run_id=run_id,
+        url=tracking.run_url(experiment, run_id),
     )

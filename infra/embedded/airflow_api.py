@@ -14,10 +14,24 @@ PAGE = 100
 
 
 class AirflowApi:
-    """A client of the API at ``url``, as the administrator that the embedded stack makes of everybody on loopback."""
+    """A client of the API, as the administrator that the embedded stack makes of everybody on loopback.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    Attributes:
+        url: Airflow's address.
+        patience: Seconds that a server which is busy or restarting is asked again.
+    """
+
+    def __init__(self, url: str, patience: float = PATIENCE_SECONDS) -> None:
+        """Sign in.
+
+        Args:
+            url: Airflow's address.
+            patience: Seconds that a server which is busy or restarting is asked again.
+
+        Raises:
+            httpx.HTTPError: Nobody answers at the address.
+        """
+        self.url, self.patience = url, patience
         self.http = httpx.Client(base_url=f"{url}/api/v2", timeout=60, transport=httpx.HTTPTransport(retries=3))
         self._sign_in()
 
@@ -26,12 +40,16 @@ class AirflowApi:
         self.http.headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str, **query: Any) -> Any:
-        """GET, decoded. A server that is busy or restarting is asked again for some minutes.
+        """GET, decoded.
+
+        Args:
+            path: Below the address of the API.
+            **query: What the address asks for.
 
         Raises:
-            httpx.HTTPError: it did not answer in all that time, or the address is wrong.
+            httpx.HTTPError: The server did not answer in all the time, or the path is wrong.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self.patience
         while True:
             try:
                 answer = self.http.get(path, params=query)
@@ -72,13 +90,20 @@ class AirflowApi:
             raise ValueError(f"Airflow did not accept the trigger of {dag}: {answer.text}")
         return answer.json()["dag_run_id"]
 
+    def dags(self) -> list[str]:
+        """The ids of the project's DAGs."""
+        return [dag["dag_id"] for dag in self.get("/dags", tags="cxr", limit=PAGE)["dags"]]
+
+    def unfinished_runs(self, dag: str) -> list[dict[str, Any]]:
+        """The runs of a DAG that are queued or running."""
+        states = ("queued", "running")
+        return [
+            run for state in states for run in self.get(f"/dags/{dag}/dagRuns", state=state, limit=PAGE)["dag_runs"]
+        ]
+
     def end_unfinished(self, dag: str) -> list[str]:
         """Fail the runs that an earlier stack left unfinished; returns their ids."""
-        left = [
-            run["dag_run_id"]
-            for state in ("queued", "running")
-            for run in self.get(f"/dags/{dag}/dagRuns", state=state, limit=PAGE)["dag_runs"]
-        ]
+        left = [run["dag_run_id"] for run in self.unfinished_runs(dag)]
         for run in left:
             self.http.patch(f"/dags/{dag}/dagRuns/{run}", json={"state": "failed"}).raise_for_status()
         return left

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
+from cxr_tasks.errors import UserError
 from infra.embedded.airflow_api import AirflowApi
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,24 +25,43 @@ NEEDED_GIB = 3.0
 START_SECONDS = 240.0
 
 
-class StackError(RuntimeError):
-    """The stack cannot run; the message is one sentence for the person at the terminal."""
+# What a stack that is up says of itself, in its folder.
+STATE_FILE = "stack.json"
+
+
+class StackError(UserError, RuntimeError):
+    """The stack cannot run."""
 
 
 class Stack:
     """Airflow standalone (SQLite, ``gpu:LocalExecutor``) and MLflow (SQLite, local artifacts).
 
-    Args:
-        home: where databases, logs and artifacts live.
-        environment: further variables for the tasks, such as ``CXR_PROFILE``.
+    Attributes:
+        home: Where databases, logs and artifacts live.
+        ports: The two ports, by the variable that names them to ``make``.
+        airflow_url: Airflow's address.
+        mlflow_url: MLflow's address.
+        state: The file that says that the stack is up.
+        logs: The folder of the logs.
+        environment: Of every process.
+        processes: Both servers, by name.
+        members: All processes that were seen below them.
     """
 
     def __init__(self, home: Path, airflow_port: int, mlflow_port: int, environment: dict[str, str]) -> None:
+        """Nothing is started yet.
+
+        Args:
+            home: Where databases, logs and artifacts live.
+            airflow_port: Port on loopback.
+            mlflow_port: Port on loopback.
+            environment: Further variables for the tasks, such as ``CXR_PROFILE``.
+        """
         self.home = home
         self.ports = {"AIRFLOW_PORT": airflow_port, "MLFLOW_PORT": mlflow_port}
         self.airflow_url = f"http://127.0.0.1:{airflow_port}"
         self.mlflow_url = f"http://127.0.0.1:{mlflow_port}"
-        self.state = home / "stack.json"
+        self.state = home / STATE_FILE
         self.logs = home / "logs"
         self.environment = {**os.environ, **self._variables(airflow_port), **environment}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -50,20 +71,22 @@ class Stack:
         """Look for what would make the start fail.
 
         Raises:
-            StackError: another stack is up, a port is taken, or the disk is nearly full.
+            StackError: The DAGs are not there, another stack is up, a port is taken, or the disk is nearly full.
         """
+        if not (REPOSITORY / "dags").is_dir():
+            raise StackError(
+                f"There are no DAGs in {REPOSITORY}, beside the package: run this in a checkout of the project, "
+                "after make setup."
+            )
         self.home.mkdir(parents=True, exist_ok=True)
         self._end_leftovers()
         for variable, port in self.ports.items():
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as error:
-                    raise StackError(
-                        f"Port {port} on 127.0.0.1 is taken: end the program that uses it, "
-                        f"or choose another with make run {variable}={port + 1}."
-                    ) from error
+            if not is_free(port):
+                option = f"--{variable.lower().replace('_', '-')}"
+                raise StackError(
+                    f"Port {port} on 127.0.0.1 is taken: end the program that uses it, or choose another with "
+                    f"make run {variable}={port + 1} (cxr run {option} {port + 1})."
+                )
         free = shutil.disk_usage(self.home).free / 2**30
         if free < NEEDED_GIB:
             raise StackError(
@@ -75,14 +98,10 @@ class Stack:
         self.logs.mkdir(parents=True, exist_ok=True)
         artifacts = self.home / "mlflow" / "artifacts"
         artifacts.mkdir(parents=True, exist_ok=True)
-        self._spawn(
-            "mlflow",
-            [
-                *("mlflow", "server", "--host", "127.0.0.1", "--port", str(self.ports["MLFLOW_PORT"])),
-                *("--backend-store-uri", f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"),
-                *("--artifacts-destination", str(artifacts), "--workers", "1"),
-            ],
-        )
+        mlflow = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(self.ports["MLFLOW_PORT"])]
+        mlflow += ["--backend-store-uri", f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"]
+        mlflow += ["--artifacts-destination", str(artifacts), "--workers", "1"]
+        self._spawn("mlflow", mlflow)
         self._spawn("airflow", ["airflow", "standalone"])
         self.state.write_text(
             json.dumps(
@@ -90,6 +109,8 @@ class Stack:
                     "runner": os.getpid(),
                     "started": psutil.Process().create_time(),
                     "sessions": [process.pid for process in self.processes.values()],
+                    "airflow": self.airflow_url,
+                    "mlflow": self.mlflow_url,
                 }
             )
         )
@@ -131,7 +152,6 @@ class Stack:
         bin_folder = str(Path(sys.executable).parent)
         return {
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(REPOSITORY),
             "AIRFLOW_HOME": str(self.home / "airflow"),
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
@@ -205,18 +225,34 @@ class Stack:
         if not self.state.is_file():
             return
         left = json.loads(self.state.read_text())
-        try:
-            runner = psutil.Process(left["runner"])
-            if abs(runner.create_time() - left["started"]) < 1 and runner.pid != os.getpid():
-                raise StackError(
-                    f"The stack in {self.home} is up already, run by process {runner.pid}: end it with Ctrl-C there, "
-                    "or use another folder with make run CXR_HOME=…"
-                )
-        except psutil.NoSuchProcess:
-            pass
+        if left["runner"] != os.getpid() and is_runner_alive(left):
+            raise StackError(
+                f"The stack in {self.home} is up already, run by process {left['runner']}: end it with Ctrl-C there, "
+                "or use another folder with make run CXR_HOME=… (cxr run --home …)."
+            )
         # Process numbers are used again, but nothing older than the stack can belong to it.
         _end({p for p in _members(set(left["sessions"])) if p.create_time() >= left["started"]})
         self.state.unlink(missing_ok=True)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen at ``port`` on loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def is_runner_alive(state: dict[str, Any]) -> bool:
+    """Whether the process that keeps a stack up is there; ``state`` is what the stack said of itself."""
+    try:
+        # Process numbers are used again.
+        return abs(psutil.Process(state["runner"]).create_time() - state["started"]) < 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _members(sessions: set[int]) -> set[psutil.Process]:

@@ -15,7 +15,6 @@ ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # The code comes last and is the same for both, so that a change to it rebuilds no packages.
 FROM ${HARDWARE}
 ENV PYTHONUNBUFFERED=1 \
-    PYTHONPATH=/opt/cxr \
     AIRFLOW_HOME=/opt/airflow \
     GIT_PYTHON_REFRESH=quiet \
     HOME=/home/cxr
@@ -23,10 +22,15 @@ ENV PYTHONUNBUFFERED=1 \
 # A named volume takes its owner from the folder it is first mounted over.
 RUN useradd --uid 50000 --create-home --shell /bin/bash cxr \
     && install -d -o cxr -g cxr /opt/airflow /opt/airflow/logs /var/cache/cxr
-COPY cxr_tasks /opt/cxr/cxr_tasks
 COPY dags /opt/cxr/dags
 COPY plugins /opt/cxr/plugins
-COPY infra/airflow /opt/cxr/infra/airflow
+COPY infra /opt/cxr/infra
+COPY cxr_tasks /opt/cxr/cxr_tasks
+COPY pyproject.toml LICENSE /opt/cxr/
+# What DAGs import comes from site-packages, wherever the DAGs themselves come from: this folder, or a checkout that is
+# kept up to date beside the image.
+RUN pip install --no-cache-dir --no-index --no-deps --no-build-isolation /opt/cxr \
+    && rm -rf /opt/cxr/build /opt/cxr/cxr_mlops.egg-info
 
 USER cxr
 WORKDIR /opt/airflow

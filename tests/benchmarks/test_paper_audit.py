@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import paper_audit as audit
-from cxr_tasks.evaluation import paper
+from cxr_tasks.report import paper
 
 
 def test_accuracy_without_synthetic_images_and_its_consistency() -> None:
@@ -64,7 +64,7 @@ def test_what_remains_of_the_gain() -> None:
 
 
 def test_what_the_product_says_of_the_report_is_what_the_audit_finds() -> None:
-    for arm in paper.ARMS:
+    for arm in paper.PAPER_ARMS:
         row = next(row for row in audit.audit() if row["network"] == arm.network)
         assert arm.accuracy == row["table_9_after" if arm.augmented else "table_9_before"]
         derived = row["test_after" if arm.augmented else "test_before"]

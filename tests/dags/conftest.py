@@ -33,13 +33,14 @@ def airflow_environment(tmp_path_factory):
 def in_airflow(airflow_environment):
     """Run Python text in a process that has Airflow's environment; returns what it printed last."""
 
-    def run(script: str, timeout: float = 120, **variables: str) -> str:
+    def run(script: str, timeout: float = 120, cwd: str | None = None, **variables: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", script],
             env={**airflow_environment, **variables},
             capture_output=True,
             text=True,
             timeout=timeout,
+            cwd=cwd,
         )
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout.strip().splitlines()[-1]

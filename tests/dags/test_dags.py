@@ -1,38 +1,43 @@
 """The DAG files as Airflow parses them: they load, fast, without ML libraries, and are wired as drawn."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.airflow
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+GAN = ["gan.train_gan", "gan.judge", "gan.synthesize"]
+
 LOAD = """
-import json, sys, time
-from pathlib import Path
-from airflow.dag_processing.dagbag import DagBag
-from airflow.plugins_manager import get_operator_extra_links
-DagBag("/dev/null")  # what Airflow imports for itself is not the DAG files' cost
-links = get_operator_extra_links()
-seconds = {}
-for path in sorted(Path(DAGS).glob("*.py")):
-    started = time.perf_counter()
-    bag = DagBag(str(path))
-    seconds[path.name] = time.perf_counter() - started
-bag = DagBag(DAGS)
+import json, sys
+from airflow.dag_processing.dagbag import BundleDagBag
+bag = BundleDagBag(DAGS, bundle_path=DAGS, bundle_name="dags")
 heavy = [m for m in ("tensorflow", "keras", "mlflow", "great_expectations", "pandas", "sklearn", "boto3")
          if m in sys.modules]
 tasks = {
     dag_id: {t.task_id: {"up": sorted(t.upstream_task_ids), "pool": t.pool, "queue": t.queue, "executor": t.executor,
-                         "retries": t.retries, "policy": t.retry_policy is not None,
+                         "retries": t.retries, "policy": t.retry_policy is not None, "doc": t.python_callable.__doc__,
                          "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None,
                          "links": [l.name for l in t.operator_extra_links]}
-             for t in dag.tasks}
+             for t in dag.tasks if not t.is_mapped}
     for dag_id, dag in bag.dags.items()
 }
-print(json.dumps({"errors": bag.import_errors, "seconds": seconds, "heavy": heavy, "tasks": tasks,
+mapped = {
+    dag_id: {t.task_id: {"up": sorted(t.upstream_task_ids), "pool": t.pool, "queue": t.queue, "executor": t.executor,
+                         "retries": t.retries, "policy": t.retry_policy is not None,
+                         "doc": t.partial_kwargs.get("python_callable", t.op_kwargs_expand_input).__doc__,
+                         "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None,
+                         "links": [l.name for l in t.operator_extra_links]}
+             for t in dag.tasks if t.is_mapped}
+    for dag_id, dag in bag.dags.items()
+}
+print(json.dumps({"errors": bag.import_errors, "heavy": heavy,
+                  "tasks": {dag_id: tasks[dag_id] | mapped[dag_id] for dag_id in tasks},
                   "docs": {d: bool(g.doc_md and g.doc_md.strip()) for d, g in bag.dags.items()},
-                  "forms": {d: sorted(g.params.keys()) for d, g in bag.dags.items()},
-                  "links": [l.name for l in links]}))
+                  "forms": {d: sorted(g.params.keys()) for d, g in bag.dags.items()}}))
 """
 
 
@@ -46,10 +51,6 @@ def test_every_file_loads(loaded):
     assert set(loaded["tasks"]) == {"cxr_data", "cxr_training"}
 
 
-def test_each_file_parses_in_under_a_second(loaded):
-    assert all(seconds < 1 for seconds in loaded["seconds"].values()), loaded["seconds"]
-
-
 def test_parsing_imports_no_heavy_library(loaded):
     assert loaded["heavy"] == []
 
@@ -57,22 +58,24 @@ def test_parsing_imports_no_heavy_library(loaded):
 def test_the_training_dag_is_wired_as_drawn(loaded):
     up = {name: task["up"] for name, task in loaded["tasks"]["cxr_training"].items()}
 
-    assert up["train_gan"] == ["configure"]
-    assert up["judge"] == ["configure", "train_gan"]
-    assert up["synthesize"] == ["configure", "judge", "train_gan"]
-    assert up["features"] == ["backbones", "configure"]
-    assert "synthesize" in up["synthetic_features"]
-    assert up["train"] == ["arms", "configure", "features"]
-    assert {"features", "synthetic_features", "synthesize"} <= set(up["train_with_synthetic"])
-    assert {"features", "synthetic_features", "synthesize"} <= set(up["reproduce_leak"])
-    assert {"train", "train_with_synthetic", "pairs"} <= set(up["compare"])
-    assert "reproduce_leak" not in up["compare"] and "reproduce_leak" not in up["promote"]
-    assert "compare" in up["explain"] and "compare" in up["promote"]
-    assert {"promote", "explain", "reproduce_leak", "train_gan", "judge", "synthesize"} <= set(up["report"])
+    assert up["gan.train_gan"] == ["configure"]
+    assert up["gan.judge"] == ["configure", "gan.train_gan"]
+    assert up["gan.synthesize"] == ["configure", "gan.judge", "gan.train_gan"]
+    assert up["features.of_dataset"] == ["configure", "features.backbones"]
+    assert "gan.synthesize" in up["features.of_synthetic"]
+    assert up["arms.train"] == ["arms.real", "configure", "features.of_dataset"]
+    awaited = {"features.of_dataset", "features.of_synthetic", "gan.synthesize"}
+    assert awaited <= set(up["arms.train_with_synthetic"])
+    assert awaited <= set(up["arms.reproduce_leak"])
+    assert {"arms.train", "arms.train_with_synthetic", "verdict.pairs"} <= set(up["verdict.compare"])
+    assert "arms.reproduce_leak" not in up["verdict.compare"] + up["verdict.promote"]
+    assert "verdict.compare" in up["verdict.explain"] and "verdict.compare" in up["verdict.promote"]
+    reported = {"verdict.promote", "verdict.explain", "arms.reproduce_leak", *GAN}
+    assert reported <= set(up["verdict.write_report"])
 
 
 def test_gpu_work_goes_to_the_gpu(loaded):
-    for name in ("train_gan", "judge", "synthesize"):
+    for name in GAN:
         task = loaded["tasks"]["cxr_training"][name]
         assert (task["executor"], task["queue"], task["pool"]) == ("gpu", "gpu", "gpu")
 
@@ -83,11 +86,33 @@ def test_every_task_has_retries_a_policy_and_a_timeout(loaded):
             assert task["retries"] == 2 and task["policy"] and task["timeout"], name
 
 
-def test_every_task_links_to_mlflow_and_the_links_are_registered(loaded):
-    assert {"MLflow run", "Report"} <= set(loaded["links"])
+def test_every_task_links_to_mlflow_to_the_report_and_to_data_docs(loaded):
     for tasks in loaded["tasks"].values():
         for name, task in tasks.items():
-            assert "MLflow run" in task["links"], name
+            assert task["links"] == ["MLflow run", "Report", "Data Docs"], name
+
+
+def test_every_task_says_what_it_does(loaded):
+    for tasks in loaded["tasks"].values():
+        for name, task in tasks.items():
+            assert task["doc"] and task["doc"].strip().endswith("."), name
+
+
+def test_a_dag_folder_that_lies_elsewhere_needs_only_the_installed_package(in_airflow, tmp_path):
+    folder = shutil.copytree(REPOSITORY / "dags", tmp_path / "synced" / "dags")
+    script = f"""
+import os, sys
+from airflow.dag_processing.dagbag import BundleDagBag
+here = {str(REPOSITORY)!r}
+sys.path[:] = [INSTALLED, *(path for path in sys.path if os.path.realpath(path or ".") != here)]
+bag = BundleDagBag({str(folder)!r}, bundle_path={str(folder)!r}, bundle_name="synced")
+print(sorted(bag.dags) if not bag.import_errors else bag.import_errors)
+"""
+    installed = shutil.copytree(REPOSITORY / "cxr_tasks", tmp_path / "installed" / "cxr_tasks").parent
+
+    found = in_airflow(f"INSTALLED = {str(installed)!r}\n{script}", cwd=str(tmp_path))
+
+    assert found == "['cxr_data', 'cxr_training']"
 
 
 def test_the_forms_offer_what_people_change(loaded):
@@ -101,11 +126,13 @@ def test_the_forms_offer_what_people_change(loaded):
 
 def test_the_form_refuses_nonsense(in_airflow, airflow_environment):
     script = f"""
-from airflow.dag_processing.dagbag import DagBag
+from airflow.dag_processing.dagbag import BundleDagBag
 from airflow.sdk.exceptions import ParamValidationError
-bag = DagBag({airflow_environment["AIRFLOW__CORE__DAGS_FOLDER"]!r})
+dags = {airflow_environment["AIRFLOW__CORE__DAGS_FOLDER"]!r}
+bag = BundleDagBag(dags, bundle_path=dags, bundle_name="dags")
 refused = []
-for field, value in (("gan_epochs", 0), ("classifiers", ["alexnet"]), ("seeds", ["x"]), ("settings", 3)):
+wrong = {{"gan_epochs": 0, "classifiers": ["alexnet"], "seeds": ["x"], "settings": 3, "force": ["trian_arm"]}}
+for field, value in wrong.items():
     param = bag.dags["cxr_training"].params.get_param(field)
     try:
         param.resolve(value)
@@ -113,4 +140,4 @@ for field, value in (("gan_epochs", 0), ("classifiers", ["alexnet"]), ("seeds", 
         refused.append(field)
 print(refused)
 """
-    assert in_airflow(script) == "['gan_epochs', 'classifiers', 'seeds', 'settings']"
+    assert in_airflow(script) == "['gan_epochs', 'classifiers', 'seeds', 'settings', 'force']"

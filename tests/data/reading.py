@@ -10,16 +10,24 @@ from typing import Any
 import pandas as pd
 
 from cxr_tasks.config import DataSettings, resolve
-from cxr_tasks.data.ingest import USED, join_shards, read_shard
+from cxr_tasks.data.ingest import join_shards, read_shard
 from cxr_tasks.data.layout import Layout, lay_out
-from cxr_tasks.data.scan import entries_of, scan, shard_numbers
+from cxr_tasks.data.scan import entries_of, scan_files, shard_numbers
 from cxr_tasks.data.sources import open_source
-from cxr_tasks.data.split import assign
+from cxr_tasks.data.split import split_manifest
 
 
 @dataclass(frozen=True)
 class Reading:
-    """``files``: the scan. ``near``: pairs of near-duplicates. ``folder``: of manifest and rejects."""
+    """A folder that was read.
+
+    Attributes:
+        files: The scan.
+        manifest: Still without splits.
+        near: Pairs of near-duplicates.
+        shards: Folders of the shards.
+        folder: Of manifest and rejects.
+    """
 
     files: pd.DataFrame
     manifest: pd.DataFrame
@@ -29,7 +37,7 @@ class Reading:
 
 
 def data_settings(**changed: Any) -> DataSettings:
-    """Those of profile quick, but for what is ``changed``."""
+    """The data settings of profile quick, with some ``changed``."""
     return resolve("quick", {"data": changed, "synthetic": {"counts": "balance"}}).data
 
 
@@ -41,7 +49,7 @@ def scan_folder(
     source: Path | str, settings: DataSettings, known: Mapping[tuple[str, str], str] | None = None
 ) -> pd.DataFrame:
     """The files of ``source`` with their shards."""
-    files = scan(open_source(str(source)), layout_of(source, settings), known or {})
+    files = scan_files(open_source(str(source)), layout_of(source, settings), known or {})
     return files.assign(shard=shard_numbers(files, settings.shard_images))
 
 
@@ -62,8 +70,4 @@ def read_folder(source: Path | str, work: Path, settings: DataSettings, sizes: S
 
 def split(reading: Reading, settings: DataSettings, seed: int = 0, kept: dict[str, str] | None = None) -> pd.DataFrame:
     """The manifest of ``reading`` with its splits."""
-    manifest = reading.manifest.copy()
-    used = manifest.index[manifest["status"] == USED]
-    given = assign(manifest.loc[used], settings.split, seed, kept, reading.near)
-    manifest.loc[used, ["split", "group"]] = given[["split", "group"]]
-    return manifest
+    return split_manifest(reading.manifest, settings.split, seed, kept, reading.near)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cxr_tasks.data.changes import changes, counts, sentence
+from cxr_tasks.data.changes import change_counts, changes, changes_in_words
 
 
 def manifest(**images: str) -> pd.DataFrame:
@@ -18,7 +18,7 @@ def manifest(**images: str) -> pd.DataFrame:
 def listed(before: pd.DataFrame, after: pd.DataFrame) -> list[tuple[str, ...]]:
     found = changes(before, after)
     assert found.columns.tolist() == ["kind", "path", "label", "label_before"]
-    assert sum(counts(found).values()) == len(found)
+    assert sum(change_counts(found).values()) == len(found)
     return list(found.itertuples(index=False, name=None))
 
 
@@ -27,7 +27,7 @@ BEFORE = manifest(a="1 COVID", b="2 COVID", c="3 Normal", d="4 Normal")
 
 def test_the_same_images_are_no_change() -> None:
     assert listed(BEFORE, BEFORE.iloc[::-1]) == []
-    assert sentence(changes(BEFORE, BEFORE)) == "other groups, splits or masks of the same images"
+    assert changes_in_words(changes(BEFORE, BEFORE)) == "other groups, splits or masks of the same images"
 
 
 def test_renamed_and_moved_images_are_no_change() -> None:
@@ -87,8 +87,8 @@ def test_everything_at_once_in_words() -> None:
     after = manifest(a="9 COVID", c="3 COVID", d="4 Normal", e="5 Viral", f="6 COVID", g="7 COVID")
     found = changes(BEFORE, after)
 
-    assert counts(found) == {"added": 3, "removed": 1, "relabelled": 1, "replaced": 1}
-    assert sentence(found) == (
+    assert change_counts(found) == {"added": 3, "removed": 1, "relabelled": 1, "replaced": 1}
+    assert changes_in_words(found) == (
         "3 added (COVID 2, Viral 1), 1 removed (COVID 1), 1 relabelled (COVID 1), 1 replaced (COVID 1)"
     )
 
@@ -96,10 +96,10 @@ def test_everything_at_once_in_words() -> None:
 def test_from_nothing_and_to_nothing() -> None:
     nothing = BEFORE.iloc[:0]
 
-    assert counts(changes(nothing, BEFORE))["added"] == counts(changes(BEFORE, nothing))["removed"] == 4
+    assert change_counts(changes(nothing, BEFORE))["added"] == change_counts(changes(BEFORE, nothing))["removed"] == 4
 
 
 def test_large_numbers_can_be_read() -> None:
     many = manifest(**{f"x{n}": f"{n} Normal" for n in range(12_000)})
 
-    assert sentence(changes(many.iloc[:0], many)) == "12,000 added (Normal 12,000)"
+    assert changes_in_words(changes(many.iloc[:0], many)) == "12,000 added (Normal 12,000)"

@@ -9,13 +9,21 @@ import pytest
 from PIL import Image
 
 from cxr_tasks.config import SyntheticSettings
-from cxr_tasks.data.dataset import Images, centre_box, check_gan_input, load_images, load_masks, select
-from cxr_tasks.data.ingest import MANIFEST, pixels_file
+from cxr_tasks.data.added import counts_to_add
+from cxr_tasks.data.dataset import (
+    Images,
+    centre_box,
+    check_gan_input,
+    resize_stack,
+    rows_of,
+    select,
+    select_masks,
+    select_resized,
+)
+from cxr_tasks.data.ingest import pixels_file
 from cxr_tasks.data.masks import masks_file
 from cxr_tasks.data.split import SPLITS
-from cxr_tasks.data.synthetic import counts_per_class, with_extra
 from cxr_tasks.errors import DataError
-from cxr_tasks.store import FolderStore
 from tests.data.reading import data_settings, read_folder, split
 
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
@@ -53,18 +61,6 @@ def shards(tmp_path: Path) -> list[Path]:
     return folders
 
 
-@pytest.fixture
-def published(manifest: pd.DataFrame, shards: list[Path], store: FolderStore) -> str:
-    for shard in shards:
-        with store.publish(f"ingest/{shard.name}", {}) as folder:
-            for path in shard.iterdir():
-                path.rename(folder / path.name)
-    record = {"summary": {"shards": ["ingest/even", "ingest/odd"]}}
-    with store.publish("split/b", record) as folder:
-        manifest.to_parquet(folder / MANIFEST, index=False)
-    return "split/b"
-
-
 @pytest.mark.parametrize(
     ("split_name", "numbers"), [("train", [0, 2, 4, 5, 7, 9]), ("validation", [3, 8]), ("test", [1, 6])]
 )
@@ -93,46 +89,42 @@ def test_labels_follow_the_order_of_the_classes(manifest: pd.DataFrame, shards: 
     assert images.labels.tolist() == [2, 0]  # COVID, Viral Pneumonia
 
 
-def test_published_dataset_is_read_with_the_pixels_of_its_shards(published: str) -> None:
-    assert load_images(published, "test", SIZE, CLASSES).pixels[:, 0, 0].tolist() == [1, 6]
-    assert load_images(published, "test", 2 * SIZE, CLASSES).pixels.shape == (2, 2 * SIZE, 2 * SIZE)
-
-
-def test_another_size_is_made_of_the_largest_where_that_is_asked_for(published: str) -> None:
+def test_another_size_is_made_of_the_largest_where_that_is_asked_for(
+    manifest: pd.DataFrame, shards: list[Path]
+) -> None:
+    assert select_resized(manifest, shards, "test", SIZE, CLASSES).pixels[:, 0, 0].tolist() == [1, 6]
     with pytest.raises(FileNotFoundError):
-        load_images(published, "test", 12, CLASSES)
+        select(manifest, shards, "test", 12, CLASSES)
 
-    images = load_images(published, "test", 12, CLASSES, resize=True)
+    images = select_resized(manifest, shards, "test", 12, CLASSES)
 
     assert images.pixels.shape == (2, 12, 12)
     assert images.pixels[:, 5, 5].tolist() == [101, 106]
 
 
 def test_masks_come_in_the_order_of_the_images_with_a_box_where_there_is_none(
-    manifest: pd.DataFrame, shards: list[Path], published: str, store: FolderStore
+    manifest: pd.DataFrame, shards: list[Path]
 ) -> None:
-    folder = store.fetch("ingest/even")
     marked = np.zeros((6, SIZE, SIZE), bool)
     marked[np.arange(6), 0, np.arange(6)] = True  # the row of the shard can be told
-    np.save(folder / masks_file(SIZE), np.packbits(marked, axis=-1))
+    np.save(shards[0] / masks_file(SIZE), np.packbits(marked, axis=-1))
     manifest["mask"] = manifest["shard"] == 0
-    manifest.to_parquet(store.fetch(published) / MANIFEST, index=False)
 
-    masks, given = load_masks(published, "train", SIZE)
+    masks, given = select_masks(rows_of(manifest, "train"), shards, SIZE)
 
-    images = load_images(published, "train", SIZE, CLASSES)
+    images = select(manifest, shards, "train", SIZE, CLASSES)
     assert given.tolist() == [True, True, True, False, False, False]
     assert images.pixels[given, 0, 0].tolist() == [0, 2, 4]
     np.testing.assert_array_equal(masks[given], marked[[1, 2, 3]])
     assert (masks[~given] == centre_box(SIZE)).all()
 
 
-def test_a_dataset_of_before_masks_were_read_has_none(published: str) -> None:
-    masks, given = load_masks(published, "test", SIZE)
+def test_a_dataset_of_before_masks_were_read_has_none(manifest: pd.DataFrame, shards: list[Path]) -> None:
+    masks, given = select_masks(rows_of(manifest, "test"), shards, SIZE)
 
     assert masks.shape == (2, SIZE, SIZE) and not given.any()
     with pytest.raises(DataError, match="The nothing split is empty"):
-        load_masks(published, "nothing", SIZE)
+        rows_of(manifest, "nothing")
 
 
 def test_the_centre_box_is_where_the_lungs_of_phantoms_are(phantoms: Path) -> None:
@@ -177,16 +169,6 @@ def test_an_image_in_a_split_that_is_not_real_stops(
     )
 
 
-def test_a_published_dataset_with_synthetic_images_stops(published: str, store: FolderStore) -> None:
-    rows = pd.read_parquet(store.fetch(published) / MANIFEST)
-    made = rows.iloc[:3].assign(image_id=["s0", "s1", "s2"], provenance="synthetic", split="test")
-    with store.publish("split/c", {"summary": {"shards": ["ingest/even", "ingest/odd"]}}) as folder:
-        pd.concat([rows, made]).to_parquet(folder / MANIFEST, index=False)
-
-    with pytest.raises(DataError, match="3 synthetic images are in the test split"):
-        load_images("split/c", "test", SIZE, CLASSES)
-
-
 def test_empty_split_stops(manifest: pd.DataFrame, shards: list[Path]) -> None:
     manifest["split"] = "train"
 
@@ -229,7 +211,7 @@ def test_one_held_out_image_among_training_images_is_found(manifest: pd.DataFram
 def test_the_gan_may_not_see_synthetic_images(manifest: pd.DataFrame, shards: list[Path]) -> None:
     train = select(manifest, shards, "train", SIZE, CLASSES)
 
-    for images in (synthetic(3, SIZE), with_extra(train, synthetic(3, SIZE))):
+    for images in (synthetic(3, SIZE), train.followed_by(synthetic(3, SIZE))):
         with pytest.raises(DataError, match="3 synthetic images are in the GAN's training split"):
             check_gan_input(images)
 
@@ -241,7 +223,7 @@ def asked_for(counts: Any) -> SyntheticSettings:
 def test_balance_lifts_every_class_to_the_largest() -> None:
     settings = asked_for("balance")
 
-    counts = counts_per_class(settings, {"COVID": 3, "Normal": 10, "Viral Pneumonia": 1})
+    counts = counts_to_add(settings, {"COVID": 3, "Normal": 10, "Viral Pneumonia": 1})
 
     assert counts == {"COVID": 7, "Normal": 0, "Viral Pneumonia": 9}
 
@@ -249,7 +231,7 @@ def test_balance_lifts_every_class_to_the_largest() -> None:
 def test_fixed_counts_are_taken_in_the_order_of_the_classes() -> None:
     settings = asked_for({"Viral Pneumonia": 5, "COVID": 4880})
 
-    counts = counts_per_class(settings, {"COVID": 3, "Normal": 10, "Viral Pneumonia": 1})
+    counts = counts_to_add(settings, {"COVID": 3, "Normal": 10, "Viral Pneumonia": 1})
 
     assert list(counts.items()) == [("COVID", 4880), ("Normal", 0), ("Viral Pneumonia", 5)]
 
@@ -260,7 +242,7 @@ def test_synthetic_images_follow_the_real_ones_at_their_size(
 ) -> None:
     train, made = select(manifest, shards, "train", SIZE, CLASSES), synthetic(3, size)
 
-    both = with_extra(train, made)
+    both = train.followed_by(made)
 
     assert (both.pixels.shape, both.pixels.dtype) == ((9, SIZE, SIZE), np.uint8)
     np.testing.assert_array_equal(both.pixels[:6], train.pixels)
@@ -275,7 +257,23 @@ def test_synthetic_images_follow_the_real_ones_at_their_size(
 def test_no_synthetic_images_change_nothing(manifest: pd.DataFrame, shards: list[Path]) -> None:
     train = select(manifest, shards, "train", SIZE, CLASSES)
 
-    both = with_extra(train, synthetic(0, SIZE))
+    both = train.followed_by(synthetic(0, SIZE))
 
     np.testing.assert_array_equal(both.pixels, train.pixels)
     pd.testing.assert_frame_equal(both.rows[train.rows.columns], train.rows, check_dtype=False)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_stack_keeps_its_pixels_at_its_own_size_and_its_number_at_any(count: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE), np.uint8)
+
+    assert resize_stack(pixels, SIZE) is pixels
+    assert (resize_stack(pixels, 5).shape, resize_stack(pixels, 5).dtype) == ((count, 5, 5), np.uint8)
+
+
+def test_images_may_be_taken_more_than_once(manifest: pd.DataFrame, shards: list[Path]) -> None:
+    taken = select(manifest, shards, "train", SIZE, CLASSES).take(np.array([4, 0, 4]))
+
+    assert taken.pixels[:, 0, 0].tolist() == [7, 0, 7]
+    assert taken.ids.tolist() == taken.rows["image_id"].tolist() == ["image-7", "image-0", "image-7"]
+    assert taken.rows.index.tolist() == [0, 1, 2]

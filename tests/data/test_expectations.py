@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr_tasks.data.duplicates import CLASH
-from cxr_tasks.data.expectations import DOCS_PAGE, Validation, validate
+from cxr_tasks.data.expectations import DOCS_PAGE, ManifestCheck, check_manifest
 from cxr_tasks.data.ingest import MANIFEST, SET_ASIDE
 from tests.data.bad_files import write_bad_files
 from tests.data.reading import data_settings, read_folder
@@ -54,10 +54,10 @@ def with_rejects(manifest: pd.DataFrame, *reasons: str, label: str = "COVID") ->
     return pd.concat([manifest, rejects.assign(image_id="", group="")], ignore_index=True)
 
 
-def outcome(folder: Path, manifest: pd.DataFrame, **overrides: object) -> Validation:
+def outcome(folder: Path, manifest: pd.DataFrame, **overrides: object) -> ManifestCheck:
     manifest.to_parquet(folder / MANIFEST, index=False)
     # Read back, as the step does.
-    return validate(pd.read_parquet(folder / MANIFEST), data_settings(**overrides), folder)
+    return check_manifest(pd.read_parquet(folder / MANIFEST), data_settings(**overrides), folder)
 
 
 def test_good_data_pass_and_leave_a_page(manifest: pd.DataFrame, tmp_path: Path) -> None:

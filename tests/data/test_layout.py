@@ -68,7 +68,8 @@ def test_a_mask_is_found_beside_the_images_by_its_name(above: str, beside: str, 
     found = laid_out(
         *(f"{above}COVID/{beside}{name}" for name in ("COVID-1.png", "COVID-2.jpg", "COVID (3).png", "COVID-4.png")),
         *(f"{above}COVID/{folder}/{name}" for name in ("COVID-1.png", "COVID-2.PNG", "COVID (3).jpeg", "COVID-4.txt")),
-        *(f"{above}Normal/{beside}COVID-1.png", f"{above}Lung_Opacity/{folder}/Normal-1.png"),
+        f"{above}Normal/{beside}COVID-1.png",
+        f"{above}Lung_Opacity/{folder}/Normal-1.png",
     )
 
     names = (("COVID-1.png", "COVID-1.png"), ("COVID-2.jpg", "COVID-2.PNG"), ("COVID (3).png", "COVID (3).jpeg"))
@@ -78,8 +79,12 @@ def test_a_mask_is_found_beside_the_images_by_its_name(above: str, beside: str, 
 
 def test_of_two_masks_of_one_image_the_first_counts_and_others_belong_to_none() -> None:
     found = laid_out(
-        *("COVID/images/1.png", "Normal/1.png"),
-        *("COVID/images/masks/1.png", "COVID/masks/1.jpg", "COVID/masks/1.png", "COVID/masks/deeper/1.png"),
+        "COVID/images/1.png",
+        "Normal/1.png",
+        "COVID/images/masks/1.png",
+        "COVID/masks/1.jpg",
+        "COVID/masks/1.png",
+        "COVID/masks/deeper/1.png",
     )
 
     assert masks(found) == {"COVID/images/1.png": "COVID/masks/1.jpg"}
@@ -93,8 +98,12 @@ def test_a_folder_of_masks_beside_an_enclosing_folder_does_not_hide_the_classes(
 
 def test_masks_are_never_taken() -> None:
     found = laid_out(
-        *("COVID/images/1.png", "COVID/masks/1.png", "COVID/images/masks/1.png", "COVID/Masks/2.png"),
-        *("Normal/1.png", "Normal/masks.png"),
+        "COVID/images/1.png",
+        "COVID/masks/1.png",
+        "COVID/images/masks/1.png",
+        "COVID/Masks/2.png",
+        "Normal/1.png",
+        "Normal/masks.png",
         Entry("Normal/masks", 0, "", "the folder cannot be read (permission denied)"),
     )
 
@@ -111,7 +120,10 @@ def test_folders_of_other_classes_are_left_alone() -> None:
 
 def test_lung_opacity_is_read_where_it_is_a_class() -> None:
     found = laid_out(
-        *("COVID/1.png", "Lung_Opacity/1.png", "Lung_Opacity.metadata.csv", "Normal/1.png"),
+        "COVID/1.png",
+        "Lung_Opacity/1.png",
+        "Lung_Opacity.metadata.csv",
+        "Normal/1.png",
         classes=("Normal", "COVID", "Lung_Opacity"),
     )
 
@@ -124,7 +136,7 @@ def test_lung_opacity_is_read_where_it_is_a_class() -> None:
 
 
 def test_two_folders_of_one_class_are_both_read() -> None:
-    found = laid_out(*("COVID-19/2.png", "COVID/1.png", "NORMAL/1.png"), "COVID-19.metadata.csv", "COVID.metadata.xlsx")
+    found = laid_out("COVID-19/2.png", "COVID/1.png", "NORMAL/1.png", "COVID-19.metadata.csv", "COVID.metadata.xlsx")
 
     assert images(found) == [("COVID", "COVID-19/2.png"), ("COVID", "COVID/1.png"), ("Normal", "NORMAL/1.png")]
     assert metadata(found) == [("COVID", "COVID-19.metadata.csv"), ("COVID", "COVID.metadata.xlsx")]

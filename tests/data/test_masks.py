@@ -14,7 +14,7 @@ from PIL import Image
 from cxr_tasks.data.dataset import centre_box, select_masks
 from cxr_tasks.data.decode import Unusable
 from cxr_tasks.data.ingest import CHANGED, ROWS, USED, FilesChanged, read_shard
-from cxr_tasks.data.masks import decode_mask, masks_file, unpack
+from cxr_tasks.data.masks import decode_mask, masks_file, unpack_masks
 from tests.data.reading import Reading, data_settings, read_folder, scan_folder
 
 SETTINGS = data_settings(shard_images=50)
@@ -29,7 +29,7 @@ def png(pixels: np.ndarray, format: str = "PNG") -> bytes:
 
 def decoded(content: bytes, size: int, name: str = "1.png") -> np.ndarray:
     (packed,) = decode_mask(content, name, [size])
-    return unpack(packed[None], size)[0]
+    return unpack_masks(packed[None], size)[0]
 
 
 @pytest.fixture

@@ -6,10 +6,23 @@ import pandas as pd
 import pytest
 from openpyxl import Workbook
 
-from cxr_tasks.data.metadata import COLUMNS, OTHER_HOSTS, SMALLEST_HOST, collections, read_metadata, stem
+from cxr_tasks.data.metadata import (
+    METADATA_COLUMNS,
+    OTHER_HOSTS,
+    SMALLEST_HOST,
+    ClassTable,
+    collections,
+    join_tables,
+    read_table,
+    stem,
+)
 from cxr_tasks.errors import DataError
 
 Rows = list[list[object]]
+
+
+def read_metadata(tables: list[tuple[str, Path]]) -> pd.DataFrame:
+    return join_tables([ClassTable(path.name, label, read_table(label, path)) for label, path in tables])
 
 
 def csv(folder: Path, text: str, name: str = "COVID.metadata.csv") -> tuple[str, Path]:
@@ -44,7 +57,7 @@ def test_tables_of_both_kinds_are_read_into_one(tmp_path: Path) -> None:
 
     table = read_metadata(tables)
 
-    assert table.columns.tolist() == COLUMNS
+    assert table.columns.tolist() == METADATA_COLUMNS
     assert table.to_numpy().tolist() == [
         ["COVID", "COVID-1", "sirm", ""],
         ["Normal", "NORMAL-1", "x", "P1"],
@@ -93,7 +106,7 @@ def test_no_tables_give_an_empty_one() -> None:
     table = read_metadata([])
 
     assert table.empty
-    assert table.columns.tolist() == COLUMNS
+    assert table.columns.tolist() == METADATA_COLUMNS
 
 
 @pytest.mark.parametrize("patient", ["PATIENT", "patient", " Patient ID ", "PatientID", "patient_id"])
@@ -208,3 +221,13 @@ def test_table_that_names_no_files_says_what_it_has(tmp_path: Path) -> None:
         "The metadata file COVID.metadata.csv has no column 'FILE NAME', only 'NAME;URL': add it or take the file away."
     )
     assert "has no column 'FILE NAME', only 'PATIENT'" in sentence(xlsx(tmp_path, [["patient"], ["P1"]]))
+
+
+def test_rows_are_counted_that_name_an_image_of_their_class(tmp_path: Path) -> None:
+    label, path = csv(tmp_path, "FILE NAME,PATIENT\n1,P1\n1.PNG,P1\n2,P1\n3,P1\n4,P1\n")
+    table = ClassTable("COVID.metadata.csv", label, read_table(label, path))
+    files = pd.DataFrame({"path": ["COVID/1.png", "a/2.jpeg", "Normal/3.png"], "label": ["COVID", "COVID", "Normal"]})
+
+    assert len(table.rows) == 5
+    assert table.matched(files) == 3
+    assert table.matched(files.iloc[:0]) == 0

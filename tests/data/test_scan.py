@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_tasks.data.scan import COLUMNS, content_key, entries_of, known_hashes, listing_key, scan, shard_numbers
+from cxr_tasks.data.scan import (
+    SCAN_COLUMNS,
+    content_key,
+    entries_of,
+    known_hashes,
+    listing_key,
+    scan_files,
+    shard_numbers,
+)
 from cxr_tasks.data.sources import Entry, open_source
 from cxr_tasks.data.sources.folder import FolderSource
 from tests.data.reading import data_settings, layout_of, scan_folder
@@ -50,7 +58,7 @@ def known(files: pd.DataFrame) -> dict[tuple[str, str], str]:
 def test_every_file_comes_with_class_hash_and_what_the_tables_say(source: Path) -> None:
     files = scan_folder(source, SETTINGS)
 
-    assert files.columns.tolist() == [*COLUMNS, "shard"]
+    assert files.columns.tolist() == [*SCAN_COLUMNS, "shard"]
     assert files["path"].tolist() == [f"{c}/images/{n}.png" for c in ("COVID", "Normal") for n in (1, 2)]
     assert files["label"].tolist() == ["COVID", "COVID", "Normal", "Normal"]
     assert files["sha256"].tolist() == [hashlib.sha256(path.encode()).hexdigest() for path in files["path"]]
@@ -65,7 +73,7 @@ def test_what_is_known_is_not_read_again(source: Path) -> None:
     before = known(scan_folder(source, SETTINGS))
     shutil.rmtree(source / "COVID")
 
-    files = scan(open_source(str(source)), layout, before)
+    files = scan_files(open_source(str(source)), layout, before)
 
     assert known(files) == before
     assert faults(files) == {}
@@ -109,7 +117,7 @@ def test_the_mask_of_an_image_comes_with_it(masked: Path) -> None:
 def test_what_is_known_of_masks_is_not_read_again(masked: Path) -> None:
     files, watched = scan_folder(masked, SETTINGS), Watched(masked)
 
-    again = scan(watched, layout_of(masked, SETTINGS), known_hashes(files))
+    again = scan_files(watched, layout_of(masked, SETTINGS), known_hashes(files))
 
     assert watched.fetched == ["COVID.metadata.csv"]
     assert again["mask_sha256"].tolist() == files["mask_sha256"].tolist()
@@ -172,8 +180,8 @@ class Watched(FolderSource):
 def test_only_unknown_files_are_fetched(source: Path) -> None:
     first, second = Watched(source), Watched(source)
 
-    files = scan(first, layout_of(source, SETTINGS), {})
-    scan(second, layout_of(source, SETTINGS), known(files))
+    files = scan_files(first, layout_of(source, SETTINGS), {})
+    scan_files(second, layout_of(source, SETTINGS), known(files))
 
     assert first.fetched == [*files["path"], "COVID.metadata.csv"]
     assert second.fetched == ["COVID.metadata.csv"]
@@ -184,7 +192,7 @@ def test_vanished_files_have_a_fault(source: Path) -> None:
     (source / "COVID/images/1.png").unlink()
     shutil.rmtree(source / "Normal")
 
-    files = scan(open_source(str(source)), layout, {})
+    files = scan_files(open_source(str(source)), layout, {})
 
     vanished = ["COVID/images/1.png", "Normal/images/1.png", "Normal/images/2.png"]
     assert faults(files) == dict.fromkeys(vanished, "the file vanished while the data were read")
@@ -200,7 +208,7 @@ def test_unreadable_files_and_folders_have_a_fault(source: Path) -> None:
     os.seteuid(65534)
     try:
         again = scan_folder(source, SETTINGS)
-        files = scan(open_source(str(source)), layout, {})
+        files = scan_files(open_source(str(source)), layout, {})
     finally:
         os.seteuid(0)
 
@@ -229,7 +237,7 @@ def test_a_name_that_is_not_utf8_can_be_printed_and_is_never_opened(source: Path
     (source / "COVID/images" / os.fsdecode(b"R\xf6ntgen.png")).write_text("x")
     watched = Watched(source)
 
-    files = scan(watched, layout_of(source, SETTINGS), {})
+    files = scan_files(watched, layout_of(source, SETTINGS), {})
 
     assert faults(files) == {"COVID/images/R\\xf6ntgen.png": "the file name is not UTF-8: rename the file"}
     assert files["path"].str.encode("utf-8").notna().all()

@@ -11,7 +11,8 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from cxr_tasks.config import SplitSettings
-from cxr_tasks.data.split import BETWEEN, SPLITS, assign
+from cxr_tasks.data.ingest import SET_ASIDE, USED
+from cxr_tasks.data.split import BETWEEN, SPLITS, assign_splits, count_splits, split_manifest
 
 CLASSES = ("COVID", "Normal", "Viral Pneumonia")
 STABLE = SplitSettings(method="stable", validation=0.1, test=0.1)
@@ -88,7 +89,7 @@ def test_every_image_gets_one_split_and_no_tie_is_cut(
     images, near = tied
     images.index += 100
 
-    given = assign(images, settings, seed, near=pairs_of(near))
+    given = assign_splits(images, settings, seed, near=pairs_of(near))
 
     assert given.index.equals(images.index)
     assert given["split"].isin(SPLITS).all()
@@ -101,7 +102,7 @@ def test_quotas_are_kept_and_filled_as_far_as_groups_fit(
     groups: dict[str, list[int]], settings: SplitSettings, seed: int
 ) -> None:
     images = grouped(groups)
-    counts = Counter(zip(assign(images, settings, seed)["split"], images["label"], strict=True))
+    counts = Counter(zip(assign_splits(images, settings, seed)["split"], images["label"], strict=True))
 
     for label, of_class in groups.items():
         for name, fraction in (("test", settings.test), ("validation", settings.validation)):
@@ -114,7 +115,7 @@ def test_images_of_unknown_patients_fill_their_quotas_exactly(
     totals: dict[str, int], settings: SplitSettings, seed: int
 ) -> None:
     images = grouped({label: [1] * count for label, count in totals.items()}).assign(patient="")
-    counts = Counter(zip(assign(images, settings, seed)["split"], images["label"], strict=True))
+    counts = Counter(zip(assign_splits(images, settings, seed)["split"], images["label"], strict=True))
 
     for label, total in totals.items():
         test = round(settings.test * total)
@@ -127,7 +128,7 @@ def test_a_group_of_several_classes_counts_for_the_one_that_most_of_it_has(seed:
     mixed = [(f"i{p}-{n}", label, f"P{p}") for p in range(10) for n, label in enumerate(["COVID", "COVID", "Normal"])]
     images = images_of([*mixed, *((f"single-{n}", "Normal", "") for n in range(20))])
 
-    test = images[assign(images, STABLE, seed)["split"] == "test"]
+    test = images[assign_splits(images, STABLE, seed)["split"] == "test"]
 
     # A tenth of 10 groups of three, and of 20 single images.
     assert test["patient"].nunique() - 1 == 1
@@ -150,9 +151,9 @@ def test_growth_moves_nothing_and_leaves_out_only_what_would_tie_splits_together
     growth: tuple[pd.DataFrame, Ties, pd.DataFrame, Ties], settings: SplitSettings, seed: int
 ) -> None:
     first, near, grown, grown_near = growth
-    before = by_image(first, assign(first, settings, seed, near=pairs_of(near))["split"])
+    before = by_image(first, assign_splits(first, settings, seed, near=pairs_of(near))["split"])
 
-    given = assign(grown, settings, seed, before, pairs_of(grown_near))
+    given = assign_splits(grown, settings, seed, before, pairs_of(grown_near))
 
     after = by_image(grown, given["split"])
     check_ties(grown, grown_near, given)
@@ -172,11 +173,11 @@ def test_what_was_left_out_stays_out_and_nothing_moves_when_nothing_changed(
     growth: tuple[pd.DataFrame, Ties, pd.DataFrame, Ties], settings: SplitSettings, seed: int
 ) -> None:
     first, near, grown, grown_near = growth
-    ledger = by_image(first, assign(first, settings, seed, near=pairs_of(near))["split"])
-    given = assign(grown, settings, seed, ledger, pairs_of(grown_near))
+    ledger = by_image(first, assign_splits(first, settings, seed, near=pairs_of(near))["split"])
+    given = assign_splits(grown, settings, seed, ledger, pairs_of(grown_near))
     ledger |= {image: split for image, split in by_image(grown, given["split"]).items() if split}
 
-    again = assign(grown, settings, seed, ledger, pairs_of(grown_near))
+    again = assign_splits(grown, settings, seed, ledger, pairs_of(grown_near))
 
     pd.testing.assert_frame_equal(again, given)
 
@@ -187,12 +188,12 @@ def test_growth_that_is_tied_to_nothing_old_leaves_nothing_out(
     first: tuple[pd.DataFrame, Ties], more: tuple[pd.DataFrame, Ties], settings: SplitSettings, seed: int
 ) -> None:
     images, near = first
-    before = by_image(images, assign(images, settings, seed, near=pairs_of(near))["split"])
+    before = by_image(images, assign_splits(images, settings, seed, near=pairs_of(near))["split"])
     new, new_near = more
     strangers = new.assign(patient=new["patient"].where(new["patient"] == "", "new-" + new["patient"]))
 
     grown = pd.concat([strangers, images], ignore_index=True)
-    given = assign(grown, settings, seed, before, pairs_of([*new_near, *near]))
+    given = assign_splits(grown, settings, seed, before, pairs_of([*new_near, *near]))
 
     assert given["split"].isin(SPLITS).all()
     assert before.items() <= by_image(grown, given["split"]).items()
@@ -204,14 +205,14 @@ def test_the_order_of_rows_and_pairs_changes_nothing(
     growth: tuple[pd.DataFrame, Ties, pd.DataFrame, Ties], settings: SplitSettings, seed: int, random: object
 ) -> None:
     first, near, grown, grown_near = growth
-    before = by_image(first, assign(first, settings, seed, near=pairs_of(near))["split"])
+    before = by_image(first, assign_splits(first, settings, seed, near=pairs_of(near))["split"])
     order = list(grown.index)
     random.shuffle(order)  # type: ignore[attr-defined]
     turned_near = pairs_of([(b, a) for a, b in reversed(grown_near)])
 
     for kept in (None, before):
-        given = assign(grown, settings, seed, kept, pairs_of(grown_near))
-        turned = assign(grown.loc[order], settings, seed, kept, turned_near)
+        given = assign_splits(grown, settings, seed, kept, pairs_of(grown_near))
+        turned = assign_splits(grown.loc[order], settings, seed, kept, turned_near)
 
         assert turned.index.tolist() == order
         pd.testing.assert_frame_equal(turned.sort_index(), given)
@@ -221,10 +222,10 @@ def test_the_order_of_rows_and_pairs_changes_nothing(
 @given(sizes, sizes, seeds)
 def test_new_groups_do_not_overfill_a_quota(first: dict[str, list[int]], more: dict[str, list[int]], seed: int) -> None:
     start = grouped(first)
-    kept = by_image(start, assign(start, STABLE, seed)["split"])
+    kept = by_image(start, assign_splits(start, STABLE, seed)["split"])
     grown = pd.concat([start, grouped(more, "new-")], ignore_index=True)
 
-    counts = Counter(zip(assign(grown, STABLE, seed, kept)["split"], grown["label"], strict=True))
+    counts = Counter(zip(assign_splits(grown, STABLE, seed, kept)["split"], grown["label"], strict=True))
 
     for label, total in grown["label"].value_counts().items():
         assert counts["test", label] <= round(0.1 * total)
@@ -233,20 +234,20 @@ def test_new_groups_do_not_overfill_a_quota(first: dict[str, list[int]], more: d
 
 def test_removed_images_leave_the_others_where_they_were() -> None:
     whole = grouped({"COVID": [1] * 100})
-    before = by_image(whole, assign(whole, STABLE, 0)["split"])
+    before = by_image(whole, assign_splits(whole, STABLE, 0)["split"])
     rest = whole.iloc[::3]
 
-    after = by_image(rest, assign(rest, STABLE, 0, kept=before)["split"])
+    after = by_image(rest, assign_splits(rest, STABLE, 0, kept=before)["split"])
 
     assert after.items() <= before.items()
 
 
 def test_a_relabelled_image_keeps_its_split() -> None:
     images = grouped({"COVID": [1] * 30, "Normal": [1] * 30})
-    before = by_image(images, assign(images, STABLE, 0)["split"])
+    before = by_image(images, assign_splits(images, STABLE, 0)["split"])
     relabelled = images.assign(label=images["label"].map({"COVID": "Normal", "Normal": "COVID"}))
 
-    assert by_image(relabelled, assign(relabelled, STABLE, 0, before)["split"]) == before
+    assert by_image(relabelled, assign_splits(relabelled, STABLE, 0, before)["split"]) == before
 
 
 def test_a_new_image_of_an_old_patient_joins_the_split_of_that_patient() -> None:
@@ -254,7 +255,7 @@ def test_a_new_image_of_an_old_patient_joins_the_split_of_that_patient() -> None
     kept = dict(zip(["i0", "i1", "i2"], SPLITS, strict=True))
     grown = pd.concat([images, images.assign(image_id=["n0", "n1", "n2"], label="Normal")], ignore_index=True)
 
-    given = assign(grown, STABLE, 0, kept)
+    given = assign_splits(grown, STABLE, 0, kept)
 
     assert by_image(grown, given["split"]) == kept | dict(zip(["n0", "n1", "n2"], SPLITS, strict=True))
 
@@ -266,7 +267,7 @@ def test_a_new_image_between_training_and_test_is_left_out_and_both_stay(order: 
     patients = ["", "", ""] if tie == "pairs" else ["P1", "", "P1"]
     images = images_of(zip(["a", "b", "new"], ["COVID"] * 3, patients, strict=True)).loc[order]
 
-    given = assign(images, STABLE, 0, {"a": "train", "b": "test"}, pairs_of(near))
+    given = assign_splits(images, STABLE, 0, {"a": "train", "b": "test"}, pairs_of(near))
 
     assert by_image(images, given["split"]) == {"a": "train", "b": "test", "new": ""}
     assert by_image(images, given["reason"]) == {"a": "", "b": "", "new": BETWEEN}
@@ -281,12 +282,12 @@ def test_of_a_chain_of_new_images_between_training_and_test_one_is_left_out(chai
     near: Ties = list(pairwise(names))
     kept = {"a": "train", "b": "test"}
 
-    given = assign(images, STABLE, 0, kept, pairs_of(near))
+    given = assign_splits(images, STABLE, 0, kept, pairs_of(near))
 
     check_ties(images, near, given)
     assert (given["split"] == "").sum() == 1
     assert kept.items() <= by_image(images, given["split"]).items()
-    turned = assign(images.loc[order], STABLE, 0, kept, pairs_of(near))
+    turned = assign_splits(images.loc[order], STABLE, 0, kept, pairs_of(near))
     pd.testing.assert_frame_equal(turned.sort_index(), given)
 
 
@@ -295,7 +296,7 @@ def test_held_out_images_of_a_patient_who_turns_out_to_train_are_left_out(order:
     # Patient numbers arrived later: what some model has trained on may not test another one.
     images = images_of((name, "COVID", "P1") for name in ("a", "b", "c", "new")).loc[order]
 
-    given = assign(images, STABLE, 0, kept={"a": "test", "b": "train", "c": "validation"})
+    given = assign_splits(images, STABLE, 0, kept={"a": "test", "b": "train", "c": "validation"})
 
     assert by_image(images, given["split"]) == {"a": "", "b": "train", "c": "", "new": "train"}
     assert by_image(images, given["reason"]) == {"a": BETWEEN, "b": "", "c": BETWEEN, "new": ""}
@@ -305,7 +306,7 @@ def test_pairs_of_images_that_are_not_there_tie_nothing() -> None:
     images = images_of([("a", "COVID", ""), ("b", "COVID", "")])
     near = pairs_of([("a", "gone"), ("gone", "b")])
 
-    assert assign(images, STABLE, 0, {"a": "train", "b": "test", "gone": "train"}, near)["split"].tolist() == [
+    assert assign_splits(images, STABLE, 0, {"a": "train", "b": "test", "gone": "train"}, near)["split"].tolist() == [
         "train",
         "test",
     ]
@@ -314,7 +315,7 @@ def test_pairs_of_images_that_are_not_there_tie_nothing() -> None:
 def test_seeds_give_different_splits() -> None:
     images = grouped({"COVID": [1] * 60})
 
-    assert not assign(images, STABLE, 0)["split"].equals(assign(images, STABLE, 1)["split"])
+    assert not assign_splits(images, STABLE, 0)["split"].equals(assign_splits(images, STABLE, 1)["split"])
 
 
 def test_method_paper_gives_the_numbers_of_the_report_and_asks_for_no_patients() -> None:
@@ -322,9 +323,27 @@ def test_method_paper_gives_the_numbers_of_the_report_and_asks_for_no_patients()
     counts = {"COVID": 3616, "Normal": 10192, "Viral Pneumonia": 1345}
     images = images_of((f"{label}-{n}", label, f"P{n // 2}") for label, count in counts.items() for n in range(count))
 
-    given = assign(images, settings, 0, kept=dict.fromkeys(images["image_id"], "test"))
+    given = assign_splits(images, settings, 0, kept=dict.fromkeys(images["image_id"], "test"))
 
     assert given["split"].value_counts().to_dict() == {"train": 12122, "validation": 1515, "test": 1516}
     assert (given["reason"] == "").all()
-    assert given.equals(assign(images, settings, 0))
-    assert not given["split"].equals(assign(images, settings, 1)["split"])
+    assert given.equals(assign_splits(images, settings, 0))
+    assert not given["split"].equals(assign_splits(images, settings, 1)["split"])
+
+
+def test_a_manifest_gets_the_splits_of_its_used_images_and_says_what_was_left_out() -> None:
+    images = images_of([("a", "COVID", "P1"), ("b", "COVID", "P1"), ("c", "Normal", ""), ("d", "Normal", "")])
+    manifest = images.assign(split="", group="", status=[USED, USED, USED, SET_ASIDE], reason=["", "", "", "damaged"])
+
+    split = split_manifest(manifest, STABLE, 0, {"a": "train", "b": "test"})
+
+    assert split["split"].tolist() == ["train", "", "train", ""]
+    assert split["status"].tolist() == [USED, SET_ASIDE, USED, SET_ASIDE]
+    assert split["reason"].tolist() == ["", BETWEEN, "", "damaged"]
+    assert split["group"].tolist() == ["P1", "b", "c", ""]
+    assert (manifest["split"] == "").all(), "the manifest itself was changed"
+    assert count_splits(split, ["Normal", "COVID", "Viral Pneumonia"]) == {
+        "train": {"Normal": 1, "COVID": 1, "Viral Pneumonia": 0},
+        "validation": {"Normal": 0, "COVID": 0, "Viral Pneumonia": 0},
+        "test": {"Normal": 0, "COVID": 0, "Viral Pneumonia": 0},
+    }

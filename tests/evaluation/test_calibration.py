@@ -1,4 +1,4 @@
-"""Temperature scaling and thresholds: known temperatures, laws, and the diagram's marks read back."""
+"""Temperature scaling and thresholds: known temperatures, scikit-learn's, laws, and the diagram's marks read back."""
 
 import matplotlib
 import numpy as np
@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
 
 from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.calibration import (
+    LEAST_PROBABILITY,
     TEMPERATURES,
     calibrate,
     fit_temperature,
@@ -17,9 +21,9 @@ from cxr_tasks.evaluation.calibration import (
     reliability_bins,
     scale,
 )
-from cxr_tasks.evaluation.figures import png_bytes
-from cxr_tasks.evaluation.figures_calibration import reliability_diagrams
 from cxr_tasks.evaluation.metrics import expected_calibration_error
+from cxr_tasks.evaluation.plots import png_bytes
+from cxr_tasks.evaluation.plots_calibration import reliability_diagrams
 
 CLASSES = ["Normal", "COVID", "Viral Pneumonia"]
 
@@ -45,6 +49,37 @@ def table(n: int, seed: int, sharpened: float = 1.0) -> pd.DataFrame:
 def test_the_temperature_undoes_what_made_the_probabilities_too_sure(sharpened: float) -> None:
     y, probabilities = honest(20_000, 0)
     assert fit_temperature(y, scale(probabilities, 1 / sharpened)) == pytest.approx(sharpened, rel=0.05)
+
+
+class SavedLogits(ClassifierMixin, BaseEstimator):
+    """A classifier whose input is its own output."""
+
+    def fit(self, logits: np.ndarray, y: np.ndarray) -> "SavedLogits":
+        self.classes_ = np.unique(y)
+        return self
+
+    def decision_function(self, logits: np.ndarray) -> np.ndarray:
+        return logits
+
+    def predict(self, logits: np.ndarray) -> np.ndarray:
+        return self.classes_[logits.argmax(axis=1)]
+
+
+@pytest.mark.parametrize(("n", "sharpened"), [(60, 0.3), (300, 1.0), (2_000, 2.5), (2_000, 6.0)])
+def test_the_temperature_is_scikit_learns(n: int, sharpened: float) -> None:
+    y, probabilities = honest(n, 7)
+    probabilities = scale(probabilities, 1 / sharpened)
+    logits = np.log(np.maximum(probabilities, LEAST_PROBABILITY))
+    saved = FrozenEstimator(SavedLogits().fit(logits, y))
+    reference = CalibratedClassifierCV(saved, method="temperature", cv=2).fit(logits, y).predict_proba(logits)
+    # scikit-learn does not publish the temperature, but all log odds shrink by it.
+    odds = np.log(reference[:, 0]) - np.log(reference[:, 1])
+    theirs = np.abs(logits[:, 0] - logits[:, 1]).sum() / np.abs(odds).sum()
+
+    ours = fit_temperature(y, probabilities)
+
+    assert ours == pytest.approx(theirs, abs=1e-3)
+    assert scale(probabilities, ours) == pytest.approx(reference, abs=1e-4)
 
 
 def test_scaling_mends_the_calibration_of_test_images() -> None:

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.comparison import (
     PairComparison,
-    compare,
+    compare_predictions,
     detectable_text,
     points,
 )
@@ -43,7 +43,7 @@ def arm(table: pd.DataFrame, accuracy: float, rng: np.random.Generator) -> pd.Da
 
 def compared(baseline: pd.DataFrame, augmented: pd.DataFrame, **changes) -> PairComparison:
     arguments = {"name": "VGG16", "bootstrap_samples": 200, "confidence": 0.95, "seed": 7} | changes
-    return compare(baseline, augmented, CLASSES, **arguments)
+    return compare_predictions(baseline, augmented, CLASSES, **arguments)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_symmetries(seed: int) -> None:
     assert (same.macro_f1_difference, same.macro_f1_low, same.macro_f1_high, same.mcnemar_p) == (0, 0, 0, 1)
     assert (same.accuracy_low, same.accuracy_high, same.detectable) == (0, 0, None)
     assert same.verdict == "no detectable difference"
-    assert same.sentence.endswith("; " + detectable_text(None))
+    assert same.sentence.endswith("). " + detectable_text(None))
 
 
 def test_the_sentence_says_everything() -> None:
@@ -115,12 +115,12 @@ def test_the_sentence_says_everything() -> None:
     result = compared(arm(table, 0.6, rng), arm(table, 0.95, rng))
     assert result.verdict == "helps"
     assert result.sentence == (
-        f"VGG16: helps: macro F1 changed by {points(result.macro_f1_difference)} points (95 % interval "
+        f"VGG16: helps. Macro F1 changed by {points(result.macro_f1_difference)} points (95 % interval "
         f"{points(result.macro_f1_low)} to {points(result.macro_f1_high)}; 120 test images from 120 groups; "
-        f"McNemar p < 0.001); a true difference of about {100 * result.detectable:.1f} points would have been found in "
-        "four of five such tests"
+        "McNemar p < 0.001). Four of five such tests would find a true difference of about "
+        f"{100 * result.detectable:.1f} points."
     )
-    assert PairComparison.model_validate(result.to_dict()) == result
+    assert PairComparison.model_validate(result.model_dump(mode="json")) == result
 
 
 def test_the_sentence_names_arms_that_have_names(pair) -> None:

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import t
 
 from cxr_tasks.errors import DataError
-from cxr_tasks.evaluation.comparison import PairComparison, compare
+from cxr_tasks.evaluation.comparison import PairComparison, compare_predictions
 from cxr_tasks.evaluation.intervals import macro_f1
 from cxr_tasks.evaluation.seeds import SeedsComparison, over_seeds, seeds_estimate
 
@@ -37,7 +37,7 @@ def trained(seeds: int, gain: float = 0.05, spread: float = 0.0) -> list[Pair]:
 
 def compared(pairs: list[Pair]) -> list[PairComparison]:
     return [
-        compare(*pair, CLASSES, name=f"CNN, seed {i}", bootstrap_samples=300, confidence=0.95, seed=7)
+        compare_predictions(*pair, CLASSES, name=f"CNN, seed {i}", bootstrap_samples=300, confidence=0.95, seed=7)
         for i, pair in enumerate(pairs)
     ]
 
@@ -66,7 +66,7 @@ def test_the_spread_between_seeds_is_added_to_the_sampling_error() -> None:
     assert (result.least, result.most) == pytest.approx((min(differences), max(differences)))
     # t is at least 1.96, and the spread alone accounts for sd / 2 of the standard error.
     assert (result.high - result.low) / 2 > 1.96 * np.std(differences, ddof=1) / 2
-    assert SeedsComparison.model_validate(result.to_dict()) == result
+    assert SeedsComparison.model_validate(result.model_dump(mode="json")) == result
     assert "over 4 seeds" in result.sentence and "single seeds" in result.sentence
 
 

@@ -106,7 +106,7 @@ def test_one_shared_image_is_enough_to_share_a_source() -> None:
     predictions["source"] = predictions["label"]
     predictions.loc[predictions.index[predictions["label"] == "COVID"][0], "source"] = "Normal"
     assert by_source(predictions, CLASSES).warning == (
-        "Viral Pneumonia shares no source with another class, and can be told from the rest by where the images come "
-        "from."
+        "Viral Pneumonia shares no source with another class. A model can tell Viral Pneumonia from the rest by where "
+        "the images come from."
     )
     assert by_source(predictions[predictions["label"] == "COVID"], CLASSES).warning is None

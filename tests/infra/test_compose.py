@@ -101,7 +101,9 @@ def stand_in(folder: Path, name: str) -> str:
 
 
 def trees(*folders: str) -> list[ast.Module]:
-    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    # Services start no command of `cxr`.
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    paths = [path for path in found if not path.is_relative_to(ROOT / "cxr_tasks/cli")]
     return [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
 
 
@@ -569,12 +571,49 @@ def test_dockerfiles_copy_what_exists_and_install_by_hash(path):
     for source in copied(path):
         assert (ROOT / source).exists(), source
     installs = [line for line in lines if "pip install" in line]
-    assert installs
-    for line in installs:
+    # What is not locked is the project itself, from what was copied.
+    own = [line for line in installs if "--no-deps" in line]
+    locked = [line for line in installs if line not in own]
+    assert locked
+    for line in own:
+        assert {"--no-index", "--no-deps", "--no-build-isolation", "/opt/cxr"} <= set(line.split())
+        assert {"pyproject.toml", "cxr_tasks", "infra"} <= set(copied(path))
+    for line in locked:
         assert "--require-hashes" in line
         assert re.search(r"-r /tmp/(\S+)", line)[1] in copied(path)
     users = [line.split()[1] for line in lines if line.startswith("USER")]
     assert users[-1] not in {"root", "0"}
+
+
+@pytest.mark.slow
+def test_what_the_image_copies_installs_with_all_that_the_project_reads(tmp_path):
+    line = next(
+        line for line in (ROOT / DOCKERFILES[0]).read_text().splitlines() if "/opt/cxr" in line and "pip" in line
+    )
+    source, target = tmp_path / "opt/cxr", tmp_path / "site-packages"
+    for each in copied(DOCKERFILES[0]):
+        if (ROOT / each).is_dir():
+            shutil.copytree(ROOT / each, source / each, ignore=shutil.ignore_patterns("__pycache__"))
+        elif each in ("pyproject.toml", "LICENSE"):
+            shutil.copy(ROOT / each, source)
+    words = line.removeprefix("RUN pip ").rstrip(" \\").replace("/opt/cxr", str(source)).split()
+    subprocess.run([sys.executable, "-m", "pip", *words, "--target", str(target)], check=True, capture_output=True)
+
+    def data(root: Path) -> set[Path]:
+        """Everything but code."""
+        files = (path for path in root.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc"))
+        return {path.relative_to(root) for path in files}
+
+    assert data(target / "cxr_tasks") == data(ROOT / "cxr_tasks")
+    packaged = {path.relative_to(target) for path in target.rglob("*.py") if path.parts[-2] != "bin"}
+    assert packaged == {
+        path.relative_to(ROOT)
+        for name in ("cxr_tasks", "infra")
+        for path in (ROOT / name).rglob("*.py")
+        if name == "cxr_tasks" or "s3" not in path.parts
+    }
+    assert (target / "infra/airflow/pools.json").is_file()
+    assert not (target / "mlflow").exists() and not (target / "dags").exists()
 
 
 def test_the_builder_gets_what_dockerfiles_copy_and_nothing_else():

@@ -7,16 +7,19 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
 from infra.embedded import stack as stack_module
-from infra.embedded.run import task_name
+from infra.embedded import status as status_module
+from infra.embedded.run import is_still_unnamed, task_name
 from infra.embedded.stack import Stack, StackError
+from infra.embedded.status import StackStatus, stack_status
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+CXR = str(Path(sys.executable).with_name("cxr"))
 
 
 def free_port() -> int:
@@ -71,8 +74,8 @@ def test_what_a_killed_runner_left_behind_is_ended(tmp_path):
 )
 def test_a_run_that_cannot_start_says_why_and_exits_with_2(tmp_path, arguments, sentence):
     done = subprocess.run(
-        [sys.executable, "-m", "infra.embedded.run", "--once", "--home", str(tmp_path), *arguments],
-        cwd=REPOSITORY,
+        [CXR, "run", "--once", "--home", str(tmp_path), *arguments],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,
@@ -80,13 +83,105 @@ def test_a_run_that_cannot_start_says_why_and_exits_with_2(tmp_path, arguments, 
     )
 
     assert done.returncode == 2
-    assert sentence in done.stdout and "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.startswith(f"Error: Cannot start: {sentence}") and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_dags_beside_the_package_nothing_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(stack_module, "REPOSITORY", tmp_path / "site-packages")
+
+    with pytest.raises(StackError, match=r"There are no DAGs in .*: run this in a checkout"):
+        Stack(tmp_path, free_port(), free_port(), {}).check()
+
+
+def test_what_a_stack_starts_finds_the_project_by_itself(tmp_path):
+    # As after `pip install`: the folder of the DAGs is all that Airflow adds to the import path.
+    environment = Stack(tmp_path, free_port(), free_port(), {}).environment
+    code = "import cxr_tasks, infra, importlib.util; print(importlib.util.find_spec('mlflow').origin)"
+    clean = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True)
+
+    assert "site-packages" in done.stdout, done.stderr
 
 
 def test_mapped_tasks_are_named_by_what_they_map():
     task = {"task_id": "train", "map_index": 2, "rendered_map_index": "cnn none seed 0"}
 
     assert task_name(task) == "train [cnn none seed 0]"
+
+
+def test_a_mapped_task_is_said_to_run_when_it_has_its_name():
+    now = datetime.now(UTC).isoformat()
+    task = {"task_id": "train", "map_index": 2, "state": "running", "start_date": now, "rendered_map_index": "2"}
+
+    assert is_still_unnamed(task) and is_still_unnamed({**task, "rendered_map_index": None})
+    assert not is_still_unnamed({**task, "rendered_map_index": "cnn none seed 0"})
+    assert not is_still_unnamed({**task, "map_index": -1})
+    assert not is_still_unnamed({**task, "state": "success"})
+    # A DAG without a template never names it.
+    assert not is_still_unnamed({**task, "start_date": START})
+
+
+def test_status_of_a_folder_without_a_run_says_so(tmp_path):
+    with pytest.raises(StackError, match=r"Nothing was ever run in .*: start with make run"):
+        stack_status(tmp_path / "nothing")
+    assert stack_status(tmp_path) == StackStatus(str(tmp_path), up=False)
+
+
+def test_status_tells_a_stack_that_is_up_from_one_that_was_killed(tmp_path):
+    other = psutil.Process(os.getppid())
+    state = {"runner": other.pid, "started": other.create_time(), "airflow": "http://127.0.0.1:1", "mlflow": ""}
+    (tmp_path / "stack.json").write_text(json.dumps(state))
+    starting = stack_status(tmp_path)
+    (tmp_path / "stack.json").write_text(json.dumps({**state, "started": 1.0}))
+
+    assert starting.up and not starting.answers and starting.runner == other.pid
+    assert not stack_status(tmp_path).up
+
+
+class FakeApi:
+    """Airflow as far as the status asks it."""
+
+    url = "http://airflow"
+
+    def __init__(self, unfinished):
+        self.unfinished = unfinished
+
+    def dags(self):
+        return ["cxr_data", "cxr_training"]
+
+    def unfinished_runs(self, dag):
+        return [run for run in self.unfinished if run["dag"] == dag]
+
+    def newest_run(self, dag):
+        return {"dag_run_id": "old", "state": "success", "start_date": START, "end_date": END} if dag == DATA else None
+
+    def tasks(self, dag, run):
+        tasks = [("scan", "success", -1), ("train", "running", 1), ("train", None, 2), ("split", "failed", -1)]
+        return [
+            {"task_id": name, "state": state, "map_index": index, "start_date": START, "rendered_map_index": "cnn none"}
+            for name, state, index in tasks
+        ]
+
+
+START, END, DATA = "2026-01-01T10:00:00Z", "2026-01-01T10:01:30Z", "cxr_data"
+
+
+def test_status_shows_what_runs_and_only_that():
+    running = {"dag": "cxr_training", "dag_run_id": "new", "state": "running", "start_date": START, "end_date": None}
+    (run,) = status_module._runs(FakeApi([running]))
+
+    assert (run.dag, run.run, run.state) == ("cxr_training", "new", "running")
+    assert run.tasks == {"success": 1, "running": 1, "waiting": 1, "failed": 1}
+    assert [task.task for task in run.under_way] == ["train [cnn none]"] and run.under_way[0].seconds > 0
+    assert run.failed == ["split"] and run.page == "http://airflow/dags/cxr_training/runs/new"
+
+
+def test_status_shows_the_newest_runs_where_nothing_runs():
+    (run,) = status_module._runs(FakeApi([]))
+
+    assert (run.dag, run.run, run.state, run.seconds) == ("cxr_data", "old", "success", 90.0)
 
 
 @pytest.mark.slow
@@ -101,11 +196,8 @@ def test_no_process_is_left_after_ctrl_c_and_the_stack_starts_again(tmp_path):
 def interrupted_run(home: Path) -> str:
     """Start a run, interrupt it when it reads the data, check that nothing is left; returns what it printed."""
     runner = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "infra.embedded.run", "--home", str(home)),
-            *("--airflow-port", str(free_port()), "--mlflow-port", str(free_port())),
-        ],
-        cwd=REPOSITORY,
+        [CXR, "run", "--home", str(home), "--airflow-port", str(free_port()), "--mlflow-port", str(free_port())],
+        cwd=home,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "COLUMNS": "200"},

@@ -1,6 +1,7 @@
 """Where images come from: a folder, an archive, a bucket or Kaggle, all seen as one list of files.
 
-Which file belongs to which class is not known here.
+A new kind of source is a module here and an entry in ``SCHEMES``. Sources do not know which file belongs to which
+class.
 """
 
 from __future__ import annotations
@@ -8,34 +9,43 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from cxr_tasks.data.sources.archive import SUFFIXES, ArchiveSource
-from cxr_tasks.data.sources.base import GIVE, Entry, Source, shown
+from cxr_tasks.data.sources.base import Entry, Source
 from cxr_tasks.data.sources.folder import FolderSource
 from cxr_tasks.data.sources.kaggle import KaggleSource
 from cxr_tasks.data.sources.s3 import S3Source
-from cxr_tasks.errors import DataError
+from cxr_tasks.errors import DataError, shown
 
-__all__ = ["Entry", "Source", "open_source"]
+__all__ = ["SCHEMES", "Entry", "Source", "open_source"]
+
+# What an address begins with, before ``://``. Addresses without a scheme are local.
+SCHEMES: Mapping[str, type[Source]] = {"s3": S3Source, "kaggle": KaggleSource}
+_KINDS: tuple[type[Source], ...] = (FolderSource, ArchiveSource, *SCHEMES.values())
+_EXAMPLES = [kind.example for kind in _KINDS]
+GIVE = f"give {', '.join(_EXAMPLES[:-1])} or {_EXAMPLES[-1]}"
 
 
 def open_source(address: str) -> Source:
-    """The source at ``address``: a folder, an archive, ``s3://bucket/prefix`` or ``kaggle://owner/name``.
+    """The source at ``address``, which is one of the kinds that ``GIVE`` lists.
 
-    A local one must exist; what is elsewhere is first asked for by ``entries`` or ``fetch``.
+    A local source must exist. Any other is first asked for by ``entries`` or ``fetch``.
 
     Raises:
-        DataError: there is nothing at a local address, or it is not one of these kinds.
+        DataError: There is nothing at a local address, or the address is of no known kind.
     """
-    if address.startswith("s3://"):
-        return S3Source(address)
-    if address.startswith("kaggle://"):
-        return KaggleSource(address)
     if not address.strip():
         raise DataError(f"No data source is given: {GIVE}.")
-    if re.match(r"[a-z][a-z0-9+.-]+://", address, re.IGNORECASE):
-        raise DataError(f"The data source {shown(address)} is of a kind that is not known: {GIVE}.")
+    if matched := re.match(r"([a-z][a-z0-9+.-]+)://", address, re.IGNORECASE):
+        if matched[1] not in SCHEMES:
+            raise DataError(f"The data source {shown(address)} is of a kind that is not known: {GIVE}.")
+        return SCHEMES[matched[1]](address)
+    return _open_local(address)
+
+
+def _open_local(address: str) -> Source:
     path = Path(address).expanduser().absolute()
     try:
         mode = os.stat(path).st_mode

@@ -1,6 +1,6 @@
 """Files in a zip or tar archive, unpacked once into the local cache.
 
-How it is unpacked is in ``unpacking.py``; afterwards it is a folder like any other.
+``unpacking.py`` unpacks. Afterwards the archive is a folder like any other.
 """
 
 from __future__ import annotations
@@ -14,37 +14,46 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from cxr_tasks.data.sources.base import Entry, Source, cache_folder, locked, shown
+from cxr_tasks.cache import cache_folder, locked
+from cxr_tasks.data.sources.base import Entry, Source
 from cxr_tasks.data.sources.folder import FolderSource
-from cxr_tasks.data.sources.unpacking import Unpacked, unpack
-from cxr_tasks.errors import DataError
+from cxr_tasks.data.sources.unpacking import Unpacked, unpack_archive
+from cxr_tasks.errors import DataError, shown
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-FILES, RECORD = "files", "record.json"
-# To be raised when more or less of an archive is unpacked than before: what is in the cache is then made anew.
-VERSION = 2
+UNPACKED_FILES, UNPACKING_RECORD = "files", "record.json"
+# Raise this when more or less of an archive is unpacked than before: archives in the cache are then unpacked anew.
+UNPACKING_VERSION = 2
 
 
 class ArchiveSource(Source):
-    """The files of the archive ``path``; of two members of one name the later counts.
+    """The files of an archive; of two members of one name the later counts.
 
-    Hidden files are not unpacked. A changed archive is unpacked anew and the older unpacking removed.
+    Hidden files are not unpacked. A changed archive is unpacked anew, and the older unpacking removed.
+
+    Attributes:
+        path: The archive.
     """
 
+    example = "an archive (.zip, .tar.gz)"
+
     def __init__(self, path: Path, address: str = "") -> None:
+        """The archive ``path``, which messages call ``address``."""
+        super().__init__(address or str(path))
         self.path = path.absolute()
-        self.address = address or str(path)
 
     def entries(self) -> list[Entry]:
+        """The files that were unpacked, and members that could not be, as faults."""
         folder = self._unpacked()
         record = _read_record(folder)
-        root = folder / FILES
+        root = folder / UNPACKED_FILES
         listed = FolderSource(root, self.address).entries()
         entries = {entry.path: self._stamped(entry, root, record.stamps) for entry in listed} | record.faults
         return sorted(entries.values(), key=lambda entry: entry.path)
 
     def fetch(self, entries: Sequence[Entry]) -> Path:
-        return self._unpacked() / FILES
+        """The folder of all unpacked files, whatever ``entries`` are asked for."""
+        return self._unpacked() / UNPACKED_FILES
 
     def _stamped(self, entry: Entry, root: Path, stamps: dict[str, str]) -> Entry:
         """``entry`` with the stamp of its member, which is the same wherever the archive is unpacked."""
@@ -52,18 +61,18 @@ class ArchiveSource(Source):
             return entry
         path = entry.path
         if path not in stamps:
-            # Reached through a link: the stamp is that of the file it leads to.
+            # A link leads here: the stamp is that of the file at its end.
             path = os.path.relpath(os.path.realpath(root / path), os.path.realpath(root))
         return replace(entry, stamp=stamps.get(path, entry.stamp))
 
     def _unpacked(self) -> Path:
-        """The folder with the unpacked files and their record, made if it is missing."""
+        """The folder with the unpacked files and their record, made where it is missing."""
         try:
             status = self.path.stat()
         except OSError as error:
             raise DataError(f"The archive {shown(self.address)} cannot be read ({error.strerror}).") from error
-        home = cache_folder("archives", hashlib.sha256(os.fsencode(self.path)).hexdigest()[:20])
-        folder = home / f"{VERSION}-{status.st_size}-{status.st_mtime_ns}"
+        home = cache_folder("sources", "archives", hashlib.sha256(os.fsencode(self.path)).hexdigest()[:20])
+        folder = home / f"{UNPACKING_VERSION}-{status.st_size}-{status.st_mtime_ns}"
         with locked(home):
             if not _is_whole(folder):
                 # Older unpackings, and what a killed unpacking left.
@@ -77,21 +86,21 @@ class ArchiveSource(Source):
         staging = Path(tempfile.mkdtemp(prefix="unpacking-", dir=home))
         try:
             staging.chmod(0o755)
-            record = unpack(self.path, staging / FILES, self.address)
-            (staging / RECORD).write_text(json.dumps(asdict(record)), encoding="utf-8")
+            record = unpack_archive(self.path, staging / UNPACKED_FILES, self.address)
+            (staging / UNPACKING_RECORD).write_text(json.dumps(asdict(record)), encoding="utf-8")
             os.rename(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
 def _read_record(folder: Path) -> Unpacked:
-    content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    content = json.loads((folder / UNPACKING_RECORD).read_text(encoding="utf-8"))
     return Unpacked(content["stamps"], {path: Entry(**fault) for path, fault in content["faults"].items()})
 
 
 def _is_whole(folder: Path) -> bool:
-    # Not only whether it is there: what cleans up temporary folders removes single files.
+    # A folder that is there may still have gaps: what cleans up temporary folders removes single files.
     try:
-        return all(os.path.lexists(f"{folder}/{FILES}/{path}") for path in _read_record(folder).stamps)
+        return all(os.path.lexists(f"{folder}/{UNPACKED_FILES}/{path}") for path in _read_record(folder).stamps)
     except (OSError, ValueError):
         return False

@@ -8,20 +8,28 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxr_tasks.data.sources.base import CIRCLE, DENIED, MAX_FILES, NOWHERE, Entry, Source, is_clutter, shown
-from cxr_tasks.errors import DataError
+from cxr_tasks.data.sources.base import CIRCLE, DENIED, MAX_FILES, NOWHERE, Entry, Source, is_clutter
+from cxr_tasks.errors import DataError, shown
 
 Identity = tuple[int, int]
 
 
 class FolderSource(Source):
-    """The files below ``root``; symbolic links are followed."""
+    """The files below a folder; symbolic links are followed.
+
+    Attributes:
+        root: The folder.
+    """
+
+    example = "a folder"
 
     def __init__(self, root: Path, address: str = "") -> None:
+        """The folder ``root``, which messages call ``address``."""
+        super().__init__(address or str(root))
         self.root = root.absolute()
-        self.address = address or str(root)
 
     def entries(self) -> list[Entry]:
+        """The files; a link or a folder that cannot be read is an entry with a fault."""
         try:
             os.scandir(self.root).close()
             # The folders above the root as well: a link to one of them leads back here.
@@ -68,7 +76,15 @@ def _look_at(
     found: list[Entry],
     waiting: list[tuple[str, frozenset[Identity]]],
 ) -> None:
-    """Add one file to ``found`` or one folder to ``waiting``; ``above`` are the folders that lead here."""
+    """Sort one item of a folder into files and folders.
+
+    Args:
+        item: A file or a folder.
+        below: Path of the folder that it lies in: '' or a text that ends in a slash.
+        above: The folders that lead here.
+        found: Entries, to which a file is added.
+        waiting: Folders to list, to which a folder is added.
+    """
     if is_clutter(item.name):
         return
     path = below + item.name
@@ -87,11 +103,11 @@ def _look_at(
         else:
             waiting.append((f"{path}/", above | {identity}))
     elif stat.S_ISREG(status.st_mode):
-        # ctime too: who copies an older file over this one may keep its mtime.
+        # With the ctime, because whoever copies an older file over this one may keep its mtime.
         stamp = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
         found.append(Entry(path, status.st_size, stamp))
     else:
-        # To open a pipe would wait forever.
+        # Opening a pipe would wait forever.
         found.append(Entry(path, 0, "", "it is not a regular file"))
 
 

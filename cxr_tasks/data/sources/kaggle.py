@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cxr_tasks.data.sources.base import Entry, Source, cache_folder, disk_full, in_one_line, locked, shown
+from cxr_tasks.cache import cache_folder, disk_full, is_disk_full, locked
+from cxr_tasks.data.sources.base import Entry, Source
 from cxr_tasks.data.sources.folder import FolderSource
-from cxr_tasks.errors import DataError
+from cxr_tasks.errors import DataError, in_one_line, shown
 
 ADDRESS = re.compile(r"kaggle://([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)(/versions/[1-9][0-9]*)?/?")
 CREDENTIALS = "set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY, as made at https://www.kaggle.com/settings"
@@ -23,12 +24,27 @@ CREDENTIALS = "set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY, as made 
 class KaggleSource(Source):
     """The files of ``kaggle://owner/name`` as of its newest version, or of ``kaggle://owner/name/versions/N``.
 
-    A version is downloaded once; one that is named and was downloaded needs no network. An instance stays
-    with the version that it first saw.
+    A version is downloaded once. A version that the address names needs no network once it was downloaded. An
+    instance stays with the version that it first saw.
+
+    Attributes:
+        owner: Of the dataset.
+        name: Of the dataset.
+        version: ``/versions/N``, or '' for the newest.
     """
 
+    example = "kaggle://owner/name"
+
     def __init__(self, address: str) -> None:
-        self.address = address
+        """Nothing is asked of Kaggle yet.
+
+        Args:
+            address: ``kaggle://owner/name``, or the same with ``/versions/N``.
+
+        Raises:
+            DataError: The address names no dataset.
+        """
+        super().__init__(address)
         matched = ADDRESS.fullmatch(address)
         if matched is None:
             raise DataError(
@@ -39,6 +55,7 @@ class KaggleSource(Source):
         self._root: Path | None = None
 
     def entries(self) -> list[Entry]:
+        """The files of the version, downloaded where they are not yet."""
         root = self._downloaded()
         # What Kaggle has published as a version never changes, and is the same on every machine.
         return [
@@ -47,11 +64,12 @@ class KaggleSource(Source):
         ]
 
     def fetch(self, entries: Sequence[Entry]) -> Path:
+        """The folder of the whole version, whatever ``entries`` are asked for."""
         return self._downloaded()
 
     def _downloaded(self) -> Path:
         if self._root is None:
-            home = cache_folder("kaggle", self.owner, self.name)
+            home = cache_folder("sources", "kaggle", self.owner, self.name)
             with locked(home), _environment("KAGGLEHUB_CACHE", str(home)), self._clear_errors(home):
                 self._root = self._download(home)
         return self._root
@@ -61,7 +79,7 @@ class KaggleSource(Source):
 
         handle = f"{self.owner}/{self.name}{self.version}"
         root = Path(kagglehub.dataset_download(handle))
-        # What cleans up temporary folders removes single files, which kagglehub does not see.
+        # What cleans up temporary folders removes single files. kagglehub does not see that.
         count, found = home / f"all-files-of-version-{root.name}", len(FolderSource(root).entries())
         if count.exists() and count.read_text() != str(found):
             count.unlink()
@@ -83,7 +101,7 @@ class KaggleSource(Source):
         except requests.HTTPError as error:
             raise self._answered(error, hint) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            # Once the download has begun it is worth a retry, which goes on from there.
+            # A download that has begun is worth a retry, which goes on from there.
             kind = ConnectionError if self._archives(home) else DataError
             raise kind(
                 f"Kaggle cannot be reached for {name} ({type(error).__name__}): check the network, or give a folder "
@@ -98,8 +116,8 @@ class KaggleSource(Source):
                 "or an archive that was downloaded elsewhere."
             ) from error
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(name) from error
+            if is_disk_full(error):
+                raise disk_full(f"The data source {name}") from error
             if error.errno == errno.ENAMETOOLONG:
                 raise DataError(
                     f"{name} holds a file whose name is too long for the cache: set CXR_CACHE to a shorter path."
@@ -125,10 +143,10 @@ class KaggleSource(Source):
 
 
 def _has_credentials() -> bool:
-    """Whether kagglehub finds any; many public datasets need none, so to have none is no error yet.
+    """Whether kagglehub finds any. Many public datasets need none, so to have none is no error yet.
 
     Raises:
-        DataError: they are incomplete.
+        DataError: The credentials are incomplete.
     """
     from kagglehub.config import get_kaggle_credentials
 

@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from cxr_tasks.data.sources.base import (
-    Entry,
-    Source,
-    cache_folder,
-    disk_full,
-    in_one_line,
-    is_left_out,
-    locked,
-    name_fault,
-    shown,
-)
-from cxr_tasks.errors import DataError
+from cxr_tasks.cache import cache_folder, locked
+from cxr_tasks.data.sources.base import Entry, Source, is_left_out, name_fault
+from cxr_tasks.errors import DataError, shown
+from cxr_tasks.progress import advance
+from cxr_tasks.s3 import CONNECTIONS, Bucket, BucketUse
 
-THREADS = 16
-TRIES = 3
-CHUNK = 2**20
-REFUSED = {"403", "AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+SOURCE_USE = BucketUse("data source", "read", "list and read the bucket", DataError)
 
 
 class S3Source(Source):
-    """The objects of ``s3://bucket/prefix``; endpoint and credentials come from ``AWS_ENDPOINT_URL_S3`` and the like.
+    """The objects of ``s3://bucket/prefix``.
 
-    ``fetched`` counts the objects that :meth:`fetch` has downloaded so far.
+    Attributes:
+        bucket: The objects below the address.
+        fetched: How many objects :meth:`fetch` has downloaded so far.
     """
 
+    example = "s3://bucket/prefix"
+
     def __init__(self, address: str) -> None:
-        self.address = address
-        self.bucket, _, prefix = address.removeprefix("s3://").partition("/")
-        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        """Nothing is asked of the bucket yet.
+
+        Args:
+            address: ``s3://bucket`` or ``s3://bucket/prefix``.
+
+        Raises:
+            DataError: The address names no bucket.
+        """
+        super().__init__(address)
+        self.bucket = Bucket(address, SOURCE_USE)
         self.fetched = 0
-        self._client: Any = None
-        if not self.bucket:
-            raise DataError(f"The data source {shown(address)} names no bucket: give s3://bucket/prefix.")
 
     def entries(self) -> list[Entry]:
+        """The objects; one that no file system can hold is an entry with a fault.
+
+        Raises:
+            DataError: The bucket cannot be listed, or holds nothing below the prefix.
+            ConnectionError: The server is in trouble, or the connection broke off.
+        """
         root = self._home() / "files"
         root.mkdir(exist_ok=True)
-        objects = {item["Key"][len(self.prefix) :]: item for item in self._list()}
+        objects = {found.path: found for found in self.bucket.objects(nobody_answers=DataError)}
         if not objects:
             raise DataError(
                 f"The data source {shown(self.address)} does not exist: the bucket holds nothing below this prefix; "
@@ -65,16 +65,14 @@ class S3Source(Source):
         # Some tools make an object for a folder itself; its key ends in a slash.
         paths = sorted(path for path in objects if not path.endswith("/") and path and not is_left_out(path))
         folders = _folders_of(paths)
-        sizes = {path: objects[path]["Size"] for path in paths}
-        stamps = {path: _stamp(objects[path]["ETag"], sizes[path]) for path in paths}
-        return [Entry(path, sizes[path], stamps[path], _fault(path, root, folders)) for path in paths]
+        return [Entry(path, objects[path].size, objects[path].stamp, _fault(path, root, folders)) for path in paths]
 
     def fetch(self, entries: Sequence[Entry]) -> Path:
         """The cache folder, with each object in it that is still as it was listed.
 
         Raises:
-            DataError: the bucket refuses.
-            ConnectionError: the connection broke off; what was fetched until then stays, so a retry goes on.
+            DataError: The bucket refuses.
+            ConnectionError: The connection broke off. Objects that were fetched until then stay, so a retry goes on.
         """
         home = self._home()
         root, aside = home / "files", home / "aside"
@@ -84,47 +82,30 @@ class S3Source(Source):
             aside.mkdir()
             root.mkdir(exist_ok=True)
             wanted = [entry for entry in entries if not entry.fault and not _is_cached(root / entry.path, entry)]
-            pool = ThreadPoolExecutor(THREADS)
+            pool = ThreadPoolExecutor(CONNECTIONS)
             try:
-                for came in pool.map(lambda entry: self._download(entry, root, aside), wanted):
+                downloads = pool.map(lambda entry: self._download(entry, root, aside), wanted)
+                for done, came in enumerate(downloads, start=1):
                     self.fetched += came
+                    advance("fetch objects", done, len(wanted))
             finally:
                 pool.shutdown(cancel_futures=True)
                 shutil.rmtree(aside, ignore_errors=True)
         return root
 
-    @property
-    def client(self) -> Any:
-        if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            config = Config(max_pool_connections=THREADS, connect_timeout=10, retries={"mode": "standard"})
-            try:
-                self._client = boto3.client("s3", config=config)
-            except ValueError as error:
-                raise DataError(f"S3 cannot be reached ({error}): correct AWS_ENDPOINT_URL_S3.") from error
-        return self._client
-
     def _home(self) -> Path:
         # By endpoint as well: another server may have a bucket of the same name.
-        identity = "\0".join((self.client.meta.endpoint_url, self.bucket, self.prefix))
-        return cache_folder("s3", hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:20])
-
-    def _list(self) -> list[dict[str, Any]]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-        with self._clear_errors(DataError):
-            return [item for page in pages for item in page.get("Contents", [])]
+        identity = "\0".join((self.bucket.endpoint, self.bucket.name, self.bucket.prefix))
+        digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
+        return cache_folder("sources", "s3", digest[:20])
 
     def _download(self, entry: Entry, root: Path, aside: Path) -> bool:
         """Bring one object; whether it was still as it was listed. If not, nothing is left in its place."""
         target = root / entry.path
-        with self._clear_errors(ConnectionError):
-            written = self._read(entry, aside)
+        written = self.bucket.fetch(entry.path, entry.stamp, aside)
         if written is None:
             target.unlink(missing_ok=True)
             return False
-        # With the file itself, so that the two can never disagree, whoever is killed or writes at once.
         os.utime(written, ns=(_mark(entry.stamp), _mark(entry.stamp)))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -136,82 +117,14 @@ class S3Source(Source):
             os.replace(written, target)
         return True
 
-    def _read(self, entry: Entry, aside: Path) -> Path | None:
-        """The object in a file of its own below ``aside``, or ``None`` if it has changed or is gone."""
-        from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
-
-        for left in reversed(range(TRIES)):
-            try:
-                answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + entry.path)
-                if _stamp(answer["ETag"], answer["ContentLength"]) != entry.stamp:
-                    return None
-                handle, name = tempfile.mkstemp(dir=aside)
-                with open(handle, "wb") as out:
-                    for chunk in answer["Body"].iter_chunks(CHUNK):
-                        out.write(chunk)
-                return Path(name)
-            except ClientError as error:
-                if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                    return None
-                raise
-            except (HTTPClientError, IncompleteReadError):
-                # The client itself tries again until an answer begins, but not when it breaks off.
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
-
-    @contextmanager
-    def _clear_errors(self, unreachable: type[Exception]) -> Iterator[None]:
-        """Say in one sentence what is wrong; ``unreachable`` is raised when there was no answer."""
-        from botocore import exceptions as boto
-
-        name = shown(self.address)
-        try:
-            yield
-        except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
-            raise DataError(
-                f"There are no credentials for {name}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-            ) from error
-        except boto.ClientError as error:
-            raise self._answered(error) from error
-        except (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError) as error:
-            raise unreachable(
-                f"{name} cannot be reached at {self.client.meta.endpoint_url} ({in_one_line(error)}): "
-                "check AWS_ENDPOINT_URL_S3 and the network."
-            ) from error
-        except boto.BotoCoreError as error:
-            raise DataError(f"The data source {name} cannot be read ({in_one_line(error)}).") from error
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(name) from error
-            raise
-
-    def _answered(self, error: Any) -> Exception:
-        name, code = shown(self.address), error.response["Error"]["Code"]
-        if code == "NoSuchBucket":
-            return DataError(
-                f"The data source {name} does not exist: there is no bucket {self.bucket} "
-                f"at {self.client.meta.endpoint_url}."
-            )
-        if code in REFUSED:
-            return DataError(
-                f"The data source {name} may not be read ({code}): check AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, and that they are allowed to list and read the bucket."
-            )
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
-            return ConnectionError(f"{name} cannot be read for now ({in_one_line(error)}).")
-        return DataError(f"The data source {name} cannot be read ({in_one_line(error)}).")
-
-
-def _stamp(etag: str, size: int) -> str:
-    digest = etag.strip('"')
-    return f"{digest}-{size}"
-
 
 def _mark(stamp: str) -> int:
     """A time in nanoseconds, between 1970 and 2038, that stands for ``stamp``.
 
-    It is what a cached file carries as its time of change: so nothing beside the file need be kept in step.
+    A cached file carries this as its time of change. File and stamp then appear in one rename and never disagree,
+    whoever is killed or writes at once: a fetch that is killed loses nothing, where one index written at the end would
+    lose every object so far. To look up 15,000 files takes 0.10 s this way, 0.10 s with one index in JSON, and 0.35 s
+    with a second file beside each, which also takes one to four seconds more to write.
     """
     number = int.from_bytes(hashlib.sha256(stamp.encode()).digest()[:8])
     return number % (2**31 * 10**9)

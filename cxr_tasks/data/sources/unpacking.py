@@ -1,6 +1,6 @@
 """Unpacks zip and tar archives that are not to be trusted.
 
-Nothing of them lands outside their folder, fills the disk, or is opened through a link that leads elsewhere.
+No member lands outside the archive's folder, fills the disk, or is opened through a link that leads elsewhere.
 """
 
 from __future__ import annotations
@@ -21,24 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
-from cxr_tasks.data.sources.base import (
-    CIRCLE,
-    MAX_FILES,
-    NOWHERE,
-    Entry,
-    disk_full,
-    in_one_line,
-    is_left_out,
-    name_fault,
-    shown,
-)
-from cxr_tasks.errors import DataError
+from cxr_tasks.cache import disk_full, is_disk_full
+from cxr_tasks.data.sources.base import CIRCLE, MAX_FILES, NOWHERE, Entry, is_left_out, name_fault
+from cxr_tasks.errors import DataError, in_one_line, shown
 
 MAX_RATIO = 100
 # Small archives may grow by any factor up to this.
 ALWAYS_ALLOWED = 100 * 2**20
-CHUNK = 2**20
-# Longer ones are no names: tarfile would read them into memory.
+UNPACK_CHUNK = 2**20
+# A longer header is no name. tarfile would read it into memory.
 MAX_HEADER = 2**20
 # Bytes before the name of each member in a zip.
 LOCAL_HEADER = 30
@@ -54,24 +45,37 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOF
 
 @dataclass
 class Unpacked:
-    """What is known beside the unpacked files, by path: each member's stamp, and what could not be unpacked."""
+    """What is known beside the unpacked files.
+
+    Attributes:
+        stamps: Of each member, by its path.
+        faults: Entries of members that could not be unpacked, by their paths.
+    """
 
     stamps: dict[str, str] = field(default_factory=dict)
     faults: dict[str, Entry] = field(default_factory=dict)
 
     def add_fault(self, path: str, size: int, fault: str) -> None:
+        """Note why the member ``path`` could not be unpacked."""
         self.faults[path] = Entry(path, size, "", fault)
 
 
-def unpack(archive: Path, root: Path, address: str) -> Unpacked:
-    """Unpack a zip or tar into the new folder ``root``, without hidden files.
+def unpack_archive(archive: Path, root: Path, address: str) -> Unpacked:
+    """Unpack a zip or tar into a new folder, without hidden files.
 
-    Of two members of one name the later counts. ``address`` names the archive in messages. What is raised
-    may leave ``root`` half full.
+    Of two members of one name the later counts. An error may leave the folder half full.
+
+    Args:
+        archive: The file.
+        root: The folder, which must not exist.
+        address: What messages call the archive.
+
+    Returns:
+        Stamps of the members, and faults of those that could not be unpacked.
 
     Raises:
-        DataError: the archive is damaged or encrypted, is larger than it should be or than the disk has room
-            for, or holds what would land or lead outside ``root``.
+        DataError: The archive is damaged or encrypted, is larger than it should be or than the disk has room for, or
+            holds what would land or lead outside ``root``.
     """
     with _clear_errors(address):
         unpacking = _Unpacking(address, root, archive.stat().st_size)
@@ -97,7 +101,7 @@ class _Unpacking:
         return DataError(f"The archive {shown(self.address)} is refused: {shown(why)}.")
 
     def announce(self, name: str, size: int) -> str:
-        """Check a member before anything of it is read; returns its path, or '' if it is to be left out."""
+        """Check a member before it is read. Returns its path, or '' where it is to be left out."""
         parts = re.split(r"[/\\]", name)
         if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:[/\\]", name):
             raise self.refuse(f"its member {name!r} would be written outside the folder it is unpacked to")
@@ -115,12 +119,12 @@ class _Unpacking:
         self._check_total(self.declared)
 
     def write(self, path: str, size: int, stamp: str, content: IO[bytes]) -> None:
-        """Write a file; ``size`` is what the archive says of it."""
+        """Write a file, whose size the archive declares to be ``size``."""
         if fault := name_fault(path, self.root):
             self.result.add_fault(path, size, fault)
             return
         with self._place(path) as target, target.open("wb") as out:
-            while chunk := content.read(CHUNK):
+            while chunk := content.read(UNPACK_CHUNK):
                 # The sizes that an archive declares may be lies.
                 self.written += len(chunk)
                 self._check_total(self.written)
@@ -130,7 +134,7 @@ class _Unpacking:
         self.result.stamps[path] = stamp
 
     def link(self, path: str, target: str) -> None:
-        """Note a symbolic link; none is there before all files are written, so none is written through one."""
+        """Note a symbolic link. Links are made after all files, so that no file is written through one."""
         inside = os.path.normpath(os.path.join(os.path.dirname(path), target))
         if os.path.isabs(target) or inside == ".." or inside.startswith("../"):
             raise self.refuse(f"its link {path!r} leads out of the archive, to {target!r}")
@@ -155,7 +159,7 @@ class _Unpacking:
                 except OSError:
                     # An empty target, or one that is too long.
                     continue
-        # By where they really lead: several links together may lead elsewhere than each by itself.
+        # Where links really lead counts: several together may lead elsewhere than each by itself.
         for path, target in self.links.items():
             try:
                 end = os.path.realpath(self.root / path, strict=True)
@@ -209,10 +213,10 @@ def _clear_errors(address: str) -> Iterator[None]:
             f"The archive {name} cannot be read (permission denied): allow this user to read it."
         ) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(name) from error
+        if is_disk_full(error):
+            raise disk_full(f"The data source {name}") from error
         if error.errno is None:
-            # What gzip raises for damaged content is an OSError as well, but of no system call.
+            # For damaged content gzip raises an OSError as well, without a number.
             raise DataError(f"The archive {name} is damaged ({in_one_line(error)}): fetch or make it again.") from error
         raise
 
@@ -233,7 +237,7 @@ def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
         for inside, member in chosen.items():
             with archive.open(member) as content:
                 if stat.S_ISLNK(member.external_attr >> 16):
-                    unpacking.link(inside, os.fsdecode(content.read(CHUNK)))
+                    unpacking.link(inside, os.fsdecode(content.read(UNPACK_CHUNK)))
                 else:
                     unpacking.write(inside, member.file_size, f"{member.CRC:08x}-{member.file_size}", content)
 
@@ -250,7 +254,7 @@ def _refuse_overlap(archive: zipfile.ZipFile, unpacking: _Unpacking) -> None:
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header that is an error when it is damaged or missing, where tarfile would see the archive's end."""
+    """A member's header. A damaged or missing one is an error, where tarfile would see the archive's end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -268,7 +272,7 @@ class _Header(tarfile.TarInfo):
 def _unpack_tar(path: Path, unpacking: _Unpacking) -> None:
     with tarfile.open(path, tarinfo=_Header) as archive:
         while (member := archive.next()) is not None:
-            # They would all be kept in memory.
+            # tarfile would keep all of them in memory.
             archive.members.clear()  # type: ignore[attr-defined]
             inside = unpacking.announce(member.name, member.size)
             if member.isdir() or not inside:
@@ -284,8 +288,8 @@ def _unpack_tar(path: Path, unpacking: _Unpacking) -> None:
                 unpacking.link(inside, member.linkname)
             elif member.islnk():
                 _copy_hard_link(member, inside, unpacking)
-        # Only at its end a compressed stream tells whether all of it was sound.
-        while archive.fileobj is not None and (chunk := archive.fileobj.read(CHUNK)):
+        # A compressed stream tells only at its end whether all of it was sound.
+        while archive.fileobj is not None and (chunk := archive.fileobj.read(UNPACK_CHUNK)):
             unpacking.count_declared(len(chunk))
 
 

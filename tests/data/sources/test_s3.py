@@ -298,13 +298,16 @@ def test_refused_credentials_are_named(bucket: Bucket, monkeypatch: pytest.Monke
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Sends an object of six bytes, broken off as often as the server says, or nothing but a status."""
+    """Sends an object of six bytes, broken off as often as the server says, or nothing but a status, or nothing."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         server: Any = self.server
         server.asked += 1
+        if not server.status:
+            self.close_connection = True
+            return
         if server.status != 200:
             self.send_response(server.status)
             self.send_header("Content-Length", "0")
@@ -360,4 +363,11 @@ def test_server_in_trouble_is_worth_a_retry(answers: Any) -> None:
     answers.status = 503
 
     with pytest.raises(ConnectionError, match=r"s3://bucket/x cannot be read for now \("):
+        S3Source("s3://bucket/x").entries()
+
+
+def test_a_listing_that_breaks_off_is_worth_a_retry(answers: Any) -> None:
+    answers.status = 0
+
+    with pytest.raises(ConnectionError, match=r"s3://bucket/x cannot be reached at http://127\.0\.0\.1"):
         S3Source("s3://bucket/x").entries()

@@ -1,0 +1,579 @@
+"""Typed handles: what one step hands to the next. Airflow passes them between tasks as plain JSON.
+
+A handle names its artifact in the store, the MLflow run that it belongs to, and the few figures that people and later
+steps want without opening a file. Each kind knows how to load the files of its artifact; beside the feature store
+these are the only lines below ``steps`` that read the store. Heavy libraries are imported where a file is loaded, so
+that a DAG file can import this module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel
+
+from cxr_tasks.store import open_store
+from cxr_tasks.strict import Strict
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import pandas as pd
+
+    from cxr_tasks.classifiers.training_set import ExtraImages
+    from cxr_tasks.data.dataset import Images
+    from cxr_tasks.evaluation.comparison import PairComparison
+    from cxr_tasks.evaluation.findings import ArmFindings
+    from cxr_tasks.gan.quality import GanQuality
+
+
+class RunContext(Strict):
+    """What every step of one DAG run shares.
+
+    Attributes:
+        dag_run: Airflow's id of the DAG run, or one of a run by hand.
+        settings: Reference of the resolved settings.
+        force: Steps that are run although their artifact exists.
+        experiment_id: MLflow's experiment; empty where nothing is tracked.
+        mlflow_run_id: The MLflow run that holds the runs of the steps; empty where nothing is tracked.
+        url: Where people see that run.
+    """
+
+    dag_run: str
+    settings: str
+    force: tuple[str, ...] = ()
+    experiment_id: str = ""
+    mlflow_run_id: str = ""
+    url: str = ""
+
+
+class Training(Strict):
+    """One training of a run: a classifier on one arm's training set, with one seed."""
+
+    classifier: str
+    arm: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """The training among those of its run, such as ``vgg16 both seed 0``."""
+        return f"{self.classifier} {self.arm} seed {self.seed}"
+
+
+class Artifact(Strict):
+    """What a step hands to the next.
+
+    Attributes:
+        step: The step that makes artifacts of this kind.
+        ref: Reference of the artifact in the store; empty where the step has not finished.
+        mlflow_run_id: The MLflow run of the step that returned this handle.
+        made_by: The MLflow run of the step that made the artifact.
+        seconds: What making it took.
+        url: Where people see ``mlflow_run_id``.
+        reused: Whether the artifact was taken as it was.
+        forced: Whether it was made anew on request, as must then be what follows from it.
+        notes: Sentences for the person who watches the run.
+    """
+
+    step: ClassVar[str]
+    # What belongs to the moment of a step and not to its artifact.
+    MOMENT: ClassVar[frozenset[str]] = frozenset(
+        {"ref", "mlflow_run_id", "made_by", "seconds", "url", "reused", "forced"}
+    )
+
+    ref: str = ""
+    mlflow_run_id: str = ""
+    made_by: str = ""
+    seconds: float = 0.0
+    url: str = ""
+    reused: bool = False
+    forced: bool = False
+    notes: tuple[str, ...] = ()
+
+    def folder(self) -> Path:
+        """A local folder with the artifact's files, to be read only."""
+        return open_store().fetch(self.ref)
+
+    def file(self, name: str) -> bytes | None:
+        """The content of one of the artifact's files, or ``None`` where the artifact has no such file."""
+        path = self.folder() / name
+        return path.read_bytes() if path.is_file() else None
+
+
+Kind = TypeVar("Kind", bound=Artifact)
+
+
+class Scan(Artifact):
+    """The files of a source. ``shards``: how many parts they are read in. ``files``: by class."""
+
+    step = "scan"
+    FILES: ClassVar[str] = "files.parquet"
+
+    source: str
+    shards: int
+    files: dict[str, int]
+
+    def table(self) -> pd.DataFrame:
+        """A row a file, as ``data.scan`` describes it."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder() / self.FILES)
+
+
+class Shard(Artifact):
+    """The images of one shard, packed. The numbers count images, files set aside, and masks."""
+
+    step = "ingest"
+
+    images: int
+    rejected: int
+    masks: int
+    unusable_masks: int
+
+    def counts(self) -> dict[str, int]:
+        """The numbers by name."""
+        return {
+            "images": self.images,
+            "rejected": self.rejected,
+            "masks": self.masks,
+            "unusable_masks": self.unusable_masks,
+        }
+
+
+class Manifest(Artifact):
+    """All images of the source in one table. ``images``: by class. ``shards``: references, in order."""
+
+    step = "manifest"
+
+    images: dict[str, int]
+    rejected: int
+    near_duplicates: int
+    masks: int
+    shards: tuple[str, ...]
+
+    def table(self) -> pd.DataFrame:
+        """A row a file, as ``data.ingest`` describes it."""
+        import pandas as pd
+
+        from cxr_tasks.data.ingest import MANIFEST
+
+        return pd.read_parquet(self.folder() / MANIFEST)
+
+    def near(self) -> pd.DataFrame:
+        """The pairs of near-duplicates, image ids ``first`` and ``second``."""
+        import pandas as pd
+
+        from cxr_tasks.data.ingest import NEAR
+
+        return pd.read_parquet(self.folder() / NEAR)
+
+
+class Validation(Artifact):
+    """What the expectations said of a manifest. ``data_docs``: where people see the page."""
+
+    step = "validate"
+
+    expectations: int
+    warnings: tuple[str, ...]
+    data_docs: str
+
+
+class Split(Artifact):
+    """A manifest in which every image has its split. ``counts``: images by split, then by class."""
+
+    step = "split"
+
+    version: str
+    counts: dict[str, dict[str, int]]
+
+
+class Dataset(Artifact):
+    """A published dataset: what training works from. Its artifact is the :class:`Split` that was published.
+
+    Attributes:
+        version: Tells the content apart: images, labels, groups, splits and masks.
+        counts: Images by split, then by class.
+        shards: References of the shards that the pixels lie in.
+        source: The address that the images were read from.
+        warnings: Expectations that were not met, as sentences.
+        data_docs: Where people see the page of the validation.
+    """
+
+    step = "publish"
+
+    version: str
+    counts: dict[str, dict[str, int]]
+    shards: tuple[str, ...]
+    source: str
+    warnings: tuple[str, ...]
+    data_docs: str
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What names the pixels of this dataset, for ever."""
+        return {"dataset": self.ref}
+
+    def manifest(self) -> pd.DataFrame:
+        """A row a file, with the column ``split``."""
+        import pandas as pd
+
+        from cxr_tasks.data.ingest import MANIFEST
+
+        return pd.read_parquet(self.folder() / MANIFEST)
+
+    def images(self, split: str, size: int, classes: Sequence[str], *, resize: bool = False) -> Images:
+        """The images of one split at ``size``; ``resize`` allows a size that is not packed.
+
+        Raises:
+            DataError: The split holds an image that is not real, or is empty.
+        """
+        from cxr_tasks.data.dataset import select, select_resized
+
+        read = select_resized if resize else select
+        return read(self.manifest(), self._shard_folders(), split, size, classes)
+
+    def masks(self, split: str, size: int) -> np.ndarray:
+        """The lung masks (n, size, size) bool of one split; a box over the middle where an image has none."""
+        from cxr_tasks.data.dataset import rows_of, select_masks
+
+        return select_masks(rows_of(self.manifest(), split), self._shard_folders(), size)[0]
+
+    def _shard_folders(self) -> list[Path]:
+        store = open_store()
+        return [store.fetch(ref) for ref in self.shards]
+
+
+class Gan(Artifact):
+    """A CovidGAN training.
+
+    Attributes:
+        finished: Whether it has reached its last step; if not, there is no artifact yet.
+        steps: Where it stands.
+        epochs: How many epochs it is to have.
+        images: How many images it was trained on.
+        resumed_from: The step that this sitting began at.
+        hours: Time spent training, over all sittings.
+        state: Where an unfinished training stands, in words.
+    """
+
+    step = "train_gan"
+    GENERATOR: ClassVar[str] = "generator.keras"
+    DISCRIMINATOR: ClassVar[str] = "discriminator.keras"
+    HISTORY: ClassVar[str] = "history.parquet"
+    GRID: ClassVar[str] = "grid.png"
+    ANIMATION: ClassVar[str] = "training.gif"
+
+    finished: bool
+    steps: int
+    epochs: int
+    images: int
+    resumed_from: int
+    hours: float
+    state: str = ""
+
+    def generator(self) -> keras.Model:
+        """The network that makes images."""
+        return _load_model(self.folder() / self.GENERATOR)
+
+    def discriminator(self) -> keras.Model:
+        """The network that told real images from generated ones."""
+        return _load_model(self.folder() / self.DISCRIMINATOR)
+
+
+class Judgement(Artifact):
+    """Whether the GAN's images are good enough to train with.
+
+    Attributes:
+        passed: Whether no threshold was missed.
+        kind: The verdict in two words.
+        sentence: The verdict.
+        reasons: A sentence for each threshold that was missed.
+        not_judged: A sentence for each that could not be compared.
+    """
+
+    step = "judge"
+    QUALITY: ClassVar[str] = "quality.json"
+    VERDICT: ClassVar[str] = "verdict.json"
+
+    passed: bool
+    kind: str
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    not_judged: tuple[str, ...] = ()
+
+    def quality(self) -> GanQuality:
+        """The figures that the judgement rests on."""
+        from cxr_tasks.gan.quality import GanQuality
+
+        return GanQuality.model_validate_json((self.folder() / self.QUALITY).read_text("utf-8"))
+
+
+class SyntheticSet(Artifact):
+    """Generated images. ``counts``: kept, by class. ``dropped``: by reason."""
+
+    step = "synthesize"
+    PIXELS: ClassVar[str] = "pixels.npy"
+    MANIFEST: ClassVar[str] = "manifest.parquet"
+    COUNTS: ClassVar[str] = "counts.csv"
+    GRID: ClassVar[str] = "grid.png"
+
+    counts: dict[str, int]
+    dropped: dict[str, int]
+
+    def images(self, classes: Sequence[str]) -> Images:
+        """The images at the GAN's size."""
+        import numpy as np
+        import pandas as pd
+
+        from cxr_tasks.data.dataset import Images
+
+        rows = pd.read_parquet(self.folder() / self.MANIFEST)
+        labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+        return Images(np.load(self.folder() / self.PIXELS), labels, rows["image_id"].to_numpy(str), rows)
+
+    def extra(self, classes: Sequence[str], size: int) -> ExtraImages:
+        """The images at ``size``, as they join a training set.
+
+        Made anew with the same settings a set may hold other pixels, so the run that made it is part of their name.
+        """
+        from cxr_tasks.classifiers.training_set import ExtraImages
+
+        content = {"synthetic": self.ref, "made_by": self.made_by, "size": size}
+        return ExtraImages(self.images(classes).resized(size), content)
+
+
+class Features(Artifact):
+    """Features of one backbone in the store. ``computed`` and ``found`` count images."""
+
+    step = "extract_features"
+
+    backbone: str
+    computed: int
+    found: int
+
+
+class TrainedModel(Artifact):
+    """One training's model, with what it predicts.
+
+    Attributes:
+        training: Which training of the run it is.
+        epochs: Epochs that were trained.
+        steps: Optimiser steps that were taken.
+        train_images: Images that were trained on.
+        weights_digest: A hash of the weights: trained anew, a model has the same reference and other weights.
+        model_uri: Where MLflow has the model.
+    """
+
+    step = "train_arm"
+    MODEL: ClassVar[str] = "model.keras"
+    PREDICTIONS: ClassVar[str] = "predictions.parquet"
+    HISTORY: ClassVar[str] = "history.parquet"
+    BLANKED: ClassVar[str] = "blanked.parquet"
+
+    training: Training
+    epochs: int
+    steps: int
+    train_images: int
+    weights_digest: str
+    model_uri: str
+
+    def predictions(self) -> pd.DataFrame:
+        """The prediction table of validation and test."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder() / self.PREDICTIONS)
+
+    def blanked(self) -> dict[str, pd.DataFrame]:
+        """Prediction tables of the test images, by what is blanked in them; empty where that was not asked for."""
+        import pandas as pd
+
+        path = self.folder() / self.BLANKED
+        if not path.is_file():
+            return {}
+        rows = pd.read_parquet(path)
+        return {str(name): table.drop(columns="blanked") for name, table in rows.groupby("blanked")}
+
+    def history(self) -> pd.DataFrame:
+        """Losses and accuracies, a row an epoch."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder() / self.HISTORY)
+
+    def load(self) -> keras.Model:
+        """The model: pixels (n, S, S, 1) 0–255 → probabilities."""
+        return _load_model(self.folder() / self.MODEL)
+
+
+class TrainedArm(Artifact):
+    """A trained model and what is known of it by itself. Figures are fractions."""
+
+    step = "evaluate_arm"
+    FINDINGS: ClassVar[str] = "findings.json"
+
+    model: TrainedModel
+    validation_macro_f1: float
+    test_macro_f1: float
+    test_accuracy: float
+
+    @property
+    def training(self) -> Training:
+        """Which training of the run this is."""
+        return self.model.training
+
+    def findings(self) -> ArmFindings:
+        """Metrics, calibration, operating points, shortcuts and accuracy by source."""
+        from cxr_tasks.evaluation.findings import ArmFindings
+
+        return ArmFindings.model_validate_json((self.folder() / self.FINDINGS).read_text("utf-8"))
+
+
+class LeakedModel(Artifact):
+    """A training by the source report's protocol. Its figures are wrong on purpose; fractions."""
+
+    step = "reproduce_leak"
+
+    training: Training
+    test_images: int
+    synthetic_test_images: int
+    leaked_test_accuracy: float
+    leaked_test_macro_f1: float
+    leaked_test_real_accuracy: float
+    leaked_test_real_macro_f1: float
+
+
+class Comparison(Artifact):
+    """An arm beside its baseline.
+
+    Attributes:
+        pair: The training that is compared with its baseline.
+        name: What the pair is called among those of its run, such as ``VGG16 both, seed 1``.
+        baseline: The baseline; ``None`` where it was not trained.
+        augmented: The other arm; ``None`` where it was not trained.
+        verdict: What came out, in a few words.
+    """
+
+    step = "compare"
+    RESULT: ClassVar[str] = "comparison.json"
+    CURVES: ClassVar[str] = "curves.png"
+    CONFUSION: ClassVar[str] = "confusion.png"
+    RELIABILITY: ClassVar[str] = "reliability.png"
+
+    pair: Training
+    name: str
+    baseline: TrainedArm | None
+    augmented: TrainedArm | None
+    verdict: str
+
+    @property
+    def arms(self) -> dict[str, TrainedArm]:
+        """The arms that were trained, by their role in the pair."""
+        both = {"baseline": self.baseline, "augmented": self.augmented}
+        return {role: arm for role, arm in both.items() if arm is not None}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both arms were trained, and so could be compared."""
+        return len(self.arms) == 2
+
+    def result(self) -> PairComparison:
+        """The comparison of a complete pair."""
+        from cxr_tasks.evaluation.comparison import PairComparison
+
+        return PairComparison.model_validate_json((self.folder() / self.RESULT).read_text("utf-8"))
+
+
+class Gallery(Artifact):
+    """Test images that a pair disagrees on. ``comparison``: its reference. ``shown``: how many images."""
+
+    step = "explain"
+    PICTURE: ClassVar[str] = "gallery.png"
+
+    comparison: str
+    shown: int
+
+
+class Decision(Strict):
+    """What became of the candidate of one registered model, in words too."""
+
+    name: str
+    version: str
+    alias: str
+    arm: str
+    validation_macro_f1: float
+    decision: str
+
+
+class Promotion(Artifact):
+    """What was registered, and under which alias."""
+
+    step = "promote"
+    DECISIONS: ClassVar[str] = "decisions.json"
+
+    decisions: tuple[Decision, ...]
+
+
+class PairRow(Strict):
+    """One pair's line in the table of a run. Differences are fractions."""
+
+    classifier: str
+    seed: int
+    baseline_arm: str
+    arm: str
+    baseline_macro_f1: float
+    augmented_macro_f1: float
+    difference: float
+    low: float
+    high: float
+    detectable: float | None
+    mcnemar_p: float
+    test_images: int
+    verdict: str
+
+
+class Report(Artifact):
+    """The report of a run, and what it says in short. ``address``: where people see it."""
+
+    step = "write_report"
+    PAGE: ClassVar[str] = "report.html"
+
+    answer: str
+    warnings: tuple[str, ...]
+    pairs: tuple[PairRow, ...]
+    champions: tuple[Decision, ...]
+    address: str
+
+
+def _load_model(path: Path) -> Any:
+    import keras
+
+    return keras.models.load_model(path, compile=False)
+
+
+def write_json(path: Path, value: BaseModel) -> None:
+    """Write a model's fields as indented JSON."""
+    path.write_text(json.dumps(value.model_dump(mode="json"), indent=2), encoding="utf-8")
+
+
+# The steps that can be asked to be made anew.
+STEPS = tuple(
+    kind.step
+    for kind in (
+        Scan,
+        Shard,
+        Manifest,
+        Validation,
+        Split,
+        Gan,
+        Judgement,
+        SyntheticSet,
+        Features,
+        TrainedModel,
+        TrainedArm,
+        LeakedModel,
+        Comparison,
+        Gallery,
+    )
+)

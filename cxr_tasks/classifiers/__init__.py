@@ -1,0 +1,1 @@
+"""Classifiers: their networks and weights, what they are trained on, and the training of one arm."""

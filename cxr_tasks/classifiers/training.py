@@ -1,0 +1,155 @@
+"""Trains one arm: a classifier on one training set, with early stopping on the real validation images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pandas as pd
+
+from cxr_tasks.classifiers.batches import batches_of, training_batches
+from cxr_tasks.classifiers.features import FEATURE_BATCH, ArmFeatures
+from cxr_tasks.classifiers.networks import Network
+from cxr_tasks.config import ClassifierSettings
+from cxr_tasks.data.dataset import Images
+from cxr_tasks.randomness import keyed
+
+
+@dataclass(frozen=True)
+class FittedClassifier:
+    """What a training leaves.
+
+    Attributes:
+        predictions: The prediction table of validation and test.
+        history: A row an epoch.
+        best_epoch: The epoch of least validation loss, whose weights are kept.
+        train_size: Images that were trained on.
+        steps: Optimiser steps that were taken.
+    """
+
+    predictions: pd.DataFrame
+    history: pd.DataFrame
+    best_epoch: int
+    train_size: int
+    steps: int
+
+
+def fit_classifier(
+    network: Network,
+    features: ArmFeatures,
+    train: Images,
+    held_out: Mapping[str, Images],
+    classes: list[str],
+    settings: ClassifierSettings,
+    *,
+    seed: int,
+    added: int = 0,
+    steps: int | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, logs: None,
+) -> FittedClassifier:
+    """Train the head of ``network``, which is all that is not frozen, and predict the held-out images.
+
+    Args:
+        network: The classifier, with its first weights.
+        features: What the head sees of ``train`` and ``held_out``.
+        train: Real training images, and what was added to them.
+        held_out: ``validation`` and ``test``.
+        classes: The classes in their order.
+        settings: How classifiers are trained.
+        seed: Of batch order and undersampling; that of weights and dropout is in the network already.
+        added: How many images at the end of ``train`` were added to the real ones; undersampling leaves them alone.
+        steps: Optimiser steps an epoch; ``None`` for one pass over all images.
+        on_epoch: Called with the epoch's number from 1 and its losses and accuracies.
+    """
+    chosen = np.arange(len(train))
+    if settings.undersample:
+        real = len(train) - added
+        chosen = np.concatenate([undersampled(train.labels[:real], seed), chosen[real:]])
+    labels = train.labels[chosen]
+    steps = steps or batches_of(len(labels), settings.batch_size)
+    weights = balanced_weights(labels) if settings.class_weights else np.ones(len(labels), np.float32)
+    batches = training_batches(
+        lambda rows, turn: features.training(chosen[rows], turn),
+        keras.utils.to_categorical(labels, len(classes)),
+        weights,
+        settings.batch_size,
+        seed,
+        ahead=max(1, features.frozen.at_once // settings.batch_size),
+    )
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=settings.patience, restore_best_weights=True)
+    report = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: on_epoch(epoch + 1, {k: float(v) for k, v in logs.items()})
+    )
+    seen = {split: features.held_out(split) for split in held_out}
+    network.head.compile(
+        keras.optimizers.Adam(settings.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"]
+    )
+    fitted = network.head.fit(
+        batches,
+        steps_per_epoch=steps,
+        epochs=settings.epochs,
+        validation_data=(
+            seen["validation"],
+            keras.utils.to_categorical(held_out["validation"].labels, len(classes)),
+        ),
+        validation_batch_size=FEATURE_BATCH,
+        callbacks=[stop, report],
+        shuffle=False,
+        verbose=0,
+    )
+    tables = [
+        prediction_table(images, split, network.head.predict(seen[split], verbose=0), classes)
+        for split, images in held_out.items()
+    ]
+    history = pd.DataFrame({"epoch": np.add(fitted.epoch, 1), **fitted.history})
+    best = int(history["epoch"][history["val_loss"].idxmin()])
+    return FittedClassifier(pd.concat(tables, ignore_index=True), history, best, len(chosen), len(history) * steps)
+
+
+def steps_an_epoch(settings: ClassifierSettings, labels: np.ndarray, seed: int) -> int | None:
+    """Optimiser steps in an epoch of every arm, or ``None`` where each arm passes once over its own images.
+
+    Args:
+        settings: How classifiers are trained.
+        labels: (n,) of the real training images.
+        seed: Of undersampling.
+    """
+    if settings.budget == "epochs":
+        return None
+    images = len(undersampled(labels, seed)) if settings.undersample else len(labels)
+    return batches_of(images, settings.batch_size)
+
+
+def weights_digest(model: keras.Model) -> str:
+    """A hash of all weights of a model: 32 hexadecimal digits, equal where two models compute the same."""
+    digest = hashlib.sha256()
+    for weights in model.get_weights():
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def undersampled(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Positions of as many images of every class as the smallest class has, in ascending order."""
+    counts = np.bincount(labels)
+    smallest = counts[counts > 0].min()
+    rng = keyed(seed, "undersampling")
+    kept = [rng.choice(np.flatnonzero(labels == k), smallest, replace=False) for k in np.unique(labels)]
+    return np.sort(np.concatenate(kept))
+
+
+def balanced_weights(labels: np.ndarray) -> np.ndarray:
+    """(n,) float32: n / (classes · count of the image's class), scikit-learn's ``balanced``."""
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    return compute_sample_weight("balanced", labels).astype(np.float32)
+
+
+def prediction_table(images: Images, split: str, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
+    """The table that every comparison works from: id, split, group, label, source, and a probability per class."""
+    table = images.rows.reindex(columns=["image_id", "group", "label", "source"])
+    table.insert(1, "split", split)
+    table[list(classes)] = probabilities
+    return table

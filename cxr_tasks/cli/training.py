@@ -1,0 +1,222 @@
+"""``cxr train-gan``, ``train-arm``, ``compare`` and ``report``: steps by hand, after all that they need."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cxr_tasks import tracking
+from cxr_tasks.artifacts import Artifact, Comparison, Report, TrainedModel, Training
+from cxr_tasks.cli.options import (
+    DEFAULT_PROFILE,
+    DEFAULT_STORE,
+    ArmOption,
+    ClassifierOption,
+    ForceOption,
+    JsonOption,
+    MlflowOption,
+    ProfileOption,
+    SeedOption,
+    SetOption,
+    SourceArgument,
+    StoreOption,
+    set_overrides,
+    use_mlflow,
+    use_store,
+)
+from cxr_tasks.cli.tables import models_table, pairs_table
+from cxr_tasks.cli.terminal import Display, open_console, time_taken
+from cxr_tasks.config import Settings, merge, resolve
+from cxr_tasks.errors import UserError
+from cxr_tasks.local import LocalRun
+from cxr_tasks.store import open_store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BRANCHES_FAILED = 1
+
+
+def train_gan_command(
+    source: SourceArgument,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    mlflow: MlflowOption = "",
+    force: ForceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the GAN on the training images.
+
+    Goes on from the last checkpoint where an earlier training with the same data and settings was interrupted.
+    """
+    with _local_run(source, profile, set_overrides(changes), store, mlflow, force) as run:
+        gan = run.gan
+    if as_json:
+        typer.echo(gan.model_dump_json(indent=2))
+        return
+    console = open_console()
+    if not gan.finished:
+        console.print(gan.state, markup=False)
+        return
+    console.print(
+        f"Trained for {gan.epochs:,} epochs ({gan.steps:,} steps) on {gan.images:,} images "
+        f"in {time_taken(3600 * gan.hours)}."
+    )
+    _print_place(console, gan, (gan.GENERATOR, gan.GRID, gan.ANIMATION))
+
+
+def train_arm_command(
+    source: SourceArgument,
+    classifier: ClassifierOption,
+    arm: ArmOption,
+    seed: SeedOption = None,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    mlflow: MlflowOption = "",
+    force: ForceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one classifier on one arm's training set with one seed, and test it on real images.
+
+    What the training needs is made first: the dataset, features of a frozen backbone, and for arms with synthetic
+    images the GAN.
+    """
+    settings = resolve(profile, set_overrides(changes))
+    training = _training(settings, classifier, arm, seed)
+    with _local_run(source, profile, _naming(settings, training, changes), store, mlflow, force) as run:
+        trained = run.arm(training)
+    if as_json:
+        typer.echo(trained.model_dump_json(indent=2))
+        return
+    console, model = open_console(), trained.model
+    console.print(
+        f"{training.label}: macro F1 {trained.validation_macro_f1:.3f} on validation images, "
+        f"{trained.test_macro_f1:.3f} on test images; accuracy {trained.test_accuracy:.3f} on test images."
+    )
+    console.print(f"Trained for {model.epochs:,} epochs ({model.steps:,} steps) on {model.train_images:,} images.")
+    _print_place(console, model, (TrainedModel.MODEL, TrainedModel.PREDICTIONS, TrainedModel.HISTORY))
+
+
+def compare_command(
+    source: SourceArgument,
+    classifier: ClassifierOption,
+    arm: ArmOption,
+    seed: SeedOption = None,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    mlflow: MlflowOption = "",
+    force: ForceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare one arm of a classifier with its baseline, on the same real test images.
+
+    Both arms are trained first, where they are not yet. The profile names the baseline (arms.baseline).
+    """
+    settings = resolve(profile, set_overrides(changes))
+    training = _training(settings, classifier, arm, seed)
+    with _local_run(source, profile, _naming(settings, training, changes), store, mlflow, force) as run:
+        comparison = run.comparison(training)
+        result = comparison.result()
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+        return
+    console = open_console()
+    console.print(result.sentence, markup=False)
+    _print_place(console, comparison, (Comparison.RESULT, Comparison.CONFUSION, Comparison.CURVES))
+
+
+def report_command(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the report goes: one HTML file.")] = Path(
+        Report.PAGE
+    ),
+    profile: ProfileOption = DEFAULT_PROFILE,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    mlflow: MlflowOption = "",
+    force: ForceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and compare everything that the profile names, and write the report.
+
+    Does what both DAGs do, one step after the other. Models are registered only with --mlflow.
+
+    Exit status: 0 all went well, 1 a part failed and the report says what is missing, 2 there is no report.
+    """
+    out = out.expanduser().absolute()
+    if not out.parent.is_dir():
+        raise UserError(f"The folder {out.parent} does not exist: make it, or give --out another path.")
+    with _local_run(source, profile, set_overrides(changes), store, mlflow, force) as run:
+        report = run.report()
+        shutil.copyfile(report.folder() / Report.PAGE, out)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        _show_report(open_console(), report, run.failures)
+        typer.echo(f"Report  {out}")
+    if run.failures:
+        raise typer.Exit(BRANCHES_FAILED)
+
+
+@contextmanager
+def _local_run(
+    source: str,
+    profile: str,
+    settings: Mapping[str, Any],
+    store: str,
+    mlflow: str,
+    force: list[str] | None,
+) -> Iterator[LocalRun]:
+    """A local run whose steps are shown; where it ends well it is ended in MLflow too."""
+    use_store(store)
+    use_mlflow(mlflow)
+    form = {"profile": profile, "settings": settings, "force": [str(step) for step in force or ()]}
+    with Display() as display:
+        run = LocalRun(source, form, display)
+        yield run
+        run.end()
+
+
+def _training(settings: Settings, classifier: str, arm: str, seed: int | None) -> Training:
+    chosen = settings.seeds.classifiers[0] if seed is None else seed
+    return Training(classifier=classifier, arm=arm, seed=chosen)
+
+
+def _naming(settings: Settings, training: Training, changes: list[str] | None) -> dict[str, Any]:
+    """The settings given by hand, and those that make ``training`` one of the trainings that they name."""
+    given = set_overrides(changes)
+    if training.classifier not in settings.classifiers.names:
+        names = [*settings.classifiers.names, training.classifier]
+        given = merge(given, {"classifiers": {"names": names}})
+    if training.arm not in settings.arms.names:
+        given = merge(given, {"arms": {"compared": [*settings.arms.compared, training.arm]}})
+    if training.seed not in settings.seeds.classifiers:
+        given = merge(given, {"seeds": {"classifiers": [*settings.seeds.classifiers, training.seed]}})
+    return given
+
+
+def _print_place(console: Console, artifact: Artifact, files: tuple[str, ...]) -> None:
+    """Say where the files of an artifact are."""
+    console.print(f"Files in {open_store().where(artifact.ref)}: {', '.join(files)}", markup=False)
+    if artifact.url and tracking.is_on():
+        console.print(f"MLflow   {artifact.url}", markup=False)
+
+
+def _show_report(console: Console, report: Report, failures: Mapping[str, Exception]) -> None:
+    if report.pairs:
+        console.print(pairs_table([pair.model_dump() for pair in report.pairs]))
+    if report.champions:
+        console.print(models_table([decision.model_dump() for decision in report.champions]))
+    console.print(f"\n{report.answer}\n", markup=False)
+    for warning in report.warnings:
+        console.print(f"Before you use it: {warning}", style="yellow", markup=False)
+    for work, error in failures.items():
+        console.print(f"Failed: {work}: {error}", style="red", markup=False)

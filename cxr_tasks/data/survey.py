@@ -1,0 +1,218 @@
+"""Looks at a source before anything is trained on it: which images would be used, set aside, grouped and split.
+
+Needs no store, no MLflow and no Airflow, and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_tasks.config import Settings
+from cxr_tasks.data.duplicates import CLASH, IDENTICAL
+from cxr_tasks.data.expectations import check_manifest
+from cxr_tasks.data.ingest import SET_ASIDE, USED, FilesChanged, join_shards, read_shard, without_changed
+from cxr_tasks.data.layout import lay_out
+from cxr_tasks.data.metadata import NAME_COLUMN, ClassTable
+from cxr_tasks.data.scan import entries_of, read_tables, scan_files
+from cxr_tasks.data.sources import Source, open_source
+from cxr_tasks.data.split import count_splits, split_manifest
+from cxr_tasks.progress import Listener, advance, listening
+from cxr_tasks.strict import Strict
+
+# Paths that are told for each reason.
+EXAMPLES = 3
+
+
+class SetAside(Strict):
+    """Files of one class that are set aside for one reason.
+
+    Attributes:
+        label: The class.
+        reason: In words.
+        files: How many.
+        examples: Paths of the first few.
+    """
+
+    label: str
+    reason: str
+    files: int
+    examples: tuple[str, ...]
+
+
+class TableMatch(Strict):
+    """A class table.
+
+    Attributes:
+        path: Of its file.
+        label: The class.
+        rows: How many there are.
+        matched: Rows that name an image of the class.
+    """
+
+    path: str
+    label: str
+    rows: int
+    matched: int
+
+
+class Survey(Strict):
+    """What a source holds, as a training run would see it.
+
+    Attributes:
+        source: The address.
+        profile: Name of the profile that the source was held against.
+        files: Image files by class.
+        images: Images that would be used, by class.
+        set_aside: Files that would not be used, most frequent reason first.
+        known_patients: Images whose patient is known.
+        patients: How many patients are known.
+        groups: Sets of images that no split divides, each of one patient or one picture; single images included.
+        largest_groups: Images of each class in the group that has most of them.
+        near_duplicates: Pairs of images that show one picture.
+        masks: Images with a lung mask beside them.
+        unusable_masks: Masks of used images that cannot be used.
+        tables: The class tables.
+        splits: Images by split, then by class.
+        warnings: Sentences on what is odd.
+        failures: Sentences on what keeps the data from being trained on.
+        passed: Whether there is no failure.
+    """
+
+    source: str
+    profile: str
+    files: dict[str, int]
+    images: dict[str, int]
+    set_aside: tuple[SetAside, ...]
+    known_patients: int
+    patients: int
+    groups: int
+    largest_groups: dict[str, int]
+    near_duplicates: int
+    masks: int
+    unusable_masks: int
+    tables: tuple[TableMatch, ...]
+    splits: dict[str, dict[str, int]]
+    warnings: tuple[str, ...]
+    failures: tuple[str, ...]
+    passed: bool
+
+
+def _ignore(work: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> tuple[Survey, pd.DataFrame]:
+    """Read everything that ``source`` holds once, and tell what a training run would make of it.
+
+    Every file is decoded in full, as in a training run, but no pixels are packed.
+
+    Args:
+        source: Address of a data source.
+        settings: What is read, what is acceptable, and how images are split.
+        progress: Called with a name of the work, the parts that are done, and how many there are.
+
+    Returns:
+        The survey, and the manifest: a row a file with ``MANIFEST_COLUMNS``, but without ``shard`` and ``row``.
+
+    Raises:
+        DataError: The source cannot be read, or is not laid out by class.
+        ConnectionError: The connection to the source broke off.
+    """
+    data = settings.data
+    with listening(progress), tempfile.TemporaryDirectory(prefix="cxr-survey-") as scratch:
+        shard, joined = Path(scratch, "shard"), Path(scratch, "manifest")
+        shard.mkdir()
+        joined.mkdir()
+        with _one_part("list files"):
+            opened = open_source(source)
+            layout = lay_out(opened.entries(), data.classes, data.folders, source)
+            tables = read_tables(opened, layout)
+        files = scan_files(opened, layout, {}, tables)
+        rows = _read_rows(opened, files, shard)
+        with _one_part("compare images"):
+            manifest, near = join_shards([shard], files, data.near_duplicates, joined)
+        with _one_part("check expectations"):
+            check = check_manifest(manifest, data, joined)
+    manifest = split_manifest(manifest, data.split, settings.seeds.split, near=near).drop(columns=["shard", "row"])
+    used = manifest[manifest["status"] == USED]
+    told = Survey(
+        source=source,
+        profile=settings.profile,
+        files=_count_by_class(manifest, data.classes),
+        images=_count_by_class(used, data.classes),
+        set_aside=_set_aside(manifest),
+        known_patients=int((used["patient"] != "").sum()),
+        patients=used.loc[used["patient"] != "", "patient"].nunique(),
+        groups=used["group"].nunique(),
+        largest_groups=_largest_groups(used, data.classes),
+        near_duplicates=len(near),
+        masks=len(layout.masks),
+        unusable_masks=int((rows["mask_fault"] != "").sum()),
+        tables=tuple(
+            TableMatch(path=table.path, label=table.label, rows=len(table.rows), matched=table.matched(files))
+            for table in tables
+        ),
+        splits=count_splits(manifest, data.classes),
+        warnings=(*check.warnings, *_unmatched(tables, files)),
+        failures=tuple(check.failures),
+        passed=not check.failures,
+    )
+    return told, manifest
+
+
+@contextmanager
+def _one_part(work: str) -> Iterator[None]:
+    advance(work, 0, 1)
+    yield
+    advance(work, 1, 1)
+
+
+def _read_rows(opened: Source, files: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Read all files as one shard without pixels; files that change meanwhile are set aside."""
+    for _ in range(2 * len(files) + 1):
+        try:
+            return read_shard(opened.fetch(entries_of(files)), files, (), folder)
+        except FilesChanged as error:
+            files = without_changed(files, error.faults)
+    raise AssertionError("each turn leaves out at least one file")
+
+
+def _count_by_class(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
+    counts = rows["label"].value_counts()
+    return {label: int(counts.get(label, 0)) for label in classes}
+
+
+def _set_aside(manifest: pd.DataFrame) -> tuple[SetAside, ...]:
+    aside = manifest[manifest["status"] == SET_ASIDE]
+    found = [
+        SetAside(label=label, reason=reason, files=len(rows), examples=tuple(rows["path"].head(EXAMPLES)))
+        for (label, reason), rows in aside.groupby(["label", aside["reason"].map(_without_paths)])
+    ]
+    return tuple(sorted(found, key=lambda some: (-some.files, some.label, some.reason)))
+
+
+def _without_paths(reason: str) -> str:
+    """The reason without other files' paths, which would make every file a case of its own."""
+    if reason.startswith(CLASH):
+        return CLASH
+    return f"{IDENTICAL} another image of the class" if reason.startswith(IDENTICAL) else reason
+
+
+def _largest_groups(used: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
+    sizes = used.groupby(["label", "group"]).size().groupby("label").max()
+    return {label: int(sizes.get(label, 0)) for label in classes}
+
+
+def _unmatched(tables: Sequence[ClassTable], files: pd.DataFrame) -> list[str]:
+    """A sentence for each table that names images, but none that is there."""
+    return [
+        f"{table.path}: none of its {len(table.rows):,} rows names an image of the class {table.label!r}; "
+        f"compare its column {NAME_COLUMN!r} with the names of the files"
+        for table in tables
+        if len(table.rows) and not table.matched(files)
+    ]

@@ -1,0 +1,136 @@
+"""The fields of the trigger form. To add one, add an entry to ``FIELDS``: the DAGs, and the settings, read it here.
+
+What a field may hold is taken from the schema of the setting that it stands for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cxr_tasks.arms import ARMS
+from cxr_tasks.artifacts import STEPS
+from cxr_tasks.classifiers.registry import CLASSIFIERS
+from cxr_tasks.config import Settings, merge, profile_names
+from cxr_tasks.data.sources import GIVE
+
+ARM_WORDS = {name: f"{name}: {arm.meaning}" for name, arm in ARMS.items()}
+CLASSIFIER_WORDS = {name: classifier.display for name, classifier in CLASSIFIERS.items()}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of the form.
+
+    Attributes:
+        title: What people call it.
+        description: What it does, in a sentence or two.
+        setting: The setting that it stands for, such as ``gan.epochs``; empty for fields that are no setting.
+        words: What its values are called.
+        schema: JSON schema, where it is not that of the setting, or the setting takes several types.
+        default: What it holds at first; ``None`` leaves the profile's value.
+    """
+
+    title: str
+    description: str
+    setting: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    default: Any = None
+
+    def json_schema(self) -> dict[str, Any]:
+        """What the field may hold, as JSON schema with hints for Airflow's form."""
+        told: dict[str, Any] = {"title": self.title, "description": self.description}
+        if self.words:
+            told["values_display"] = dict(self.words)
+        return {**(self.schema or _schema_of(self.setting)), **told}
+
+
+SOURCE_FIELD = Field(
+    "Data source",
+    f"Where the workers read the X-rays: {GIVE.removeprefix('give ')}.",
+    schema={"type": ["null", "string"]},
+    default=os.environ.get("CXR_SOURCE", ""),
+)
+DATASET_FIELD = Field(
+    "Dataset",
+    "A version that cxr_data has published. Empty: the newest of the profile's data settings.",
+    schema={"type": ["null", "string"]},
+)
+# The fields that both DAGs have.
+FIELDS: dict[str, Field] = {
+    "profile": Field(
+        "Profile",
+        "Where every number comes from: paper, quick, or the path of a YAML file.",
+        schema={"type": "string", "examples": profile_names()},
+        default=os.environ.get("CXR_PROFILE", "quick"),
+    ),
+    "classifiers": Field("Classifiers", "Empty: those of the profile.", "classifiers.names", CLASSIFIER_WORDS),
+    "baseline": Field(
+        "Baseline arm",
+        "What the other arms are compared with. Empty: as the profile says.",
+        "arms.baseline",
+        ARM_WORDS,
+    ),
+    "arms": Field(
+        "Arms", "What is compared with the baseline. Empty: as the profile says.", "arms.compared", ARM_WORDS
+    ),
+    "seeds": Field(
+        "Seeds",
+        "Each arm is trained with each seed, such as [0, 1, 2]. Empty: those of the profile.",
+        "seeds.classifiers",
+    ),
+    "gan_epochs": Field("GAN epochs", "Empty: as the profile says.", "gan.epochs"),
+    "synthetic_per_class": Field(
+        "Synthetic images per class",
+        "So many of every class. Empty: as the profile says.",
+        "synthetic.counts",
+        schema={"type": ["null", "integer"], "minimum": 0},
+    ),
+    "reproduce_leak": Field(
+        "Reproduce the leak",
+        "Also repeat the source report's protocol, with synthetic images in the test set, to see what that does to "
+        "the figures. Marked in red wherever it appears, and never compared or promoted.",
+        "evaluation.reproduce_leak",
+    ),
+    "settings": Field(
+        "Other settings",
+        'Laid over the profile, such as {"classifiers": {"weights": {"vgg16": "/models/vgg16.h5"}}}.',
+        schema={"type": "object"},
+        default={},
+    ),
+    "force": Field(
+        "Make anew",
+        "Steps that are run although their artifact exists, with all that follows from them.",
+        schema={"type": "array", "items": {"type": "string", "enum": list(STEPS)}, "examples": list(STEPS)},
+        default=[],
+    ),
+}
+
+
+def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings from the fields that were filled in; the field ``settings`` has the last word."""
+    overrides: dict[str, Any] = {}
+    for name, each in FIELDS.items():
+        if each.setting and form.get(name) not in (None, []):
+            section, key = each.setting.split(".")
+            overrides = merge(overrides, {section: {key: form[name]}})
+    return merge(overrides, form.get("settings") or {})
+
+
+def _schema_of(setting: str) -> dict[str, Any]:
+    """The JSON schema of a setting, with ``null`` for the value of the profile."""
+    whole = Settings.model_json_schema()
+    section, key = setting.split(".")
+    reference = whole["properties"][section]["$ref"].rpartition("/")[2]
+    schema = {k: v for k, v in whole["$defs"][reference]["properties"][key].items() if k != "title"}
+    if schema["type"] == "array":
+        items = {k: v for k, v in schema["items"].items() if k != "title"}
+        # Airflow's form makes a list of choices of the examples.
+        choices = {"examples": items["enum"]} if "enum" in items else {}
+        return {"type": ["null", "array"], "items": items, **choices}
+    if "enum" in schema:
+        schema["enum"] = [None, *schema["enum"]]
+    return {**schema, "type": ["null", schema["type"]]}

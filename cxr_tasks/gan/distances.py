@@ -1,0 +1,140 @@
+"""Samples of image features, how far apart two of them are, and what a copy or a class looks like among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+COVERAGE_K = 5
+# The inverse strength, as scikit-learn has it; its default, 1, fits the noise of thousands of features.
+REGULARISATION = 0.01
+SURROUNDING_NEIGHBOURS = 20
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Features of images.
+
+    Attributes:
+        values: (n, d).
+        labels: (n,) positions in the class list.
+        repeated: (n,) whether an image shows the same picture as another one of the sample (see
+            ``gan.filtering.repeated``), and NaN for images that were not looked at.
+    """
+
+    values: Array
+    labels: Array
+    repeated: Array | None = None
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    def of(self, label: int | None) -> Sample:
+        """The images of one class, or all of them."""
+        if label is None:
+            return self
+        chosen = self.labels == label
+        return Sample(
+            self.values[chosen], self.labels[chosen], None if self.repeated is None else self.repeated[chosen]
+        )
+
+
+def kernel_distance(x: Array, y: Array) -> float:
+    """The unbiased squared maximum mean discrepancy with the kernel (x·y/d + 1)³, for (n, d) and (m, d).
+
+    Bińkowski et al., "Demystifying MMD GANs", ICLR 2018. The estimator is that of Gretton et al., "A kernel
+    two-sample test", JMLR 2012, lemma 6. It may be negative, and is 0 on average for samples of one distribution. It
+    needs at least two images a side.
+    """
+    n, m = len(x), len(y)
+    # scikit-learn's polynomial_kernel gives the same, and takes most of its time to check its arguments.
+    products = (a @ b.T / x.shape[1] + 1 for a, b in ((x, x), (y, y), (x, y)))
+    xx, yy, xy = (product * product * product for product in products)
+    within = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
+    return float(within - 2 * xy.mean())
+
+
+def frechet_distance(x: Array, y: Array) -> float:
+    """The Fréchet distance of Gaussians fitted to (n, d) and (m, d), squared, as FID is.
+
+    Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash equilibrium", NeurIPS
+    2017: |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½). With Σ₁ = AᵀA and Σ₂ = BᵀB the trace of the root is the sum of
+    the singular values of ABᵀ, so no matrix root is taken. Covariances of fewer images than features are singular,
+    and do no harm. It needs at least two images a side.
+    """
+    a, b = (_root_of_covariance(values) for values in (x, y))
+    shift = x.mean(axis=0) - y.mean(axis=0)
+    spread = np.sum(a**2) + np.sum(b**2) - 2 * np.linalg.norm(a @ b.T, "nuc")
+    return float(max(shift @ shift + spread, 0.0))
+
+
+def _root_of_covariance(values: Array) -> Array:
+    """(≤ d, d) A with AᵀA = the covariance of (n, d) ``values``."""
+    centred = (values - values.mean(axis=0)) / np.sqrt(len(values) - 1)
+    # Of more images than features only the triangular factor is needed.
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(values) > values.shape[1] else centred
+
+
+def density_and_coverage(real: Array, fake: Array, k: int = COVERAGE_K) -> tuple[float, float]:
+    """How densely real neighbourhoods are filled with generated images, and the share of them that holds any.
+
+    Naeem et al., "Reliable fidelity and diversity metrics for generative models", ICML 2020. A neighbourhood is the
+    ball around a real image up to its k-th nearest other real one. For samples of one distribution, density is 1 on
+    average, and coverage 1 − Π (n−i)/(2n−i), i = 1…k, of n images each: near 1 − 2⁻ᵏ.
+
+    Args:
+        real: (n, d) with n > k.
+        fake: (m, d).
+        k: Which nearest neighbour bounds a neighbourhood.
+    """
+    # The distance to itself is the smallest of a row, hence position k and not k − 1.
+    radii = np.partition(euclidean_distances(real), k, axis=1)[:, k]
+    inside = euclidean_distances(real, fake) <= radii[:, None]
+    return float(inside.sum() / (k * fake.shape[0])), float(inside.any(axis=1).mean())
+
+
+def nearness(images: Array, training: Array) -> Array:
+    """(n,) distance of each image to its nearest training image over the mean distance to the next nearest ones.
+
+    A copy is far nearer to one training image than to all others, and has a value near 0. The distance alone would
+    accuse blurred images, which lie near to every image. This ratio does not (Carlini et al., "Extracting training
+    data from diffusion models", USENIX Security 2023, with 50 neighbours). Most features take an image that is moved
+    by some pixels or mirrored for another one, so the ratio does not see such a copy.
+
+    Args:
+        images: (n, d).
+        training: (m, d) with m > 1. The ``SURROUNDING_NEIGHBOURS`` next nearest are used, or all.
+    """
+    count = min(SURROUNDING_NEIGHBOURS + 1, len(training))
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(training)
+    distances = search.kneighbors(images)[0]
+    surrounding = distances[:, 1:].mean(axis=1)
+    # Where all of these are equal to the image, it is a copy of each.
+    return np.divide(distances[:, 0], surrounding, out=np.zeros(len(images)), where=surrounding > 0)
+
+
+def recalls(train: Sample, test: Sample, classes: int) -> Array:
+    """(classes,) recall on ``test`` of multinomial logistic regression fitted on ``train``; NaN without test images.
+
+    With generated images to train on and real ones to test on, the mean of the recalls is the classification accuracy
+    score of Ravuri and Vinyals, "Classification accuracy score for conditional generative models", NeurIPS 2019. Two
+    things differ: a linear model on features takes the place of a ResNet, and every class counts alike.
+    """
+    regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=2000)
+    model = make_pipeline(StandardScaler(), regression)
+    predicted = model.fit(train.values, train.labels).predict(test.values)
+    counts = confusion_matrix(test.labels, predicted, labels=range(classes)).astype(float)
+    totals = counts.sum(axis=1)
+    return np.divide(counts.diagonal(), totals, out=np.full(classes, np.nan), where=totals > 0)

@@ -1,0 +1,63 @@
+"""Judges generated images: features of them and of real ones, the figures, the verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cxr_tasks.config import Settings
+from cxr_tasks.data.dataset import Images
+from cxr_tasks.gan.distances import Sample
+from cxr_tasks.gan.extractor import Extractor
+from cxr_tasks.gan.filtering import repeated
+from cxr_tasks.gan.measuring import measure
+from cxr_tasks.gan.quality import GanQuality
+from cxr_tasks.gan.verdict import GanVerdict, gan_verdict
+from cxr_tasks.randomness import keyed
+
+
+class Judge:
+    """Knows the real images and how an untrained generator's look; :meth:`judge` compares others with them."""
+
+    def __init__(self, settings: Settings, train: Images, validation: Images, untrained: np.ndarray) -> None:
+        """Extract the features of the images that generated ones are compared with.
+
+        Args:
+            settings: Of the run.
+            train: The real images that the GAN was trained on.
+            validation: Real images that the GAN has not seen.
+            untrained: (n, S, S) uint8, images of the generator before its training; their classes are :meth:`labels`.
+        """
+        self.settings = settings
+        self.extractor = Extractor(settings.judge, train.pixels, settings.seeds.judge)
+        self.training = self._sample(train.pixels, train.labels, count_repeated=True)
+        self.held_out = self._sample(validation.pixels, validation.labels)
+        self.untrained = self._sample(untrained, self.labels(settings))
+
+    @staticmethod
+    def labels(settings: Settings) -> np.ndarray:
+        """(n,) the classes of the images to judge, as many of each class."""
+        return np.repeat(np.arange(len(settings.data.classes)), settings.judge.images_per_class)
+
+    def judge(self, images: np.ndarray) -> tuple[GanQuality, GanVerdict]:
+        """Measure (n, S, S) uint8 images whose classes are :meth:`labels`."""
+        quality = measure(
+            self._sample(images, self.labels(self.settings), count_repeated=True),
+            self.training,
+            self.held_out,
+            self.untrained,
+            list(self.settings.data.classes),
+            extractor=self.extractor.name,
+            seed=self.settings.seeds.judge,
+        )
+        return quality, gan_verdict(quality, self.settings.judge)
+
+    def _sample(self, pixels: np.ndarray, labels: np.ndarray, *, count_repeated: bool = False) -> Sample:
+        found = None
+        if count_repeated:
+            # The more images there are, the more are repeated: of a class, never look at more than are generated.
+            most, seed = self.settings.judge.images_per_class, self.settings.seeds.judge
+            members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+            rows = np.concatenate([keyed(seed, "repeated", len(m)).permutation(m)[:most] for m in members])
+            found = np.full(len(labels), np.nan)
+            found[rows] = repeated(pixels[rows], labels[rows], self.settings.data.near_duplicates)
+        return Sample(self.extractor.extract(pixels), labels, found)

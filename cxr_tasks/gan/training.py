@@ -1,0 +1,266 @@
+"""Trains CovidGAN from its last checkpoint to its last epoch, or for as many hours as one sitting may take."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from cxr_tasks.config import GanSettings
+from cxr_tasks.errors import UserError
+from cxr_tasks.gan.checkpoints import Checkpoints
+from cxr_tasks.gan.clock import Clock, duration
+from cxr_tasks.gan.device import on_device
+from cxr_tasks.gan.sampling import sample_images
+from cxr_tasks.gan.step import CovidGan
+from cxr_tasks.gan.watch import (
+    COLLAPSED,
+    GRID_PER_CLASS,
+    diversity,
+    real_spreads,
+    thin_out,
+)
+from cxr_tasks.randomness import keyed
+
+log = logging.getLogger(__name__)
+
+# In earlier epochs generated images are alike because nothing is learned yet.
+DIVERSITY_FROM_EPOCH = 3
+
+
+@dataclass(frozen=True)
+class FittedGan:
+    """What a training leaves, or one sitting of a training.
+
+    Attributes:
+        gan: Both networks and their optimisers.
+        generator: Makes the images: the averaged generator where ``settings.ema`` asks for one.
+        history: A row an epoch.
+        grids: Step → (classes · GRID_PER_CLASS, S, S) uint8 of fixed latents, classes in order.
+        resumed_from: The step where this sitting began.
+        steps: The step where the training stands.
+        total_steps: The step where the training ends.
+        finished: Whether the training is at its end. If not, the hours of this sitting are used up.
+        hours: Spent training, over all sittings.
+    """
+
+    gan: CovidGan
+    generator: keras.Model
+    history: pd.DataFrame
+    grids: dict[int, np.ndarray]
+    resumed_from: int
+    steps: int
+    total_steps: int
+    finished: bool
+    hours: float
+
+
+@dataclass(frozen=True)
+class _Callbacks:
+    """Whom a training tells of its events; see :func:`fit_gan`."""
+
+    on_checkpoint: Callable[[], None]
+    on_epoch: Callable[[int, dict[str, float]], None]
+    on_grid: Callable[[int, np.ndarray], None]
+    on_steps: Callable[[int, int], None]
+
+
+def fit_gan(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    settings: GanSettings,
+    seed: int,
+    checkpoints: Path,
+    *,
+    must_resume: bool = False,
+    on_checkpoint: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
+    on_grid: Callable[[int, np.ndarray], None] = lambda step, grid: None,
+    on_steps: Callable[[int, int], None] = lambda done, total: None,
+    devices: list[str] | None = None,
+) -> FittedGan:
+    """Train for ``settings.epochs`` epochs, going on from the newest usable checkpoint in ``checkpoints``.
+
+    ``settings.max_hours`` holds for one call. When the hours are used up, the training stops at a checkpoint. The next
+    call goes on from there with its own hours.
+
+    Args:
+        pixels: (n, S, S) uint8, the real images of the training split and nothing else.
+        labels: (n,) classes.
+        classes: Number of classes.
+        settings: Of the GAN.
+        seed: Of first weights and of all draws.
+        checkpoints: Folder of the checkpoints.
+        must_resume: A checkpoint is expected, and its absence is an error.
+        on_checkpoint: Called after a checkpoint is written, so that it can be copied to safety.
+        on_epoch: Called with the step number and metrics. After an epoch these are its mean losses, images a second
+            and hours left. At a checkpoint they are ``diversity``, of the class that varies least (1: as real images
+            do).
+        on_grid: Called with the step number and a fixed grid of generated images.
+        on_steps: Called after some steps with the steps that are done and the steps in total.
+        devices: See :class:`CovidGan`.
+
+    Raises:
+        UserError: No checkpoint is whole, or ``must_resume`` is set and there is none; a batch cannot be divided among
+            the devices; or the losses are no longer finite.
+    """
+    gan = CovidGan(settings, classes, seed, devices)
+    if settings.batch_size % gan.replicas:
+        raise UserError(
+            f"A batch of {settings.batch_size} images cannot be divided among {gan.replicas} devices: make "
+            "gan.batch_size a multiple of that, or switch gan.distribute off."
+        )
+    keeper = Checkpoints(gan, checkpoints, settings.keep_checkpoints)
+    if keeper.restore(must_resume=must_resume):
+        log.info("Going on from the checkpoint of step %d", int(gan.step_number))
+    callbacks = _Callbacks(on_checkpoint, on_epoch, on_grid, on_steps)
+    return _Sitting(gan, keeper, pixels, labels, callbacks).train()
+
+
+class _Sitting:
+    """One call of :func:`fit_gan`, from the step that was restored to the last one, or until its hours are used up."""
+
+    def __init__(
+        self, gan: CovidGan, keeper: Checkpoints, pixels: np.ndarray, labels: np.ndarray, callbacks: _Callbacks
+    ) -> None:
+        self.gan, self.keeper, self.callbacks = gan, keeper, callbacks
+        self.settings, self.seed, classes = gan.settings, gan.seed, gan.classes
+        self.images = len(pixels)
+        # A batch is never cut short: batch statistics of a few images would disturb both networks.
+        self.batch = min(self.settings.batch_size, self.images) // gan.replicas * gan.replicas
+        self.per_epoch = self.images // self.batch
+        self.total = self.settings.epochs * self.per_epoch
+        self.grid_labels = np.repeat(np.arange(classes), GRID_PER_CLASS)
+        self.real_spreads = real_spreads(pixels, labels, classes, self.seed)
+        self.on_chip = on_device(pixels, labels)
+        self.step = self.resumed_from = int(gan.step_number)
+        self._order: tf.Tensor | None = None
+        self._order_of = -1
+        self.clock = Clock(self.step, self.batch, keeper.seconds)
+        self.limit = self.settings.max_hours * 3600 if self.settings.max_hours else float("inf")
+        self.out_of_time = False
+
+    def train(self) -> FittedGan:
+        """Train, keep checkpoints, and tell of what happens."""
+        while self.step < self.total and not self.out_of_time:
+            epoch, position = divmod(self.step, self.per_epoch)
+            count = self._steps_of_next_call(position)
+            sums = self.gan.train_steps(*self.on_chip, self._order_in(epoch), position, count)
+            self.step += count
+            self.clock.call_ended(self.step)
+            self._tell_progress(sums / (position + count))
+            if self.step % self.per_epoch == 0:
+                self._end_epoch(epoch)
+            if self.step in self.settings.grid_steps:
+                self._draw_grid()
+            self.out_of_time = self.clock.this_sitting() >= self.limit
+            if self._is_checkpoint_due():
+                self._keep_checkpoint(epoch)
+        if self.step < self.total:
+            log.info(
+                "The GAN stops at the checkpoint of step %d of %d: this sitting's %.2f hours are used up, and the "
+                "next run goes on from here",
+                self.step,
+                self.total,
+                self.settings.max_hours,
+            )
+        return FittedGan(
+            gan=self.gan,
+            generator=self.gan.sampler,
+            history=pd.DataFrame(self.keeper.history),
+            grids=dict(sorted(self.keeper.grids.items())),
+            resumed_from=self.resumed_from,
+            steps=self.step,
+            total_steps=self.total,
+            finished=self.step >= self.total,
+            hours=self.keeper.seconds / 3600,
+        )
+
+    def _steps_of_next_call(self, position: int) -> int:
+        """How many steps to take in one call: none beyond the end of the epoch or the next grid."""
+        next_grid = min((at for at in self.settings.grid_steps if at > self.step), default=self.total)
+        return min(self.settings.steps_per_call, self.per_epoch - position, next_grid - self.step)
+
+    def _order_in(self, epoch: int) -> tf.Tensor:
+        """(batches, batch) int32, the images of each batch of ``epoch``."""
+        if epoch != self._order_of:
+            shuffled = keyed(self.seed, "gan order", epoch).permutation(self.images)[: self.per_epoch * self.batch]
+            self._order = tf.constant(shuffled.reshape(self.per_epoch, self.batch), tf.int32)
+            self._order_of = epoch
+        return self._order
+
+    def _tell_progress(self, means: np.ndarray) -> None:
+        """Say how far the training is; ``means`` are the mean losses of the epoch so far."""
+        self.callbacks.on_steps(self.step, self.total)
+        if self.clock.is_time_to_speak() or self.step == self.total:
+            log.info(
+                "GAN step %d of %d: %.0f images/s, about %s left; in this epoch d_loss %.3f, g_loss %.3f",
+                self.step,
+                self.total,
+                self.clock.speed(self.step),
+                duration(self.clock.seconds_left(self.step, self.total)),
+                means[0],
+                means[1],
+            )
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Note the mean losses of an epoch and tell of them.
+
+        Raises:
+            UserError: A loss is no longer a number.
+        """
+        means = {name: value / self.per_epoch for name, value in self.gan.take_sums().items()}
+        if not np.isfinite(list(means.values())).all():
+            raise UserError(
+                f"The GAN's losses are no longer numbers at step {self.step:,}: its checkpoints before that are kept "
+                f"in {self.keeper.folder}. Lower gan.learning_rate, or switch gan.mixed_precision off."
+            )
+        self.keeper.history.append({"epoch": epoch + 1, "step": self.step, **means})
+        pace = {
+            "images_per_second": self.clock.speed(self.step),
+            "hours_left": self.clock.seconds_left(self.step, self.total) / 3600,
+        }
+        self.callbacks.on_epoch(self.step, means | pace)
+
+    def _draw_grid(self) -> None:
+        """Make the images of the fixed latents, as they are now."""
+        grid = sample_images(self.gan.sampler, self.grid_labels, self.settings, self.seed, "fixed grid")
+        self.keeper.grids[self.step] = grid
+        self.callbacks.on_grid(self.step, grid)
+
+    def _is_checkpoint_due(self) -> bool:
+        is_late = self.clock.since_checkpoint() >= self.settings.checkpoint_seconds
+        return is_late or self.out_of_time or self.step == self.total
+
+    def _keep_checkpoint(self, epoch: int) -> None:
+        """Write a checkpoint with a grid of this step, and tell of the grid's diversity."""
+        if self.step not in self.keeper.grids:
+            self._draw_grid()
+        found = _check_diversity(self.keeper.grids[self.step], self.real_spreads, epoch, self.step)
+        self.callbacks.on_epoch(self.step, found)
+        thin_out(self.keeper.grids, self.settings.grid_steps)
+        self.keeper.seconds = self.clock.all_sittings()
+        self.keeper.save()
+        self.callbacks.on_checkpoint()
+        self.clock.checkpoint_written()
+
+
+def _check_diversity(grid: np.ndarray, real: np.ndarray, epoch: int, step: int) -> dict[str, float]:
+    """The metric ``diversity``, if there is one, and a warning for each class that has collapsed."""
+    found = diversity(grid, real)
+    collapsed = np.flatnonzero(found < COLLAPSED) if epoch + 1 >= DIVERSITY_FROM_EPOCH else ()
+    for number in collapsed:
+        log.warning(
+            "The GAN may have collapsed: at step %d its images of class %d vary %.0f %% as much as real ones do",
+            step,
+            number,
+            100 * found[number],
+        )
+    return {"diversity": float(np.nanmin(found))} if np.isfinite(found).any() else {}

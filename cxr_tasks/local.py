@@ -1,0 +1,276 @@
+"""A run on this machine without Airflow: the steps are called one after the other, in the order of the DAGs.
+
+The keys of artifacts are those of a DAG run with the same source and settings, so that either takes what the other
+made. Each part of a run is made when something asks for it, and once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cxr_tasks import steps, tracking
+from cxr_tasks.arms import needs_synthetic
+from cxr_tasks.artifacts import (
+    Artifact,
+    Comparison,
+    Dataset,
+    Features,
+    Gallery,
+    Gan,
+    Judgement,
+    LeakedModel,
+    Manifest,
+    Promotion,
+    Report,
+    Scan,
+    Shard,
+    Split,
+    SyntheticSet,
+    TrainedArm,
+    TrainedModel,
+    Training,
+    Validation,
+)
+from cxr_tasks.classifiers.registry import CLASSIFIERS
+from cxr_tasks.config import Settings
+from cxr_tasks.data.sources import open_source
+from cxr_tasks.errors import UserError
+from cxr_tasks.pipeline import load_settings
+
+Handle = TypeVar("Handle", bound=Artifact)
+Given = TypeVar("Given")
+# The DAGs whose steps a local run calls; their names are MLflow's experiments.
+DATA, TRAINING = "cxr_data", "cxr_training"
+
+
+class Watcher:
+    """Is told of each step of a local run. This one keeps silent."""
+
+    def began(self, work: str) -> None:
+        """The step ``work`` begins."""
+
+    def ended(self, work: str, handle: Artifact) -> None:
+        """The step ``work`` has returned ``handle``."""
+
+    def failed(self, work: str, error: Exception) -> None:
+        """The step ``work`` has raised ``error``."""
+
+
+class LocalRun:
+    """One run by hand.
+
+    Attributes:
+        source: Address of the images, as :func:`absolute_source` gives it.
+        data: What the data steps share.
+        training: What the other steps share.
+        watcher: Is told of each step.
+        failures: What :meth:`report` did without, by the step that failed.
+    """
+
+    def __init__(self, source: str, form: Mapping[str, Any], watcher: Watcher | None = None) -> None:
+        """Resolve the settings.
+
+        Args:
+            source: Address of the images.
+            form: The fields of the trigger form, see :mod:`cxr_tasks.form`.
+            watcher: Is told of each step.
+
+        Raises:
+            DataError: There is nothing at a local address, or the address is of no known kind.
+            SettingsError: The profile or an override is wrong.
+        """
+        self.source = absolute_source(source)
+        name = f"local__{time.strftime('%Y-%m-%dT%H:%M:%S')}.{time.time_ns() % 10**9:09d}"
+        self.data, self.training = (steps.configure(dag, name, form) for dag in (DATA, TRAINING))
+        self.watcher = watcher or Watcher()
+        self.failures: dict[str, Exception] = {}
+        self._features: dict[tuple[str, bool], Features] = {}
+        self._arms: dict[Training, TrainedArm] = {}
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The resolved settings."""
+        return load_settings(self.training)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The dataset of the source. It is not published: what Airflow trains on next stays what it was."""
+        run = self.data
+        scanned = self._step(Scan.step, steps.scan, run, self.source)
+        read = [
+            self._step(f"{Shard.step} shard {shard + 1} of {scanned.shards}", steps.ingest, run, scanned, shard)
+            for shard in steps.shards(run, scanned)
+        ]
+        joined = self._step(Manifest.step, steps.manifest, run, scanned, read)
+        validated = self._step(Validation.step, steps.validate, run, joined)
+        divided = self._step(Split.step, steps.split, run, joined, validated)
+        tracking.end_run(run.mlflow_run_id)
+        return steps.dataset_of(scanned, joined, validated, divided)
+
+    @cached_property
+    def gan(self) -> Gan:
+        """The GAN; where its hours were used up it is not finished, and the next run goes on."""
+        return self._step(Gan.step, steps.train_gan, self.training, self.dataset)
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """What the judge says of the GAN."""
+        return self._step(Judgement.step, steps.judge, self.training, self.dataset, self.gan)
+
+    @cached_property
+    def synthetic(self) -> SyntheticSet | None:
+        """The synthetic set; ``None`` where the GAN is not good enough to train with."""
+        if not steps.may_train_with(self.training, self.judgement):
+            return None
+        return self._step(SyntheticSet.step, steps.synthesize, self.training, self.dataset, self.gan)
+
+    def arm(self, training: Training) -> TrainedArm:
+        """Train one arm of a classifier with one seed, after all that it needs.
+
+        Raises:
+            UserError: The arm trains with synthetic images, and the GAN is not good enough.
+        """
+        if needs_synthetic(training.arm) and self.synthetic is None:
+            raise UserError(
+                f"The arm {training.arm!r} trains with synthetic images, and there are none. {self.judgement.sentence} "
+                "To train with this GAN's images all the same, set judge.override to true."
+            )
+        return self._train(training)
+
+    def comparison(self, pair: Training) -> Comparison:
+        """Compare an arm with its baseline, after both were trained.
+
+        Raises:
+            UserError: The arm is the baseline itself, or one of the arms cannot be trained.
+        """
+        baseline = self.settings.arms.baseline
+        if pair.arm == baseline:
+            raise UserError(
+                f"The arm {pair.arm!r} is the baseline that others are compared with: choose another arm, "
+                "or another baseline with arms.baseline."
+            )
+        arms = [self.arm(pair.model_copy(update={"arm": arm})) for arm in (baseline, pair.arm)]
+        return self._compare(pair, arms)
+
+    def report(self) -> Report:
+        """Train and compare everything that the settings name, and write the report.
+
+        A step that fails is noted in ``failures``, and the rest goes on without what it would have made. Models are
+        registered only where MLflow is.
+        """
+        run, dataset = self.training, self.dataset
+        if steps.wants_synthetic(run):
+            self._attempt(lambda: self.synthetic)
+        synthetic = self._made("synthetic")
+        trainings = steps.arms(run, False) + (steps.arms(run, True) if synthetic is not None else [])
+        trained = self._each(self._train, trainings)
+        leaks = self._each(self._leak, steps.leaks(run) if synthetic is not None else [])
+        comparisons = self._each(lambda pair: self._compare(pair, trained), steps.pairs(run))
+        galleries = self._each(self._explain, comparisons)
+        promotion = self._attempt(lambda: self._promote(comparisons)) if tracking.is_on() else None
+        return self._step(
+            Report.step,
+            steps.write_report,
+            run,
+            dataset,
+            self._made("gan"),
+            self._made("judgement"),
+            synthetic,
+            comparisons,
+            galleries,
+            leaks,
+            [list(self._features.values())],
+            promotion,
+        )
+
+    def end(self) -> None:
+        """Mark the training as finished in MLflow, as the report's step does by itself."""
+        tracking.end_run(self.training.mlflow_run_id)
+
+    def _features_of(self, backbone: str, synthetic: SyntheticSet | None) -> Features:
+        key = (backbone, synthetic is not None)
+        if key not in self._features:
+            work = f"{Features.step} {backbone}{' synthetic' * key[1]}"
+            call = steps.extract_features
+            self._features[key] = self._step(work, call, self.training, self.dataset, backbone, synthetic)
+        return self._features[key]
+
+    def _stored_features(self, classifier: str, *, synthetic: bool) -> list[list[Features]]:
+        """What the classifier's backbone makes of all images that it trains on; nothing where it has no backbone."""
+        if not CLASSIFIERS[classifier].has_backbone:
+            return []
+        sets = [None, self.synthetic] if synthetic else [None]
+        return [[self._features_of(classifier, each) for each in sets]]
+
+    def _train(self, training: Training) -> TrainedArm:
+        if training not in self._arms:
+            synthetic = needs_synthetic(training.arm)
+            self._arms[training] = self._step(
+                f"{TrainedModel.step} {training.label}",
+                steps.train_arm,
+                self.training,
+                self.dataset,
+                training,
+                self.synthetic if synthetic else None,
+                self._stored_features(training.classifier, synthetic=synthetic),
+            )
+        return self._arms[training]
+
+    def _leak(self, training: Training) -> LeakedModel:
+        features = self._stored_features(training.classifier, synthetic=True)
+        work = f"{LeakedModel.step} {training.label}"
+        return self._step(work, steps.reproduce_leak, self.training, self.dataset, training, self.synthetic, features)
+
+    def _compare(self, pair: Training, arms: list[TrainedArm]) -> Comparison:
+        work = f"{Comparison.step} {pair.label}"
+        return self._step(work, steps.compare, self.training, self.dataset, pair, [arms])
+
+    def _explain(self, comparison: Comparison) -> Gallery:
+        work = f"{Gallery.step} {comparison.name}"
+        return self._step(work, steps.explain, self.training, self.dataset, comparison)
+
+    def _promote(self, comparisons: list[Comparison]) -> Promotion:
+        return self._step(Promotion.step, steps.promote, self.training, self.dataset, comparisons)
+
+    def _made(self, name: str) -> Any:
+        """The part ``name`` of the run, or ``None`` where it was not made."""
+        return self.__dict__.get(name)
+
+    def _step(self, work: str, call: Callable[..., Handle], *given: Any) -> Handle:
+        self.watcher.began(work)
+        try:
+            handle = call(*given)
+        except Exception as error:
+            self.failures[work] = error
+            self.watcher.failed(work, error)
+            raise
+        self.watcher.ended(work, handle)
+        return handle
+
+    def _attempt(self, call: Callable[[], Handle | None]) -> Handle | None:
+        """What ``call`` returns, or ``None`` where one of its steps fails."""
+        try:
+            return call()
+        except Exception as error:
+            if error not in self.failures.values():
+                raise
+            return None
+
+    def _each(self, call: Callable[[Given], Handle], works: Iterable[Given]) -> list[Handle]:
+        """What ``call`` makes of each of ``works``, without those that fail."""
+        made = [self._attempt(partial(call, work)) for work in works]
+        return [handle for handle in made if handle is not None]
+
+
+def absolute_source(address: str) -> str:
+    """The address of images as it is the same from every folder.
+
+    Raises:
+        DataError: There is nothing at a local address, or the address is of no known kind.
+    """
+    open_source(address)
+    return address if "://" in address else str(Path(address).expanduser().resolve())

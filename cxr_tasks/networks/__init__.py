@@ -1,1 +1,0 @@
-"""The recipe's networks as plain Keras builders; nothing here trains."""

@@ -1,0 +1,184 @@
+"""How a step runs: take the artifact if it is there, else make it, and leave one MLflow run either way.
+
+A step is a function of content. The key of its artifact is a hash of the step's name and version, its resolved
+settings and the references of its inputs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic
+
+from pydantic import ValidationError
+
+from cxr_tasks import tracking
+from cxr_tasks.artifacts import Artifact, Kind, RunContext
+from cxr_tasks.config import Settings, flatten
+from cxr_tasks.store import artifact_ref, open_store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Made(Generic[Kind]):
+    """What filling an artifact's folder gave.
+
+    Attributes:
+        artifact: The handle, without what :func:`perform` adds.
+        metrics: For MLflow.
+        curves: Rows of metrics for MLflow, each with a ``step``.
+        volatile: Whether the circumstances may pass, so that the next run makes the artifact anew. What follows from
+            a volatile artifact must be keyed by its content.
+    """
+
+    artifact: Kind
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Sequence[Mapping[str, float]] = ()
+    volatile: bool = False
+
+
+class Postponed(Exception):
+    """A step has done what it could for now, and a later run goes on. ``artifact``: what its handle says of that."""
+
+    def __init__(self, artifact: Artifact, state: str) -> None:
+        """Note the handle to return, and where the work stands in words."""
+        super().__init__(state)
+        self.artifact = artifact
+
+
+def load_settings(run: RunContext) -> Settings:
+    """The settings that were resolved when the run was configured."""
+    folder = open_store().fetch(run.settings)
+    return Settings.model_validate_json((folder / "settings.json").read_text(encoding="utf-8"))
+
+
+def is_forced(run: RunContext, step: str, inputs: Mapping[str, Artifact | str]) -> bool:
+    """Whether ``step`` is to be made anew: it was named, or something it works from was made anew."""
+    return step in run.force or any(isinstance(given, Artifact) and given.forced for given in inputs.values())
+
+
+def perform(
+    run: RunContext,
+    kind: type[Kind],
+    fill: Callable[[Path], Made[Kind]],
+    *,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Artifact | str],
+    version: int = 1,
+    after: Sequence[Artifact] = (),
+    label: str = "",
+    tags: Mapping[str, str] | None = None,
+    within: Artifact | None = None,
+) -> Kind:
+    """Make an artifact unless it exists already.
+
+    Args:
+        run: The DAG run.
+        kind: What the step makes; its ``step`` is the step's name.
+        fill: Fills the artifact's folder; called inside the step's active MLflow run.
+        settings: All that ``fill`` depends on besides ``inputs``.
+        inputs: Handles of earlier steps by their role, or references.
+        version: To be raised when the code makes something else of the same settings and inputs.
+        after: Handles that the step works from whose content ``inputs`` names already.
+        label: Tells mapped instances of the step apart, such as ``vgg16 none seed 0``.
+        tags: Further MLflow tags to find the run by.
+        within: The handle of earlier work whose MLflow run this belongs to, instead of a run of its own.
+
+    Returns:
+        The handle. Where ``fill`` raised :class:`Postponed` there is no artifact, and ``ref`` is empty.
+    """
+    step = kind.step
+    refs = {name: given if isinstance(given, str) else given.ref for name, given in inputs.items()}
+    ref = artifact_ref(step, version, settings, refs)
+    forced = is_forced(run, step, inputs) or any(handle.forced for handle in after)
+    work = f"{step} {label}".strip()
+    with _mlflow_run(run, work, ref, {"cxr.step": step, **(tags or {})}, within) as run_id:
+        found = None if forced else _published(ref, kind)
+        if within is None:
+            tracking.log_params(flatten(settings))
+        if found is not None:
+            log.info("%s: artifact %s was made before and is taken as it is", work, ref)
+        postponed = None
+        if found is None:
+            try:
+                found = _make(ref, kind, fill, {"step": step, "settings": dict(settings), "inputs": refs}, run_id)
+            except Postponed as reason:
+                log.warning("%s: %s", work, reason)
+                postponed = reason.artifact
+        moment: dict[str, Any] = {"mlflow_run_id": run_id, "url": tracking.run_url(run.experiment_id, run_id)}
+        if postponed is not None or found is None:
+            assert isinstance(postponed, kind)  # what was not made was postponed
+            tracking.set_reused(None)
+            return postponed.model_copy(update={**moment, "forced": forced})
+        # A retry may find what an earlier try in the same run made: that is not another run's work.
+        reused = found.made_by != run_id
+        if within is None:
+            if reused:
+                tracking.log_curves(found.curves)
+            tracking.set_reused(found.made_by if reused else None)
+        tracking.log_metrics(found.metrics)
+        made = {"ref": ref, "made_by": found.made_by, "seconds": found.seconds, "reused": reused, "forced": forced}
+        return found.artifact.model_copy(update=moment | made)
+
+
+@dataclass(frozen=True)
+class _Published(Generic[Kind]):
+    """An artifact as the store has it."""
+
+    artifact: Kind
+    made_by: str
+    seconds: float
+    metrics: Mapping[str, float]
+    curves: Sequence[Mapping[str, float]]
+
+
+def _mlflow_run(
+    run: RunContext, work: str, ref: str, tags: Mapping[str, str], within: Artifact | None
+) -> AbstractContextManager[str]:
+    if within is not None:
+        return tracking.reopen(within.mlflow_run_id)
+    return tracking.step_run(run, work, ref, tags)
+
+
+def _published(ref: str, kind: type[Kind], *, volatile: bool = False) -> _Published[Kind] | None:
+    """The artifact ``ref``, unless it has to be made: it is not there, of an older form, or volatile.
+
+    Args:
+        ref: Its reference.
+        kind: What it is.
+        volatile: Take a volatile one too.
+    """
+    record = open_store().record(ref)
+    if record is None or (record.get("volatile") and not volatile):
+        return None
+    try:
+        artifact = kind.model_validate(record["made"])
+    except (KeyError, ValidationError):
+        log.info("artifact %s was made by another version of this program and is made anew", ref)
+        return None
+    return _Published(
+        artifact, record["mlflow_run_id"], record["seconds"], record.get("metrics", {}), record.get("curves", [])
+    )
+
+
+def _make(
+    ref: str, kind: type[Kind], fill: Callable[[Path], Made[Kind]], record: dict[str, Any], run_id: str
+) -> _Published[Kind]:
+    """Fill the artifact ``ref`` and publish it."""
+    store, started = open_store(), time.monotonic()
+    record["mlflow_run_id"] = run_id
+    # Where a record is there, it is one that does not count any more.
+    with store.publish(ref, record, replace=store.record(ref) is not None) as folder:
+        made = fill(folder)
+        record["made"] = made.artifact.model_dump(mode="json", exclude=set(Artifact.MOMENT))
+        record["metrics"], record["curves"] = dict(made.metrics), list(made.curves)
+        record["volatile"] = made.volatile
+        record["seconds"] = round(time.monotonic() - started, 1)
+    # Of two runs that made it at once one was published, and both go on with that one.
+    published = _published(ref, kind, volatile=True)
+    return published or _Published(made.artifact, run_id, record["seconds"], made.metrics, made.curves)

@@ -1,0 +1,1 @@
+"""Challenger and champion: which trained arm is registered, and under which alias."""

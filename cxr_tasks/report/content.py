@@ -1,0 +1,244 @@
+"""What a run's artifacts say, as the content of its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cxr_tasks.arms import ARMS, needs_synthetic
+from cxr_tasks.artifacts import Comparison, Gallery, Gan, Judgement, SyntheticSet
+from cxr_tasks.classifiers.registry import CLASSIFIERS
+from cxr_tasks.config import Settings
+from cxr_tasks.evaluation.answer import NOTHING, answer
+from cxr_tasks.evaluation.comparison import PairComparison
+from cxr_tasks.evaluation.intervals import holm
+from cxr_tasks.evaluation.seeds import SeedsComparison, over_seeds
+from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, sources_table, thresholds_table
+from cxr_tasks.report.render import Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
+from cxr_tasks.report.results import Results
+from cxr_tasks.report.run_tables import cost_table, leak_table, quality_tables
+
+# Figures of benchmarks/simulation.py.
+ONE_SEED = (
+    "Each arm was trained once, so verdicts are about these very models. Trained again with another seed both arms "
+    "would come out differently: where there was no effect, one seed called one in up to a third of simulated cases. "
+    "Train with several seeds (five are good, two say little)."
+)
+
+
+def gather(settings: Settings, results: Results, links: Sequence[Link]) -> ReportContent:
+    """What the report says, from the artifacts alone.
+
+    Args:
+        settings: Of the run.
+        results: What its steps handed on.
+        links: Where to go on; those without an address are left out.
+    """
+    pairs = [_report_pair(settings, comparison, results.galleries) for comparison in results.complete]
+    findings = named_findings(results)
+    summaries = _over_seeds(results.complete)
+    shortcuts, of_shortcuts = shortcuts_table(findings)
+    sources, of_sources = sources_table(findings)
+    dataset, synthetic = results.dataset, results.synthetic
+    several = len(settings.seeds.classifiers) > 1
+    return ReportContent(
+        title="Does synthetic augmentation help?",
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        answer=_answer(results, summaries, pairs, several),
+        dataset_name=Path(dataset.source).name,
+        dataset_version=dataset.version,
+        classes=list(settings.data.classes),
+        counts=dataset.counts,
+        profile=settings.profile,
+        protocol=_protocol(settings, results.gan),
+        synthetic_counts=synthetic.counts if synthetic else {},
+        warnings=[
+            *settings.warnings,
+            *_two_changes(settings),
+            *_no_control(settings, dataset.counts["train"], synthetic),
+            *([ONE_SEED] if pairs and not several else []),
+            *judgement_warnings(settings, results.judgement),
+            *of_shortcuts,
+            *of_sources,
+            *(f"Synthetic set: {note}." for note in (synthetic.notes if synthetic else ())),
+            *(f"Data: {warning}" for warning in dataset.warnings),
+        ],
+        pairs=pairs,
+        summaries=summaries if several else [],
+        unpaired=_unpaired(findings, pairs),
+        sample_grids=_grids(results.gan, synthetic),
+        tables=[
+            *shortcuts,
+            *sources,
+            *quality_tables(results.judgement),
+            cost_table(results),
+        ],
+        leak=leak_table(results.leaks, _honest(results.complete)),
+        promoted=list(results.promotion.decisions) if results.promotion else [],
+        settings_yaml=settings.to_yaml(),
+        links=[link for link in links if link.url],
+    )
+
+
+def named_findings(results: Results) -> list[NamedFindings]:
+    """The findings on each trained arm, with what it is an arm of."""
+    return [
+        NamedFindings(
+            network=CLASSIFIERS[arm.training.classifier].display,
+            seed=arm.training.seed,
+            found=arm.findings(),
+        )
+        for arm in results.arms
+    ]
+
+
+def judgement_warnings(settings: Settings, judgement: Judgement | None) -> list[str]:
+    """What a reader must know of the GAN's images before using the figures."""
+    if judgement is None:
+        return []
+    failed = [] if judgement.passed else [judgement.sentence, *judgement.reasons[1:]]
+    overridden = settings.judge.override and not judgement.passed and judgement.kind != "unfinished"
+    all_the_same = ["The augmented arms were trained all the same, because judge.override is set."]
+    return [*failed, *judgement.not_judged, *(all_the_same if overridden else [])]
+
+
+def _answer(results: Results, summaries: Sequence[SeedsComparison], pairs: Sequence[ReportPair], several: bool) -> str:
+    if summaries:
+        return answer(summaries, {} if several else _unconfirmed(pairs))
+    return results.judgement.sentence if results.judgement else NOTHING
+
+
+def _report_pair(settings: Settings, comparison: Comparison, galleries: Sequence[Gallery]) -> ReportPair:
+    gallery = next((g for g in galleries if g.comparison == comparison.ref), None)
+    arms = [arm.findings() for arm in comparison.arms.values()]
+    return ReportPair(
+        network=CLASSIFIERS[comparison.pair.classifier].display,
+        seed=comparison.pair.seed,
+        baseline_arm=arms[0].arm,
+        augmented_arm=arms[1].arm,
+        comparison=comparison.result(),
+        curves_png=comparison.file(Comparison.CURVES),
+        reliability_png=comparison.file(Comparison.RELIABILITY),
+        gallery_png=gallery.file(Gallery.PICTURE) if gallery else None,
+        thresholds=thresholds_table(arms, settings.evaluation.min_sensitivity),
+    )
+
+
+def _unpaired(findings: Sequence[NamedFindings], pairs: Sequence[ReportPair]) -> list[UnpairedArm]:
+    """Arms that were trained and have no partner."""
+    paired = {(p.network, p.seed, arm) for p in pairs for arm in (p.baseline_arm, p.augmented_arm)}
+    return [
+        UnpairedArm(
+            network=each.network,
+            seed=each.seed,
+            arm=each.found.arm,
+            validation=each.found.validation,
+            test=each.found.test,
+        )
+        for each in findings
+        if (each.network, each.seed, each.found.arm) not in paired
+    ]
+
+
+def _over_seeds(comparisons: Sequence[Comparison]) -> list[SeedsComparison]:
+    """Each classifier and arm over the seeds that it was compared with."""
+    by_arm: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in comparisons:
+        by_arm.setdefault((comparison.pair.arm, comparison.pair.classifier), []).append(comparison)
+    return [
+        over_seeds(
+            [comparison.result() for comparison in of_arm],
+            [
+                (
+                    comparison.arms["baseline"].model.predictions(),
+                    comparison.arms["augmented"].model.predictions(),
+                )
+                for comparison in of_arm
+            ],
+            [comparison.pair.seed for comparison in of_arm],
+            name=CLASSIFIERS[classifier].display,
+        )
+        for (_, classifier), of_arm in by_arm.items()
+    ]
+
+
+def _unconfirmed(pairs: Sequence[ReportPair]) -> dict[str, list[str]]:
+    """By arm, the networks whose verdict McNemar's test does not confirm; over seeds there is no such test."""
+    adjusted = holm([pair.comparison.mcnemar_p for pair in pairs])
+    found: dict[str, list[str]] = {}
+    for pair, p_value in zip(pairs, adjusted, strict=True):
+        c = pair.comparison
+        # On an unbalanced test set macro F1 may rise while more images are lost than won.
+        won = c.augmented_only_correct - c.baseline_only_correct
+        agrees = p_value < 1 - c.confidence and (won > 0) == (c.verdict == "helps")
+        if c.verdict != "no detectable difference" and not agrees:
+            found.setdefault(pair.augmented_arm, []).append(pair.network)
+    return found
+
+
+def _two_changes(settings: Settings) -> list[str]:
+    return [
+        f"The arms {settings.arms.baseline} and {arm} differ in two things, what is added and classical augmentation, "
+        "as in the source report: the difference between them cannot be credited to the added images alone."
+        for arm in settings.arms.compared
+        if settings.arms.changes_classical(arm)
+    ]
+
+
+def _no_control(settings: Settings, real: Mapping[str, int], synthetic: SyntheticSet | None) -> list[str]:
+    """What nothing in the run can tell apart from what the synthetic images show."""
+    if synthetic is None or "oversample" in settings.arms.names:
+        return []
+    classes = ", ".join(f"{name} {real[name]:,} to {real[name] + n:,}" for name, n in synthetic.counts.items() if n)
+    return [
+        f"The synthetic set also gives classes more training images ({classes}). More images of a class may help by "
+        "themselves. The arm oversample would show whether they do. This run did not train it."
+    ]
+
+
+def _protocol(settings: Settings, gan: Gan | None) -> list[tuple[str, str]]:
+    """How the arms were trained, as terms and their values."""
+    chosen, seeds = settings.classifiers, settings.seeds.classifiers
+    names = settings.arms.names
+    size = f"{chosen.image_size} × {chosen.image_size}"
+    rows = [("Image size", size), ("Arms", "; ".join(f"{name}: {ARMS[name].meaning}" for name in names))]
+    if any(ARMS[name].classical for name in names):
+        views = settings.augmentation.views
+        many = "a new version of each image in every epoch" if views is None else f"a pool of {views} versions an image"
+        rows.append(("Classical augmentation", many))
+    budget = (
+        "every arm sees all of its images once an epoch, so that one with more images takes more optimiser steps"
+        if chosen.budget == "epochs"
+        else "every arm takes as many optimiser steps an epoch, however many images it has"
+    )
+    until = f"at most {chosen.epochs} epochs, until the validation loss has not fallen for {chosen.patience}"
+    rows.append(("Budget", f"{budget}; {until}"))
+    if chosen.precision != "float32":
+        rows.append(("Frozen backbones", f"run in {chosen.precision}"))
+    if chosen.undersample:
+        rows.append(("Classes", "undersampled to the smallest"))
+    if chosen.class_weights:
+        rows.append(("Classes", "weighted in the loss by their rarity"))
+    rows.append(("Seeds" if len(seeds) > 1 else "Seed", ", ".join(map(str, seeds))))
+    rows.append(("GAN training", f"{gan.epochs:,} epochs, {gan.steps:,} steps" if gan is not None else "none"))
+    return rows
+
+
+def _grids(gan: Gan | None, synthetic: SyntheticSet | None) -> list[SampleGrid]:
+    found = []
+    if gan is not None and gan.finished and (png := gan.file(Gan.GRID)):
+        found.append(SampleGrid(caption="The GAN's fixed grid at the end of training", png=png))
+    if synthetic is not None and (png := synthetic.file(SyntheticSet.GRID)):
+        found.append(SampleGrid(caption="The synthetic set", png=png))
+    return found
+
+
+def _honest(comparisons: Sequence[Comparison]) -> dict[tuple[str, int], PairComparison]:
+    """The comparison with synthetic images of each classifier and seed; of several arms the first."""
+    found: dict[tuple[str, int], PairComparison] = {}
+    for comparison in comparisons:
+        pair, baseline = comparison.pair, comparison.arms["baseline"].training.arm
+        if needs_synthetic(pair.arm) and not needs_synthetic(baseline):
+            found.setdefault((pair.classifier, pair.seed), comparison.result())
+    return found

@@ -1,0 +1,225 @@
+"""Renders the report of a run as one HTML file that needs nothing else.
+
+``ReportContent`` is what goes into the report. ``templates/report.html.j2`` has the words and the styles. This module
+draws the plots that follow from the comparisons.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import jinja2
+import numpy as np
+from pydantic import Field
+
+from cxr_tasks.artifacts import Decision
+from cxr_tasks.evaluation.comparison import PairComparison, p_text, points
+from cxr_tasks.evaluation.intervals import holm
+from cxr_tasks.evaluation.metrics import slug
+from cxr_tasks.evaluation.plots import confusion_matrices, difference_forest, png_bytes
+from cxr_tasks.evaluation.seeds import SeedsComparison
+from cxr_tasks.report import paper
+from cxr_tasks.strict import Strict
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Table(Strict):
+    """A further measurement, such as the GAN's quality per class. The report shows cells as they are."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+class ReportPair(Strict):
+    """One compared pair.
+
+    Attributes:
+        network: The classifier's name for people, such as "VGG16".
+        baseline_arm: The baseline's arm, such as "classical".
+        augmented_arm: The augmented arm, such as "both".
+    """
+
+    network: str
+    seed: int
+    baseline_arm: str
+    augmented_arm: str
+    comparison: PairComparison
+    curves_png: bytes | None = None
+    reliability_png: bytes | None = None
+    gallery_png: bytes | None = None
+    thresholds: Table | None = None
+
+
+class UnpairedArm(Strict):
+    """An arm that was trained and has no partner, as where the GAN was not good enough.
+
+    Attributes:
+        validation: Metrics of the validation images, as ``evaluation.metrics`` names them.
+        test: Metrics of the test images, alike.
+    """
+
+    network: str
+    seed: int
+    arm: str
+    validation: dict[str, float]
+    test: dict[str, float]
+
+
+class SampleGrid(Strict):
+    """Synthetic images with a caption."""
+
+    caption: str
+    png: bytes
+
+
+class Link(Strict):
+    """An address to show. Only http, https and relative addresses can be clicked; others are written out."""
+
+    label: str
+    url: str
+
+    @property
+    def clickable(self) -> bool:
+        """Whether following the address can do nothing but open a page."""
+        return bool(re.match(r"https?://", self.url)) or re.match(r"[^/\\]*:|[/\\]{2}", self.url) is None
+
+
+class ReportContent(Strict):
+    """Everything in the report that differs from run to run.
+
+    Attributes:
+        counts: Real images by split, then by class.
+        protocol: How the arms were trained, as terms and their values.
+        summaries: The comparisons over seeds, where there are several seeds.
+        leak: Figures that are wrong on purpose.
+    """
+
+    title: str
+    created: str
+    answer: str
+    dataset_name: str
+    dataset_version: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+    profile: str
+    protocol: list[tuple[str, str]] = Field(default_factory=list)
+    synthetic_counts: dict[str, int] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+    pairs: list[ReportPair] = Field(default_factory=list)
+    summaries: list[SeedsComparison] = Field(default_factory=list)
+    unpaired: list[UnpairedArm] = Field(default_factory=list)
+    sample_grids: list[SampleGrid] = Field(default_factory=list)
+    tables: list[Table] = Field(default_factory=list)
+    leak: Table | None = None
+    promoted: list[Decision] = Field(default_factory=list)
+    settings_yaml: str
+    links: list[Link] = Field(default_factory=list)
+
+
+def render_report(content: ReportContent) -> str:
+    """The report as one HTML document, with its plots inside, no scripts, and nothing fetched from anywhere.
+
+    Every string of ``content`` is escaped. Pairs, synthetic images and promoted models may each be absent.
+    """
+    comparisons = [pair.comparison for pair in content.pairs]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=lambda fraction, digits=1: f"{100 * fraction:.{digits}f}",
+        points=lambda difference: _minus(points(difference)),
+        minus=_minus,
+        p=lambda p_value: p_text(p_value).removeprefix("p ").removeprefix("= "),
+        image=_data_uri,
+        columns_of_words=_columns_of_words,
+        thousands=lambda number: f"{number:,}",
+        slug=slug,
+    )
+    return environment.get_template("report.html.j2").render(
+        content=content,
+        holm_p=holm([comparison.mcnemar_p for comparison in comparisons]),
+        forest=_forest(content),
+        confusions=[_confusions(comparison) for comparison in comparisons],
+        paper_rows=_paper_rows(content),
+        paper_source=paper.CITATION,
+        paper_caveats=paper.CAVEATS,
+    )
+
+
+def _minus(text: str) -> str:
+    """Write the signs of numbers as a typographic minus, which lines up with plus. Other hyphens stay."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def _columns_of_words(table: Table) -> set[int]:
+    """The columns in which every cell begins with a letter. The report aligns these to the left, and figures not."""
+    return {index for index, cells in enumerate(zip(*table.rows, strict=True)) if all(c[:1].isalpha() for c in cells)}
+
+
+def _data_uri(png: bytes) -> str:
+    """A picture as an address that holds the picture."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _forest(content: ReportContent) -> bytes | None:
+    """The forest plot of the pairs, and below of each network over its seeds; None without pairs."""
+    comparisons = [pair.comparison for pair in content.pairs]
+    rows = [(c.name, c.macro_f1_difference, c.macro_f1_low, c.macro_f1_high) for c in comparisons]
+    arms = {summary.augmented_arm for summary in content.summaries}
+    for s in content.summaries:
+        name = f"{s.name} {s.augmented_arm}" if len(arms) > 1 else s.name
+        rows.append((f"{name}, over seeds", s.mean, s.low, s.high))
+    return png_bytes(difference_forest(rows)) if rows else None
+
+
+def _confusions(comparison: PairComparison) -> bytes:
+    """The confusion matrices of a pair, as a picture."""
+    return png_bytes(
+        confusion_matrices(
+            np.array(comparison.baseline_confusion),
+            np.array(comparison.augmented_confusion),
+            comparison.classes,
+            f"{comparison.name}: test images",
+            arms=(comparison.baseline_arm, comparison.augmented_arm),
+        )
+    )
+
+
+def _paper_rows(content: ReportContent) -> list[dict[str, Any]]:
+    """The source report's arms, each with this run's mean over seeds or None, all in percent."""
+    return [{"paper": arm, "run": _run_means(content, arm)} for arm in paper.PAPER_ARMS]
+
+
+def _run_means(content: ReportContent, arm: paper.PaperArm) -> dict[str, Any] | None:
+    """The figures of the run's arm that is most like the source report's ``arm``; None if no such arm was trained."""
+    trained: dict[str, list[tuple[Mapping[str, float], Mapping[str, float]]]] = {}
+    for pair in content.pairs:
+        if pair.network == arm.network:
+            c = pair.comparison
+            trained.setdefault(pair.baseline_arm, []).append((c.baseline_validation, c.baseline_test))
+            trained.setdefault(pair.augmented_arm, []).append((c.augmented_validation, c.augmented_test))
+    for single in content.unpaired:
+        if single.network == arm.network:
+            trained.setdefault(single.arm, []).append((single.validation, single.test))
+    # The source report's augmented arm left out classical augmentation, as the arm ``synthetic`` does.
+    likest = ("synthetic", "both") if arm.augmented else ("classical", "none")
+    name = next((name for name in likest if name in trained), None)
+    if name is None:
+        return None
+    names = {"accuracy": "accuracy", "precision": "macro_precision", "recall": "macro_recall", "f1": "macro_f1"}
+    row = {short: 100 * mean(valid[metric] for valid, _ in trained[name]) for short, metric in names.items()}
+    tests = [test for _, test in trained[name]]
+    images = sum(value for metric, value in tests[0].items() if metric.startswith("support_"))
+    return {**row, "arm": name, "test_accuracy": 100 * mean(test["accuracy"] for test in tests), "test_images": images}

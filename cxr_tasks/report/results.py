@@ -1,0 +1,47 @@
+"""What the steps of one run handed on, as its report reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cxr_tasks.artifacts import (
+    Comparison,
+    Dataset,
+    Features,
+    Gallery,
+    Gan,
+    Judgement,
+    LeakedModel,
+    Promotion,
+    SyntheticSet,
+    TrainedArm,
+)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The handles of one run; ``None`` and empty lists stand for what was skipped."""
+
+    dataset: Dataset
+    gan: Gan | None = None
+    judgement: Judgement | None = None
+    synthetic: SyntheticSet | None = None
+    comparisons: list[Comparison] = field(default_factory=list)
+    galleries: list[Gallery] = field(default_factory=list)
+    leaks: list[LeakedModel] = field(default_factory=list)
+    features: list[Features] = field(default_factory=list)
+    promotion: Promotion | None = None
+
+    @property
+    def complete(self) -> list[Comparison]:
+        """The pairs whose arms were both trained."""
+        return [comparison for comparison in self.comparisons if comparison.is_complete]
+
+    @property
+    def arms(self) -> list[TrainedArm]:
+        """Each trained arm once, though a baseline is in several comparisons."""
+        found: dict[str, TrainedArm] = {}
+        for comparison in self.comparisons:
+            for arm in comparison.arms.values():
+                found.setdefault(arm.model.ref, arm)
+        return list(found.values())

@@ -1,0 +1,110 @@
+"""What several steps do alike."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_tasks import progress, tracking
+from cxr_tasks.artifacts import Dataset, Features, Kind, RunContext
+from cxr_tasks.classifiers.registry import CLASSIFIERS
+from cxr_tasks.config import Settings
+from cxr_tasks.pipeline import load_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+# Lines that a step may say to the person at the terminal; the rest is in its log and its artifact.
+NOTES = 5
+# What mapped tasks hand on: one group a task, each with one handle an instance, or nothing where all were skipped.
+Mapped = list[list[Kind | None] | None]
+
+
+def dataset_tags(run: RunContext, dataset: Dataset) -> dict[str, str]:
+    """MLflow tags by which runs on one dataset are found."""
+    return {"cxr.dataset": dataset.version, "cxr.profile": load_settings(run).profile}
+
+
+def flat(groups: Mapped[Kind]) -> Iterator[Kind]:
+    """The handles of mapped tasks, without those that were skipped."""
+    for group in groups:
+        yield from (handle for handle in group or () if handle)
+
+
+def weights_identity(weights: str | None) -> str:
+    """What tells backbone weights apart: the word, or the content of the file, whatever its name."""
+    if weights is None or weights in ("imagenet", "random") or not Path(weights).is_file():
+        return weights or "none"
+    with Path(weights).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def backbone_identity(settings: Settings, dataset: Dataset, name: str) -> dict[str, Any]:
+    """All that the features of an image depend on besides its pixels; nothing where no backbone is frozen.
+
+    Random weights are scaled on the dataset, and so belong to it.
+    """
+    chosen = settings.classifiers
+    if not CLASSIFIERS[name].has_backbone:
+        return {}
+    weights = weights_identity(chosen.weights_of(name))
+    identity = {"backbone": name, "weights": weights, "size": chosen.image_size, "scaling": chosen.scaling}
+    if weights == "random":
+        identity |= {"weights_seed": settings.seeds.backbones, "scaled_on": dataset.ref}
+    return {**identity, "precision": chosen.precision}
+
+
+def of_backbone(features: Mapped[Features] | None, name: str) -> list[Features]:
+    """The handles of the steps that ran the frozen backbone ``name``."""
+    return [handle for handle in flat(features or []) if handle.backbone == name]
+
+
+def how_trained(settings: Settings) -> dict[str, Any]:
+    """How classifiers are trained, but for what differs from arm to arm."""
+    chosen = settings.classifiers.model_dump(mode="json", exclude={"names", "weights"})
+    return {**chosen, "classes": list(settings.data.classes)}
+
+
+def digest(table: pd.DataFrame) -> str:
+    """20 hexadecimal digits that tell contents of a table apart; its index does not count."""
+    import pandas as pd
+
+    hashes = pd.util.hash_pandas_object(table, index=False).to_numpy()
+    return hashlib.sha256(hashes.tobytes()).hexdigest()[:20]
+
+
+def keep_plot(folder: Path, name: str, plot: Figure) -> None:
+    """Keep a plot in the artifact and with the active MLflow run."""
+    from cxr_tasks.evaluation.plots import png_bytes
+
+    (folder / name).write_bytes(png_bytes(plot))
+    tracking.log_figure(plot, name)
+
+
+def curves_of(history: pd.DataFrame) -> list[dict[str, float]]:
+    """The history of a training as rows of metrics, each with its step."""
+    return history.rename(columns={"epoch": "step"}).to_dict("records")
+
+
+def epoch_reporter(who: str, epochs: int) -> Callable[[int, dict[str, float]], None]:
+    """Reports each epoch of ``who``: in the log, to the active MLflow run, and to who listens to progress."""
+
+    def report(epoch: int, logs: dict[str, float]) -> None:
+        log.info(
+            "%s epoch %d: loss %.3f, validation loss %.3f, validation accuracy %.3f",
+            who,
+            epoch,
+            logs["loss"],
+            logs["val_loss"],
+            logs["val_accuracy"],
+        )
+        tracking.log_metrics(logs, epoch)
+        progress.advance(f"training {who}", epoch, epochs)
+
+    return report

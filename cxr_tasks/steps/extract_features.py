@@ -1,0 +1,104 @@
+"""The step ``extract_features``: run a frozen backbone before the arms ask for what comes out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_tasks import progress
+from cxr_tasks.arms import ARMS
+from cxr_tasks.artifacts import Artifact, Dataset, Features, RunContext, SyntheticSet
+from cxr_tasks.classifiers.registry import CLASSIFIERS
+from cxr_tasks.config import Settings
+from cxr_tasks.pipeline import Made, is_forced, load_settings, perform
+from cxr_tasks.steps.common import backbone_identity, dataset_tags
+
+if TYPE_CHECKING:
+    from cxr_tasks.classifiers.feature_store import FeatureCache
+    from cxr_tasks.data.dataset import Images
+
+
+def extract_features(
+    run: RunContext, dataset: Dataset, backbone: str, synthetic: SyntheticSet | None = None
+) -> Features:
+    """Run a frozen backbone once over what the arms show it unaugmented: the dataset, or the synthetic set.
+
+    What the store has from an earlier run, or of shards that have not changed, is not run again.
+    """
+    settings = load_settings(run)
+    identity = backbone_identity(settings, dataset, backbone)
+    inputs: dict[str, Artifact | str] = {"dataset": dataset}
+    what = {**identity, "arms": list(settings.arms.names), "shortcuts": settings.evaluation.shortcuts}
+    if synthetic is not None:
+        inputs["synthetic"] = synthetic
+    else:
+        what |= {"counts": settings.synthetic.model_dump(mode="json")["counts"], "seed": settings.seeds.synthetic}
+
+    def fill(folder: Path) -> Made[Features]:
+        cache = _extract(settings, dataset, synthetic, backbone, identity, is_forced(run, Features.step, inputs))
+        words = f"{cache.computed:,} images run, {cache.found:,} known from before"
+        features = Features(
+            backbone=backbone,
+            computed=cache.computed,
+            found=cache.found,
+            notes=(f"{CLASSIFIERS[backbone].display}: {words}",),
+        )
+        return Made(features, {"images_run": cache.computed, "images_known": cache.found})
+
+    return perform(
+        run,
+        Features,
+        fill,
+        settings={**what, "gan_size": settings.gan.image_size},
+        inputs=inputs,
+        label=backbone if synthetic is None else f"{backbone} synthetic",
+        tags=dataset_tags(run, dataset) | {"cxr.classifier": backbone},
+    )
+
+
+def _extract(
+    settings: Settings,
+    dataset: Dataset,
+    synthetic: SyntheticSet | None,
+    backbone: str,
+    identity: dict[str, Any],
+    anew: bool,
+) -> FeatureCache:
+    """Fill the feature store; returns the cache, which has counted what was computed and what was found."""
+    from cxr_tasks.classifiers.feature_store import FeatureCache, shard_features
+    from cxr_tasks.classifiers.features import FrozenTrunk
+    from cxr_tasks.classifiers.networks import build_network
+
+    classes, size = list(settings.data.classes), settings.classifiers.image_size
+    train = dataset.images("train", size, classes)
+    network = build_network(backbone, settings, train.pixels, settings.seeds.backbones)
+    cache = FeatureCache(FrozenTrunk(network.fast_trunk), identity, anew=anew)
+    if synthetic is not None:
+        extra = synthetic.extra(classes, size)
+        cache(extra.content, lambda: extra.images.pixels)
+        return cache
+    for done, shard in enumerate(dataset.shards, start=1):
+        shard_features(cache, shard, size)
+        progress.advance(f"features of {CLASSIFIERS[backbone].display}", done, len(dataset.shards))
+    _extract_altered(settings, dataset, train, cache)
+    return cache
+
+
+def _extract_altered(settings: Settings, dataset: Dataset, train: Images, cache: FeatureCache) -> None:
+    """What is made of the dataset's images: those of the control arms, and the blanked test images."""
+    import numpy as np
+
+    from cxr_tasks.classifiers.blanking import blanked_content, blanked_images, mean_gray
+    from cxr_tasks.classifiers.training_set import extra_images
+
+    for name in settings.arms.names:
+        if ARMS[name].extra == "real_resized":
+            resized = extra_images(ARMS[name], settings, train, dataset.content, None)
+            assert resized is not None  # such an arm adds something
+            cache(resized.content, partial(np.asarray, resized.images.pixels))
+    if settings.evaluation.shortcuts:
+        size, gray = settings.classifiers.image_size, mean_gray(train)
+        test = dataset.images("test", size, list(settings.data.classes))
+        for name, altered in blanked_images(test, dataset.masks("test", size), gray).items():
+            cache({**dataset.content, **blanked_content(name, gray)}, partial(np.asarray, altered.pixels))

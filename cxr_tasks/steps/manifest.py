@@ -1,0 +1,50 @@
+"""The step ``manifest``: join the shards into one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxr_tasks import tracking
+from cxr_tasks.artifacts import Manifest, RunContext, Scan, Shard
+from cxr_tasks.pipeline import Made, load_settings, perform
+from cxr_tasks.steps.common import NOTES, digest
+
+
+def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
+    """Join the shards into the manifest: duplicates set aside, near-duplicates grouped, rejects listed."""
+    from cxr_tasks.data.ingest import MANIFEST, NEAR, REJECTS, SET_ASIDE, join_shards
+
+    settings, files = load_settings(run).data, scanned.table()
+
+    def fill(folder: Path) -> Made[Manifest]:
+        table, pairs = join_shards([shard.folder() for shard in ingested], files, settings.near_duplicates, folder)
+        aside, used = table[table["status"] == SET_ASIDE], table[table["status"] != SET_ASIDE]
+        notes = [f"set aside {row.path}: {row.reason}" for row in aside.head(NOTES).itertuples()]
+        if len(aside) > NOTES:
+            notes.append(f"and {len(aside) - NOTES:,} more, listed in {REJECTS}")
+        by_class = used["label"].value_counts()
+        for name in (MANIFEST, REJECTS, NEAR):
+            tracking.log_file(folder / name)
+        joined = Manifest(
+            images={label: int(by_class.get(label, 0)) for label in settings.classes},
+            shards=tuple(shard.ref for shard in ingested),
+            rejected=len(aside),
+            near_duplicates=len(pairs),
+            masks=int(used["mask"].sum()),
+            notes=tuple(notes),
+        )
+        counts = {"rejected": joined.rejected, "near_duplicates": joined.near_duplicates, "masks": joined.masks}
+        return Made(joined, {"images": len(used), **counts})
+
+    return perform(
+        run,
+        Manifest,
+        fill,
+        version=3,
+        settings=settings.near_duplicates.model_dump(mode="json"),
+        inputs={
+            "metadata": digest(files[["path", "source", "patient"]]),
+            **{f"shard {i + 1}": shard for i, shard in enumerate(ingested)},
+        },
+        after=[scanned],
+    )

@@ -1,0 +1,129 @@
+"""The step ``publish``: make a split manifest the newest dataset; and how a training finds a dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from cxr_tasks import tracking
+from cxr_tasks.artifacts import Dataset, Manifest, RunContext, Scan, Split, Validation
+from cxr_tasks.config import Settings
+from cxr_tasks.errors import DataError
+from cxr_tasks.pipeline import load_settings
+from cxr_tasks.store import artifact_ref, open_store
+
+
+def dataset_of(scanned: Scan, joined: Manifest, validated: Validation, divided: Split) -> Dataset:
+    """The dataset that these make together. It counts as not forced: a training need not be made anew for it."""
+    return Dataset(
+        ref=divided.ref,
+        made_by=divided.made_by,
+        seconds=divided.seconds,
+        mlflow_run_id=divided.mlflow_run_id,
+        url=divided.url,
+        reused=divided.reused,
+        version=divided.version,
+        counts=divided.counts,
+        shards=joined.shards,
+        source=scanned.source,
+        warnings=validated.warnings,
+        data_docs=validated.data_docs,
+    )
+
+
+def publish(run: RunContext, scanned: Scan, joined: Manifest, validated: Validation, divided: Split) -> Dataset | None:
+    """Make these the newest dataset of its settings, and say what changed; ``None`` where nothing did."""
+    store, name = open_store(), _newest(load_settings(run))
+    dataset = dataset_of(scanned, joined, validated, divided)
+    before = store.read_pointer(name)
+    # A try of this very run that was killed before Airflow heard of it has announced nothing.
+    again = bool(before and before["dag_run"] == run.dag_run)
+    if before and before["version"] == dataset.version and not again:
+        tracking.end_run(run.mlflow_run_id)
+        return None
+    # Of the dataset before it, not of itself, if this is another try.
+    base = before["base"] if again else before and before["dataset"]["ref"]
+    news = f"dataset {dataset.version}: " + _log_changes(run, base, dataset)
+    published = dataset.model_dump(mode="json")
+    store.write_pointer(_by_version(dataset.version), published)
+    store.write_pointer(name, {"dataset": published, "version": dataset.version, "dag_run": run.dag_run, "base": base})
+    tracking.end_run(run.mlflow_run_id)
+    return dataset.model_copy(update={"notes": (news,)})
+
+
+def find_dataset(run: RunContext, version: str = "") -> Dataset:
+    """The dataset of that version, or the one published last for these settings.
+
+    Raises:
+        DataError: There is none.
+    """
+    settings, store = load_settings(run), open_store()
+    if version:
+        found = store.read_pointer(_by_version(version)) if version.isalnum() else None
+        if found is None:
+            raise DataError(
+                f"Dataset {version!r} does not exist: take a version that cxr_data has published "
+                "(tag cxr.dataset of its MLflow runs), or leave the field empty for the newest."
+            )
+        dataset = read_dataset(found)
+        there, asked = sorted(dataset.counts["train"]), sorted(settings.data.classes)
+        if there != asked:
+            raise DataError(
+                f"Dataset {version!r} has the classes {', '.join(there)}, and the settings {', '.join(asked)}: set "
+                "data.classes to those of the dataset, or leave the field empty for the newest."
+            )
+        return dataset
+    newest = store.read_pointer(_newest(settings))
+    if newest is None:
+        raise DataError(
+            f"No dataset has been prepared with the data settings of profile {settings.profile!r}: "
+            "run cxr_data with this profile first."
+        )
+    return read_dataset(newest["dataset"])
+
+
+def read_dataset(told: Any) -> Dataset:
+    """The dataset that a pointer or an event tells of.
+
+    Raises:
+        DataError: It was written by another version of this program, or by hand.
+    """
+    try:
+        return Dataset.model_validate(told)
+    except ValidationError as error:
+        raise DataError(
+            "What was announced as the dataset is none that this version can read: run cxr_data again."
+        ) from error
+
+
+def _log_changes(run: RunContext, base: str | None, dataset: Dataset) -> str:
+    """Keep with the DAG run what is different from the dataset ``base``; returns it in a sentence."""
+    import pandas as pd
+
+    from cxr_tasks.data.changes import change_counts, changes, changes_in_words
+    from cxr_tasks.data.ingest import MANIFEST
+
+    store = open_store()
+    images = sum(n for split in dataset.counts.values() for n in split.values())
+    if base is None or store.record(base) is None:
+        words = f"the first of these settings, {images:,} images"
+    else:
+        found = changes(pd.read_parquet(store.fetch(base) / MANIFEST), dataset.manifest())
+        words = changes_in_words(found)
+        tracking.log_text(found.to_csv(index=False), "changes.csv", run.mlflow_run_id)
+        metrics = {f"images_{kind}": number for kind, number in change_counts(found).items()}
+        tracking.log_metrics(metrics, run_id=run.mlflow_run_id)
+    tracking.set_tags({"cxr.dataset": dataset.version, "cxr.changes": words}, run.mlflow_run_id)
+    return words
+
+
+def _by_version(version: str) -> str:
+    """The pointer to a dataset by its version."""
+    return f"dataset-versions/{version}"
+
+
+def _newest(settings: Settings) -> str:
+    """The pointer to the newest dataset of these data settings."""
+    data: dict[str, Any] = settings.data.model_dump(mode="json", exclude={"shard_images"})
+    return artifact_ref("datasets", 2, {**data, "sizes": settings.image_sizes, "seed": settings.seeds.split}, {})

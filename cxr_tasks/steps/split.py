@@ -1,0 +1,42 @@
+"""The step ``split``: give every image its split, once and for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxr_tasks import tracking
+from cxr_tasks.artifacts import Manifest, RunContext, Split, Validation
+from cxr_tasks.pipeline import Made, load_settings, perform
+from cxr_tasks.steps.common import NOTES, digest
+from cxr_tasks.store import artifact_ref, open_store
+
+
+def split(run: RunContext, joined: Manifest, validated: Validation) -> Split:
+    """Give every image its split; the split does not depend on ``validated``, which must be there before it."""
+    from cxr_tasks.data.ingest import MANIFEST
+    from cxr_tasks.data.split import BETWEEN, count_splits, split_manifest
+
+    settings, store = load_settings(run), open_store()
+    how = {**settings.data.split.model_dump(mode="json"), "seed": settings.seeds.split}
+    # Found by these very settings for ever: splits that were given before are kept.
+    ledger_name = artifact_ref("splits", 1, how, {})
+    ledger: dict[str, str] = store.read_pointer(ledger_name) or {}
+    table = split_manifest(joined.table(), settings.data.split, settings.seeds.split, ledger, joined.near())
+    dealt, left_out = table[table["split"] != ""], table[table["reason"] == BETWEEN]
+    version = digest(dealt[["image_id", "label", "group", "split", "mask_id"]].sort_values("image_id"))
+
+    def fill(folder: Path) -> Made[Split]:
+        table.to_parquet(folder / MANIFEST, index=False)
+        tracking.log_file(folder / MANIFEST)
+        counts = count_splits(table, settings.data.classes)
+        notes = tuple(f"left out {row.path}: {row.reason}" for row in left_out.head(NOTES).itertuples())
+        artifact = Split(version=version, counts=counts, notes=notes)
+        return Made(artifact, {f"{name}_images": sum(of_class.values()) for name, of_class in counts.items()})
+
+    # The assignment is cheap to make and depends on what was assigned before, so it is itself the key:
+    # the same images in the same splits are the same dataset.
+    done = perform(run, Split, fill, version=2, settings=how, inputs={"manifest": joined, "assignment": version})
+    assigned = dict(zip(dealt["image_id"], dealt["split"], strict=True))
+    if settings.data.split.method == "stable" and not assigned.items() <= ledger.items():
+        store.write_pointer(ledger_name, ledger | assigned)
+    return done

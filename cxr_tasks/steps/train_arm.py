@@ -1,0 +1,281 @@
+"""The step ``train_arm``: train one arm of a classifier with one seed, and evaluate it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_tasks import tracking
+from cxr_tasks.arms import ARMS, needs_synthetic
+from cxr_tasks.artifacts import (
+    Artifact,
+    Dataset,
+    Features,
+    RunContext,
+    SyntheticSet,
+    TrainedArm,
+    TrainedModel,
+    Training,
+    write_json,
+)
+from cxr_tasks.config import Settings
+from cxr_tasks.errors import SettingsError
+from cxr_tasks.pipeline import Made, load_settings, perform
+from cxr_tasks.steps.common import (
+    Mapped,
+    backbone_identity,
+    curves_of,
+    dataset_tags,
+    epoch_reporter,
+    how_trained,
+    of_backbone,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cxr_tasks.classifiers.features import ArmFeatures
+    from cxr_tasks.classifiers.networks import Network
+    from cxr_tasks.classifiers.training import FittedClassifier
+    from cxr_tasks.classifiers.training_set import ExtraImages
+    from cxr_tasks.data.dataset import Images
+
+
+def train_arm(
+    run: RunContext,
+    dataset: Dataset,
+    arm: Training,
+    synthetic: SyntheticSet | None = None,
+    features: Mapped[Features] | None = None,
+) -> TrainedArm:
+    """Train one arm of a classifier with a seed, and keep its model, its predictions and what they say.
+
+    Args:
+        run: The DAG run.
+        dataset: What it is trained and tested on.
+        arm: One of :func:`cxr_tasks.steps.plan.arms`.
+        synthetic: The synthetic set, for arms that train with one.
+        features: Handles of the steps that ran frozen backbones, the arm's own among them.
+    """
+    settings = load_settings(run)
+    if not needs_synthetic(arm.arm):
+        synthetic = None
+    elif synthetic is None:
+        raise SettingsError(f"The arm {arm.arm!r} trains on synthetic images but was given none.")
+    identity = backbone_identity(settings, dataset, arm.classifier)
+    inputs: dict[str, Artifact | str] = {"dataset": dataset}
+    if synthetic is not None:
+        inputs["synthetic"] = synthetic
+    role = "baseline" if arm.arm == settings.arms.baseline else "augmented"
+    model = perform(
+        run,
+        TrainedModel,
+        lambda folder: _train_model(settings, dataset, arm, synthetic, identity, folder),
+        version=3,
+        settings={
+            **how_trained(settings),
+            **identity,
+            **_extra_settings(settings, arm),
+            **arm.model_dump(),
+            "augmentation": settings.augmentation.model_dump(mode="json") if ARMS[arm.arm].classical else "none",
+            "shortcuts": settings.evaluation.shortcuts,
+        },
+        inputs=inputs,
+        after=of_backbone(features, arm.classifier),
+        label=arm.label,
+        tags={
+            **dataset_tags(run, dataset),
+            "cxr.classifier": arm.classifier,
+            "cxr.role": role,
+            "cxr.arm": arm.arm,
+            "cxr.seed": str(arm.seed),
+        },
+    )
+    return evaluate_arm(run, model)
+
+
+def evaluate_arm(run: RunContext, model: TrainedModel) -> TrainedArm:
+    """What the predictions of a trained model say of it: metrics, calibration, operating points, shortcuts, sources."""
+    settings = load_settings(run)
+    classes = list(settings.data.classes)
+
+    def fill(folder: Path) -> Made[TrainedArm]:
+        from cxr_tasks.evaluation.findings import arm_findings
+        from cxr_tasks.evaluation.metrics import per_class_table
+
+        predictions = model.predictions()
+        found = arm_findings(
+            model.training.arm,
+            predictions,
+            model.blanked(),
+            classes,
+            settings.evaluation,
+            settings.seeds.bootstrap,
+        )
+        write_json(folder / TrainedArm.FINDINGS, found)
+        tracking.log_file(folder / TrainedArm.FINDINGS)
+        tracking.log_table(predictions.drop(columns=["group", "source"]), "predictions.json")
+        test = predictions[predictions["split"] == "test"]
+        tracking.log_table(per_class_table(test, classes).reset_index(names="class"), "test-per-class.json")
+        by_split = {"validation": found.validation, "test": found.test}
+        arm = TrainedArm(
+            model=model,
+            validation_macro_f1=found.validation["macro_f1"],
+            test_macro_f1=found.test["macro_f1"],
+            test_accuracy=found.test["accuracy"],
+        )
+        return Made(arm, {f"{split}_{name}": value for split, of in by_split.items() for name, value in of.items()})
+
+    measured = settings.evaluation.model_dump(mode="json", exclude={"gallery", "reproduce_leak", "shortcuts"})
+    arm = perform(
+        run,
+        TrainedArm,
+        fill,
+        settings={**measured, "seed": settings.seeds.bootstrap, "classes": classes},
+        # By its weights too: a model that was trained anew has the same reference.
+        inputs={"model": model, "weights": model.weights_digest},
+        within=model,
+    )
+    # As this run has it: an artifact that was made before holds the handle of the run that made it.
+    return arm.model_copy(update={"model": model, "reused": arm.reused and model.reused})
+
+
+@dataclass(frozen=True)
+class _ArmImages:
+    """All images of one training. ``blanked``: the test images of the probes. ``gray``: what they are painted with."""
+
+    real: Images
+    extra: ExtraImages | None
+    train: Images
+    held_out: dict[str, Images]
+    blanked: dict[str, Images]
+    gray: int
+
+
+def _train_model(
+    settings: Settings,
+    dataset: Dataset,
+    arm: Training,
+    synthetic: SyntheticSet | None,
+    identity: dict[str, Any],
+    folder: Path,
+) -> Made[TrainedModel]:
+    """Fill the artifact of a trained model."""
+    from cxr_tasks.classifiers.networks import build_network
+    from cxr_tasks.classifiers.training import fit_classifier, steps_an_epoch, weights_digest
+
+    classes = list(settings.data.classes)
+    images = _load(settings, dataset, arm, synthetic)
+    for name, shown in images.held_out.items():
+        tracking.log_dataset(shown.rows, f"{name} images", dataset.version, name)
+    tracking.log_dataset(images.train.rows, "training images", dataset.version, "training")
+    network = build_network(arm.classifier, settings, images.real.pixels, arm.seed)
+    features = _features(settings, dataset, arm, network, identity, images)
+    fitted = fit_classifier(
+        network,
+        features,
+        images.train,
+        images.held_out,
+        classes,
+        settings.classifiers,
+        seed=arm.seed,
+        added=len(images.train) - len(images.real),
+        steps=steps_an_epoch(settings.classifiers, images.real.labels, arm.seed),
+        on_epoch=epoch_reporter(f"{arm.classifier} {arm.arm}", settings.classifiers.epochs),
+    )
+    _save_model(network, fitted, _predict_blanked(network, features, images, classes), folder)
+    model = TrainedModel(
+        training=arm,
+        epochs=len(fitted.history),
+        steps=fitted.steps,
+        train_images=fitted.train_size,
+        weights_digest=weights_digest(network.full),
+        model_uri=tracking.log_model(network.full, images.held_out["validation"].pixels[:2]),
+    )
+    metrics = {
+        "best_epoch": fitted.best_epoch,
+        "train_images": fitted.train_size,
+        "optimiser_steps": fitted.steps,
+    }
+    return Made(model, metrics, curves_of(fitted.history))
+
+
+def _load(settings: Settings, dataset: Dataset, arm: Training, synthetic: SyntheticSet | None) -> _ArmImages:
+    from cxr_tasks.classifiers.blanking import blanked_images, mean_gray
+    from cxr_tasks.classifiers.training_set import extra_images
+
+    classes, size = list(settings.data.classes), settings.classifiers.image_size
+    held_out = {split: dataset.images(split, size, classes) for split in ("validation", "test")}
+    real = dataset.images("train", size, classes)
+    made = synthetic.extra(classes, size) if synthetic is not None else None
+    extra = extra_images(ARMS[arm.arm], settings, real, dataset.content, made)
+    gray, blanked = mean_gray(real), {}
+    if settings.evaluation.shortcuts:
+        blanked = blanked_images(held_out["test"], dataset.masks("test", size), gray)
+    train = real if extra is None else real.followed_by(extra.images)
+    return _ArmImages(real, extra, train, held_out, blanked, gray)
+
+
+def _features(
+    settings: Settings,
+    dataset: Dataset,
+    arm: Training,
+    network: Network,
+    identity: dict[str, Any],
+    images: _ArmImages,
+) -> ArmFeatures:
+    """What the head of ``network`` sees of the images."""
+    from cxr_tasks.classifiers.blanking import blanked_content
+    from cxr_tasks.classifiers.feature_store import FeatureCache, StoredFeatures
+    from cxr_tasks.classifiers.features import ArmFeatures, FrozenTrunk
+
+    augmentation = settings.augmentation if ARMS[arm.arm].classical else None
+    sets = {**images.held_out, **images.blanked}
+    if network.trunk is None:
+        return ArmFeatures(FrozenTrunk(None), images.train, sets, augmentation, arm.seed)
+    return StoredFeatures(
+        FeatureCache(FrozenTrunk(network.fast_trunk), identity),
+        dataset.shards,
+        dataset.content,
+        images.real,
+        images.extra,
+        images.train,
+        sets,
+        augmentation,
+        arm.seed,
+        {name: blanked_content(name, images.gray) for name in images.blanked},
+    )
+
+
+def _predict_blanked(
+    network: Network, features: ArmFeatures, images: _ArmImages, classes: list[str]
+) -> pd.DataFrame | None:
+    """The prediction tables of the blanked test images in one, or ``None`` where they were not asked for."""
+    import pandas as pd
+
+    from cxr_tasks.classifiers.training import prediction_table
+
+    tables = [
+        prediction_table(blanked, "test", network.head.predict(features.held_out(name), verbose=0), classes).assign(
+            blanked=name
+        )
+        for name, blanked in images.blanked.items()
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else None
+
+
+def _save_model(network: Network, fitted: FittedClassifier, blanked: pd.DataFrame | None, folder: Path) -> None:
+    network.full.save(folder / TrainedModel.MODEL)
+    fitted.predictions.to_parquet(folder / TrainedModel.PREDICTIONS, index=False)
+    fitted.history.to_parquet(folder / TrainedModel.HISTORY, index=False)
+    if blanked is not None:
+        blanked.to_parquet(folder / TrainedModel.BLANKED, index=False)
+
+
+def _extra_settings(settings: Settings, arm: Training) -> dict[str, Any]:
+    """What the images of a control arm depend on."""
+    if ARMS[arm.arm].extra in (None, "synthetic"):
+        return {}
+    counts = settings.synthetic.model_dump(mode="json")["counts"]
+    return {"counts": counts, "extra_seed": settings.seeds.synthetic, "gan_size": settings.gan.image_size}

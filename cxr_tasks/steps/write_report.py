@@ -1,0 +1,135 @@
+"""The step ``write_report``: the report of a run, kept with the run in MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_tasks import tracking
+from cxr_tasks.artifacts import (
+    Artifact,
+    Comparison,
+    Dataset,
+    Features,
+    Gallery,
+    Gan,
+    Judgement,
+    LeakedModel,
+    PairRow,
+    Promotion,
+    Report,
+    RunContext,
+    SyntheticSet,
+    TrainedModel,
+)
+from cxr_tasks.pipeline import Made, load_settings, perform
+from cxr_tasks.report.results import Results
+from cxr_tasks.steps.common import Mapped, flat
+
+if TYPE_CHECKING:
+    from cxr_tasks.evaluation.comparison import PairComparison
+    from cxr_tasks.report.render import Link
+
+
+def write_report(
+    run: RunContext,
+    dataset: Dataset,
+    gan: Gan | None,
+    judgement: Judgement | None,
+    synthetic: SyntheticSet | None,
+    comparisons: list[Comparison | None],
+    galleries: list[Gallery | None] | None,
+    leaks: list[LeakedModel | None] | None,
+    features: Mapped[Features],
+    promotion: Promotion | None,
+) -> Report:
+    """Write the run's report and keep it with the run in MLflow.
+
+    What was skipped is ``None``.
+    """
+    results = Results(
+        dataset=dataset,
+        gan=gan,
+        judgement=judgement,
+        synthetic=synthetic,
+        comparisons=list(flat([comparisons])),
+        galleries=list(flat([galleries])),
+        leaks=list(flat([leaks])),
+        features=list(flat(features)),
+        promotion=promotion,
+    )
+
+    def fill(folder: Path) -> Made[Report]:
+        from cxr_tasks.report.content import gather
+        from cxr_tasks.report.render import render_report
+
+        content = gather(load_settings(run), results, _links(run, dataset))
+        (folder / Report.PAGE).write_text(render_report(content), encoding="utf-8")
+        tracking.log_file(folder / Report.PAGE, run.mlflow_run_id)
+        tracking.end_run(run.mlflow_run_id)
+        report = Report(
+            answer=content.answer,
+            warnings=tuple(content.warnings),
+            pairs=tuple(_row(pair.network, pair.seed, pair.comparison) for pair in content.pairs),
+            champions=promotion.decisions if promotion is not None else (),
+            address=tracking.artifact_url(run.experiment_id, run.mlflow_run_id, Report.PAGE),
+        )
+        return Made(report)
+
+    # A report speaks of one run and links to it, so no other run's report can stand in for it.
+    inputs: dict[str, Artifact | str] = {"dag_run": run.dag_run, "work": run.mlflow_run_id}
+    if promotion is not None:
+        inputs["promotion"] = promotion
+    inputs |= {f"comparison {i}": comparison for i, comparison in enumerate(results.comparisons)}
+    inputs |= {f"leak {i}": leak for i, leak in enumerate(results.leaks)}
+    return perform(run, Report, fill, version=2, settings={}, inputs=inputs)
+
+
+def _links(run: RunContext, dataset: Dataset) -> list[Link]:
+    """Where to go on: pages, and a saved search in MLflow for each question that people ask next."""
+    from cxr_tasks.report.render import Link
+
+    experiment = run.experiment_id
+    trained = f"tags.`{tracking.TAG_DAG_RUN}` = '{run.dag_run}' AND tags.`cxr.step` = '{TrainedModel.step}'"
+    on_data, best = f"tags.`cxr.dataset` = '{dataset.version}'", "metrics.`validation_macro_f1`"
+    compared = f"{on_data} AND tags.`cxr.step` = '{Comparison.step}'"
+    ever_trained = f"{on_data} AND tags.`cxr.step` = '{TrainedModel.step}'"
+    return [
+        Link(label="This run in MLflow: parameters, metrics, figures and models", url=run.url),
+        Link(
+            label="How did these trainings go? Their curves over each other",
+            url=tracking.search_url(experiment, trained, best, charts=True),
+        ),
+        Link(
+            label="Which training of this run is best on the validation images?",
+            url=tracking.search_url(experiment, trained, best),
+        ),
+        Link(
+            label="What has helped on this dataset so far? Every comparison, of all runs",
+            url=tracking.search_url(experiment, compared, "attributes.start_time"),
+        ),
+        Link(
+            label="What has been trained on this dataset so far? Every arm, of all runs",
+            url=tracking.search_url(experiment, ever_trained, best),
+        ),
+        Link(label="The data validation page (Data Docs)", url=dataset.data_docs),
+    ]
+
+
+def _row(network: str, seed: int, comparison: PairComparison) -> PairRow:
+    """One pair's line of the comparison table, for the terminal and for programs."""
+    return PairRow(
+        classifier=network,
+        seed=seed,
+        baseline_arm=comparison.baseline_arm,
+        arm=comparison.augmented_arm,
+        baseline_macro_f1=comparison.baseline_test["macro_f1"],
+        augmented_macro_f1=comparison.augmented_test["macro_f1"],
+        difference=comparison.macro_f1_difference,
+        low=comparison.macro_f1_low,
+        high=comparison.macro_f1_high,
+        detectable=comparison.detectable,
+        mcnemar_p=comparison.mcnemar_p,
+        test_images=comparison.images,
+        verdict=comparison.verdict,
+    )

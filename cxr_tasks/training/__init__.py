@@ -1,1 +1,0 @@
-"""Augmentation, features, and the training loops of the classifiers and the GAN."""

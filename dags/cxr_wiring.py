@@ -1,0 +1,155 @@
+"""What the DAG files share: the task decorator, the trigger form, the retry policy, the asset, and the schedules.
+
+The only file that knows how a step becomes a task. DAG files import it by its plain name: Airflow puts the folder of
+the DAGs on the import path, wherever that folder comes from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk import (
+    Asset,
+    BaseOperatorLink,
+    CronTriggerTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    task,
+)
+from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+from airflow.sdk.execution_time.xcom import XCom
+from pydantic import validate_call
+from pydantic_core import to_jsonable_python
+
+from cxr_tasks import steps
+from cxr_tasks.artifacts import Judgement, RunContext
+from cxr_tasks.form import DATASET_FIELD, FIELDS, SOURCE_FIELD, Field
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+DATASET = Asset(name="cxr_dataset", uri="cxr://dataset", group="cxr")
+
+
+def form(**first: Field) -> dict[str, Param]:
+    """The fields of a trigger form: those of one DAG, and then those of both."""
+    return {name: Param(field.default, **field.json_schema()) for name, field in {**first, **FIELDS}.items()}
+
+
+DATA_FORM, TRAINING_FORM = form(source=SOURCE_FIELD), form(dataset=DATASET_FIELD)
+ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
+# A cron expression, or empty for runs that are only triggered.
+DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
+TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
+DEFAULT_ARGS = {
+    "retries": 2,
+    "retry_delay": timedelta(seconds=20),
+    "execution_timeout": timedelta(hours=2),
+    # The same input gives the same error: only a person can help.
+    "retry_policy": ExceptionRetryPolicy(
+        rules=[
+            RetryRule(
+                exception="cxr_tasks.errors.UserError",
+                action=RetryAction.FAIL,
+                reason="The data or the settings need a person's attention",
+            )
+        ]
+    ),
+}
+
+
+def cron(expression: str) -> CronTriggerTimetable | None:
+    """A timetable in UTC, or ``None`` for an empty expression."""
+    return CronTriggerTimetable(expression, timezone="UTC") if expression else None
+
+
+class HandleLink(BaseOperatorLink):
+    """A link that is a field of the handle which a task returned; where the field is empty no link is shown."""
+
+    field = ""
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The address. Evaluated on the worker when the task ends; Airflow keeps it for the pages."""
+        handle = XCom.get_value(ti_key=ti_key, key="return_value")
+        if not isinstance(handle, dict):
+            return ""
+        return handle.get(self.field) or handle.get("run", {}).get(self.field, "")
+
+
+class MlflowRunLink(HandleLink):
+    """To the MLflow run of the step."""
+
+    name = "MLflow run"
+    field = "url"
+
+
+class ReportLink(HandleLink):
+    """To the report, on the task that wrote it."""
+
+    name = "Report"
+    field = "address"
+
+
+class DataDocsLink(HandleLink):
+    """To the page of the data validation."""
+
+    name = "Data Docs"
+    field = "data_docs"
+
+
+class StepOperator(DecoratedOperator, PythonOperator):
+    """A function of ``cxr_tasks.steps`` as a task, with links in Airflow's pages."""
+
+    template_fields = ("op_args", "op_kwargs")
+    template_fields_renderers = {"op_args": "py", "op_kwargs": "py"}  # noqa: RUF012
+    custom_operator_name = "@step"
+    operator_extra_links = (MlflowRunLink(), ReportLink(), DataDocsLink())
+
+    def __init__(self, *, python_callable: Callable, op_args: Any, op_kwargs: Any, **kwargs: Any) -> None:
+        """Hand the callable and its arguments to both parents, as Airflow asks of decorated operators."""
+        call = {"python_callable": python_callable, "op_args": op_args, "op_kwargs": op_kwargs}
+        super().__init__(kwargs_to_upstream=call, **call, **kwargs)
+
+
+def step(function: Callable | None = None, *, multiple_outputs: bool = False, **kwargs: Any) -> TaskDecorator:
+    """Like ``@task``: plain JSON goes in and comes out, typed handles reach the function."""
+    if function is None:
+        return lambda decorated: step(decorated, multiple_outputs=multiple_outputs, **kwargs)
+    checked = validate_call(function)
+
+    @wraps(function)
+    def call(*args: Any, **given: Any) -> Any:
+        return to_jsonable_python(checked(*args, **given))
+
+    kwargs |= {"decorated_operator_class": StepOperator, "multiple_outputs": multiple_outputs}
+    return task_decorator_factory(call, **kwargs)
+
+
+def _wants_synthetic(context: Any) -> bool:
+    return steps.wants_synthetic(RunContext.model_validate(context["task"].op_kwargs["run"]))
+
+
+def _may_train_with_gan(context: Any) -> tuple[bool, str]:
+    """Whether the run trains with the GAN's images; and the verdict on them in words."""
+    judgement = Judgement.model_validate(context["ti"].xcom_pull(task_ids="gan.judge"))
+    run = RunContext.model_validate(context["task"].op_kwargs["run"])
+    return steps.may_train_with(run, judgement), judgement.sentence
+
+
+def _has_synthetic(context: Any) -> bool:
+    # A skipped task leaves nothing to those that ask for what it returns.
+    return context["task"].op_kwargs["synthetic"] is not None
+
+
+# Decorators of tasks that are skipped where there is nothing for them to do.
+if_wanted = task.run_if(_wants_synthetic, "No arm of this run trains with synthetic images.")
+if_good = task.run_if(_may_train_with_gan)
+if_synthetic = task.run_if(_has_synthetic, "There is no synthetic set to train with; the task judge says why.")

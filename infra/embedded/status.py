@@ -1,0 +1,150 @@
+"""What the stack in a folder does now, and what its last run said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from infra.embedded.airflow_api import AirflowApi
+from infra.embedded.run import LAST_RUN, task_name
+from infra.embedded.stack import STATE_FILE, StackError, is_runner_alive
+
+# Somebody waits for the answer at a terminal.
+PATIENCE_AT_TERMINAL = 5.0
+UNDER_WAY = {"running", "queued", "scheduled", "up_for_retry", "deferred"}
+
+
+@dataclass(frozen=True)
+class TaskNow:
+    """A task that is under way. ``seconds``: since it began, ``None`` while it waits."""
+
+    task: str
+    state: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class RunNow:
+    """A DAG run.
+
+    Attributes:
+        dag: The DAG's id.
+        run: The run's id.
+        state: ``queued``, ``running``, ``success`` or ``failed``.
+        seconds: Since it began, or what it took.
+        tasks: How many tasks are in each state.
+        under_way: The tasks that run, wait for their turn, or are to be tried again.
+        failed: The names of those that have failed.
+        page: Where people see it.
+    """
+
+    dag: str
+    run: str
+    state: str
+    seconds: float | None
+    tasks: dict[str, int]
+    under_way: list[TaskNow]
+    failed: list[str]
+    page: str
+
+
+@dataclass(frozen=True)
+class StackStatus:
+    """What is known of the stack in a folder.
+
+    Attributes:
+        home: The folder.
+        up: Whether the stack is up.
+        answers: Whether Airflow answers, which takes it some time after its start.
+        runner: The process that keeps the stack up.
+        airflow: Airflow's address.
+        mlflow: MLflow's address.
+        runs: What runs now; where nothing does, the newest run of each DAG.
+        last_run: What the last run said when it ended; ``None`` where none has ended.
+    """
+
+    home: str
+    up: bool
+    answers: bool = False
+    runner: int | None = None
+    airflow: str = ""
+    mlflow: str = ""
+    runs: list[RunNow] = field(default_factory=list)
+    last_run: dict[str, Any] | None = None
+
+
+def stack_status(home: Path, *, ask: bool = True) -> StackStatus:
+    """Whether the stack in ``home`` is up, and what it does.
+
+    Args:
+        home: Where databases, logs and artifacts of the stack live.
+        ask: Whether Airflow is asked what it does.
+
+    Raises:
+        StackError: There is no such folder.
+    """
+    home = home.expanduser().absolute()
+    if not home.is_dir():
+        raise StackError(f"Nothing was ever run in {home}: start with make run, or name another folder with --home.")
+    last_run = _parsed(home / LAST_RUN)
+    state = _parsed(home / STATE_FILE)
+    if state is None or not is_runner_alive(state):
+        return StackStatus(str(home), up=False, last_run=last_run)
+    airflow, mlflow = state.get("airflow", ""), state.get("mlflow", "")
+    runs: list[RunNow] = []
+    answers = False
+    if ask:
+        with suppress(httpx.HTTPError):
+            runs = _runs(AirflowApi(airflow, PATIENCE_AT_TERMINAL))
+            answers = True
+    return StackStatus(str(home), True, answers, state["runner"], airflow, mlflow, runs, last_run)
+
+
+def _parsed(path: Path) -> dict[str, Any] | None:
+    """The JSON file at ``path``; ``None`` where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _runs(api: AirflowApi) -> list[RunNow]:
+    dags = sorted(api.dags())
+    found = [(dag, run) for dag in dags for run in api.unfinished_runs(dag)]
+    if not found:
+        newest = [(dag, api.newest_run(dag)) for dag in dags]
+        found = [(dag, run) for dag, run in newest if run is not None]
+    return [_run_now(api, dag, run) for dag, run in found]
+
+
+def _run_now(api: AirflowApi, dag: str, run: dict[str, Any]) -> RunNow:
+    tasks = api.tasks(dag, run["dag_run_id"])
+    return RunNow(
+        dag=dag,
+        run=run["dag_run_id"],
+        state=run["state"],
+        seconds=_seconds_between(run["start_date"], run["end_date"]),
+        tasks=dict(Counter(task["state"] or "waiting" for task in tasks)),
+        under_way=[
+            TaskNow(task_name(task), task["state"], _seconds_between(task["start_date"], None))
+            for task in tasks
+            if task["state"] in UNDER_WAY
+        ],
+        failed=[task_name(task) for task in tasks if task["state"] == "failed"],
+        page=f"{api.url}/dags/{dag}/runs/{run['dag_run_id']}",
+    )
+
+
+def _seconds_between(start: str | None, end: str | None) -> float | None:
+    """Seconds from ``start`` to ``end``, or to now."""
+    if start is None:
+        return None
+    until = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    return round((until - datetime.fromisoformat(start)).total_seconds(), 1)

@@ -1,0 +1,108 @@
+"""``cxr doctor``: what it finds, and that it shows no secret and leaves nothing behind."""
+
+import json
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from cxr_tasks.cli import checks
+
+
+@pytest.fixture
+def look(cxr, monkeypatch, tmp_path):
+    """What the command finds, by name; no credentials are there but those that a test gives."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+
+    def call(*arguments):
+        done = cxr("doctor", "--json", *arguments)
+        return done.exit_code, {check["name"]: check for check in json.loads(done.stdout)}
+
+    return call
+
+
+def test_a_machine_that_has_all_is_well(look, cxr, tmp_path):
+    status, found = look("--store", tmp_path / "store")
+
+    assert status == 0 and not [check for check in found.values() if check["state"] == "fail"]
+    assert "made by the first run" in found["Store"]["found"] and not (tmp_path / "store").exists()
+    shown = cxr("doctor").stdout
+    assert all(name in shown for name in found)
+
+
+def test_a_store_that_can_be_written_holds_nothing_afterwards(look, tmp_path):
+    (tmp_path / "store").mkdir()
+    status, found = look("--store", tmp_path / "store")
+
+    assert status == 0 and "can be read and written" in found["Store"]["found"]
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+def test_a_store_that_cannot_be_reached_fails(look, monkeypatch, s3):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-store")
+    assert look("--store", s3)[1]["Store"]["state"] == "ok"
+
+    status, found = look("--store", "s3://there-is-none/prefix")
+    assert status == 1 and found["Store"]["state"] == "fail" and "does not exist" in found["Store"]["found"]
+
+
+def test_a_taken_port_is_a_warning_with_a_way_out(look):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, found = look("--airflow-port", port)
+
+    assert status == 0 and found["Airflow's port"]["state"] == "warn"
+    assert found["Airflow's port"]["advice"] == f"Start with cxr run --airflow-port {port + 1}."
+
+
+def test_credentials_are_found_and_never_shown(cxr, look, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret")
+    (tmp_path / ".kaggle").mkdir()
+    (tmp_path / ".kaggle/kaggle.json").write_text('{"key": "the-token"}')
+    done = cxr("doctor")
+
+    assert "in the environment" in done.stdout and "kaggle.json" in done.stdout
+    assert not any(secret in done.stdout for secret in ("the-key", "the-secret", "the-token"))
+
+
+def test_weights_that_a_profile_asks_for_are_looked_for(look, tmp_path):
+    assert look("--profile", "quick")[1]["ImageNet weights"]["found"] == "profile quick asks for none"
+    folder = tmp_path / "keras" / "models"
+    folder.mkdir(parents=True)
+    (folder / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5").touch()
+    (folder / "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5").touch()
+
+    missing = look("--profile", "paper")[1]["ImageNet weights"]
+    assert missing["state"] == "warn" and missing["found"].endswith(": ResNet50")
+    (folder / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5").touch()
+    assert look("--profile", "paper")[1]["ImageNet weights"]["state"] == "ok"
+
+
+def test_too_little_of_anything_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30, total=2**31))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    monkeypatch.setattr(checks.os, "sched_getaffinity", lambda process: {0})
+    monkeypatch.setattr(checks.sys, "version_info", (3, 9, 0))
+
+    found = [
+        checks.check_memory(),
+        checks.check_disk(tmp_path / "a" / "b"),
+        checks.check_cores(),
+        checks.check_python(),
+    ]
+
+    assert [check.state for check in found] == ["warn", "fail", "warn", "fail"]
+    assert all(check.advice for check in found)
+
+
+def test_a_named_mlflow_server_must_answer(look):
+    status, found = look("--mlflow", "http://127.0.0.1:9")
+
+    assert status == 1 and "does not answer" in found["MLflow"]["found"]

@@ -1,0 +1,66 @@
+"""``cxr scan``: what it prints, and its exit statuses."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from cxr_tasks.data.survey import Survey
+
+
+@pytest.fixture
+def spoilt(phantoms, tmp_path):
+    """Phantoms with a damaged file and a copy."""
+    folder = shutil.copytree(phantoms, tmp_path / "spoilt")
+    (folder / "COVID/images/COVID-1.png").write_bytes(b"no picture")
+    shutil.copy(folder / "Normal/images/Normal-2.png", folder / "Normal/images/again.png")
+    return folder
+
+
+def test_good_data_pass_and_are_counted(cxr, phantoms):
+    done = cxr("scan", phantoms)
+
+    assert done.exit_code == 0, done.output
+    for words in ("COVID                40     40", "all                 136    136", "pass validation"):
+        assert words in done.stdout
+    assert "136 images have a lung mask" in done.stdout and "40 of 40 rows name an image of COVID" in done.stdout
+
+
+def test_what_is_set_aside_is_said_with_its_reason(cxr, spoilt):
+    done = cxr("scan", spoilt)
+
+    assert "COVID/images/COVID-1.png" in done.stdout and "identical to another image of the class" in done.stdout
+
+
+def test_data_that_do_not_pass_end_with_1_and_say_why(cxr, phantoms):
+    done = cxr("scan", phantoms, "--set", "data.min_images_per_class=50")
+
+    assert done.exit_code == 1
+    assert "images of COVID: expected at least 50, found 40" in done.stdout
+    assert "do not pass validation" in done.stdout
+
+
+@pytest.mark.parametrize("what", ["missing", "empty"])
+def test_data_that_cannot_be_read_end_with_2_and_one_sentence(script, tmp_path, what):
+    (tmp_path / "empty").mkdir()
+    done = script("scan", tmp_path / what)
+
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+def test_for_programs_there_is_json_and_nothing_else(script, spoilt, tmp_path):
+    done = script("scan", spoilt, "--json", "--out", tmp_path / "manifest.parquet")
+    found = Survey.model_validate(json.loads(done.stdout))
+
+    assert done.returncode == 0, done.stderr
+    assert found.passed and found.files == {"COVID": 40, "Normal": 61, "Viral Pneumonia": 36}
+    assert sum(some.files for some in found.set_aside) == 2
+    assert len(pd.read_parquet(tmp_path / "manifest.parquet")) == 137
+
+
+def test_a_folder_for_the_manifest_must_be_there_before_anything_is_read(cxr, phantoms, tmp_path):
+    done = cxr("scan", phantoms, "--out", tmp_path / "nowhere" / "manifest.parquet")
+
+    assert done.exit_code == 2 and "nowhere does not exist" in done.stderr

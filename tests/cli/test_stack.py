@@ -1,0 +1,98 @@
+"""``cxr run`` and ``cxr status``: what they print. The stack itself is tested with its code."""
+
+import json
+
+import pytest
+
+SUMMARY = {
+    "state": "failed",
+    "seconds": 12.3,
+    "finished": "2026-01-01T10:00:00+00:00",
+    "source": "/data",
+    "profile": "quick",
+    "runs": {"cxr_data": "manual"},
+    "answer": "Nothing can be said.",
+    "warnings": ["small images"],
+    "comparison": [
+        {
+            "classifier": "CNN",
+            "seed": 0,
+            "baseline_arm": "none",
+            "arm": "synthetic",
+            "baseline_macro_f1": 0.5,
+            "augmented_macro_f1": 0.6,
+            "difference": 0.1,
+            "low": -0.05,
+            "high": 0.25,
+            "mcnemar_p": 0.3,
+            "verdict": "no detectable difference",
+        }
+    ],
+    "champions": [
+        {
+            "name": "cxr-cnn",
+            "version": "1",
+            "alias": "champion",
+            "arm": "synthetic",
+            "validation_macro_f1": 0.61,
+            "decision": "the first",
+        }
+    ],
+    "report": "http://127.0.0.1:5000/report.html",
+    "tasks": [
+        {"dag": "cxr_data", "task": "scan", "state": "success", "reused": True},
+        {"dag": "cxr_training", "task": "arms.train [cnn none seed 0]", "state": "failed", "reused": None},
+    ],
+}
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "last-run.json").write_text(json.dumps(SUMMARY))
+    return tmp_path / "home"
+
+
+def test_status_says_what_the_last_run_said(cxr, home):
+    done = cxr("status", "--home", home)
+
+    assert done.exit_code == 0
+    for words in (
+        f"Nothing runs in {home}",
+        "+10.0 (-5.0 to +25.0) points",
+        "Nothing can be said.",
+        "Before you use it: small images",
+        "failed in 12 s, 1 of 2 tasks took their artifact as it was",
+        "Failed   cxr_training: arms.train [cnn none seed 0]",
+        "http://127.0.0.1:5000/report.html",
+    ):
+        assert words in done.stdout
+
+
+def test_status_is_there_for_programs_too(cxr, home):
+    status = json.loads(cxr("status", "--home", home, "--json").stdout)
+
+    assert status["up"] is False and status["last_run"] == SUMMARY
+
+
+def test_a_folder_where_nothing_ran_is_an_error(cxr, tmp_path):
+    done = cxr("status", "--home", tmp_path / "nowhere")
+
+    assert done.exit_code == 2 and "Nothing was ever run in" in done.stderr
+
+
+@pytest.mark.parametrize(("succeeded", "status"), [(True, 0), (False, 1)])
+def test_the_exit_status_is_that_of_the_run(cxr, monkeypatch, succeeded, status):
+    asked = {}
+
+    def run_stack(**options):
+        asked.update(options)
+        options["show"](SUMMARY)
+        return succeeded
+
+    monkeypatch.setattr("infra.embedded.run.run_stack", run_stack)
+    done = cxr("run", "--data", "", "--airflow-port", 18080, "--once", "--reproduce-leak")
+
+    assert done.exit_code == status and "Nothing can be said." in done.stdout
+    assert (asked["data"], asked["airflow_port"], asked["mlflow_port"]) == ("", 18080, 5000)
+    assert asked["once"] and asked["reproduce_leak"] and asked["profile"] == "quick"

@@ -1,0 +1,132 @@
+"""Steps by hand on tiny phantoms, in processes of their own, as people call them."""
+
+import json
+
+import pytest
+from mlflow import MlflowClient
+
+from cxr_tasks.artifacts import Training
+from cxr_tasks.cli.training import _naming, _training
+from cxr_tasks.config import resolve
+from cxr_tasks.local import DATA, TRAINING
+
+SMALL = [
+    "data.min_images_per_class=10",
+    "classifiers.image_size=32",
+    "classifiers.epochs=1",
+    "gan.image_size=32",
+    "evaluation.bootstrap_samples=50",
+]
+SETTINGS = [word for setting in SMALL for word in ("--set", setting)]
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def test_a_training_that_the_profile_does_not_name_is_added_to_its_settings():
+    settings = resolve("quick")
+    named = Training(classifier="cnn", arm="synthetic", seed=0)
+    other = Training(classifier="mobilenetv3", arm="both", seed=7)
+
+    assert _naming(settings, named, ["gan.epochs=2"]) == {"gan": {"epochs": 2}}
+    assert _naming(settings, other, None) == {
+        "classifiers": {"names": [*settings.classifiers.names, "mobilenetv3"]},
+        "arms": {"compared": ["synthetic", "both"]},
+        "seeds": {"classifiers": [0, 7]},
+    }
+
+
+def test_without_a_seed_it_is_the_first_of_the_profile():
+    settings = resolve("quick", {"seeds": {"classifiers": [4, 5]}})
+
+    assert _training(settings, "cnn", "none", None).seed == 4
+    assert _training(settings, "cnn", "none", 9).seed == 9
+
+
+def test_settings_that_do_not_fit_are_refused_before_anything_is_read(cxr, phantoms):
+    done = cxr("train-arm", phantoms, "--classifier", "cnn", "--arm", "real_resized", "--set", "gan.image_size=64")
+
+    assert done.exit_code == 2 and "real_resized needs a gan.image_size below" in done.stderr
+
+
+def test_a_report_needs_a_folder_to_go_to(cxr, phantoms, tmp_path):
+    done = cxr("report", phantoms, "--out", tmp_path / "nowhere" / "report.html")
+
+    assert done.exit_code == 2 and "nowhere does not exist" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def store_folder(tmp_path_factory):
+    """One store for the trainings below, so that each goes on where the one before has ended."""
+    return tmp_path_factory.mktemp("by-hand") / "store"
+
+
+@pytest.fixture
+def train(script, phantoms, store_folder):
+    """Calls a command on phantoms with a CNN and the settings above."""
+
+    def call(command, arm, *options):
+        words = [command, phantoms, "--classifier", "cnn", "--arm", arm, "--store", store_folder, *SETTINGS, *options]
+        return script(*words, **ONE_THREAD)
+
+    return call
+
+
+@pytest.fixture
+def first(train, store_folder):
+    """The training that the tests below take as it is."""
+    if not store_folder.exists():
+        done = train("train-arm", "none")
+        assert done.returncode == 0, done.stderr
+        # Neither a bar nor what TensorFlow has to say.
+        assert "\x1b" not in done.stderr and "oneDNN" not in done.stderr
+        assert "✓ train_arm cnn none seed 0" in done.stderr and "taken as it was" not in done.stderr
+        assert done.stdout.startswith("cnn none seed 0: macro F1") and f"{store_folder}/train_arm/" in done.stdout
+
+
+@pytest.mark.slow
+def test_an_arm_is_trained_once_and_then_taken_as_it_is(first, train):
+    again = train("train-arm", "none", "--json")
+    handle = json.loads(again.stdout)
+
+    assert again.returncode == 0
+    assert all(line.endswith("taken as it was") or line.startswith("  ") for line in again.stderr.splitlines())
+    assert handle["reused"] and handle["model"]["training"] == {"classifier": "cnn", "arm": "none", "seed": 0}
+
+
+@pytest.mark.slow
+def test_a_comparison_takes_what_is_there_and_trains_the_other_arm(first, train):
+    compared = train("compare", "oversample")
+
+    assert compared.returncode == 0, compared.stderr
+    assert f"{'✓ train_arm cnn none seed 0':<46} taken as it was" in compared.stderr
+    assert "from none to oversample" in compared.stdout
+
+
+@pytest.mark.slow
+def test_a_step_is_made_anew_on_request(first, train):
+    forced = json.loads(train("train-arm", "none", "--force", "evaluate_arm", "--json").stdout)
+
+    assert forced["forced"] and not forced["reused"] and forced["model"]["reused"]
+
+
+@pytest.mark.slow
+def test_with_mlflow_both_runs_are_kept_and_ended(first, train, mlflow_server):
+    done = train("train-arm", "none", "--mlflow", mlflow_server, "--json")
+    handle = json.loads(done.stdout)
+
+    assert handle["url"].startswith(mlflow_server)
+    client = MlflowClient(mlflow_server)
+    for dag in (DATA, TRAINING):
+        experiment = client.get_experiment_by_name(dag).experiment_id
+        runs = client.search_runs([experiment], "tags.`cxr.work` = 'dag run' and run_name LIKE 'local__%'")
+        assert runs and all(run.info.status == "FINISHED" for run in runs)
+
+
+@pytest.mark.slow
+def test_a_gan_is_trained_and_goes_on_where_its_hours_ended(script, phantoms):
+    settings = [*SETTINGS, "--set", "gan.epochs=2", "--set", "gan.width=0.1", "--set", "gan.batch_size=32"]
+    cut = script("train-gan", phantoms, *settings, "--set", "gan.max_hours=1e-9", **ONE_THREAD)
+    done = script("train-gan", phantoms, *settings, **ONE_THREAD)
+
+    assert cut.returncode == done.returncode == 0, cut.stderr + done.stderr
+    assert "the next run goes on from there" in cut.stdout
+    assert done.stdout.startswith("Trained for 2 epochs") and "generator.keras" in done.stdout

@@ -1,0 +1,268 @@
+"""CovidGAN's training: resuming is exact however it was interrupted, sittings end in time, and it learns."""
+
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_tasks.errors import UserError
+from cxr_tasks.gan.checkpoints import Checkpoints
+from cxr_tasks.gan.device import on_device, strategy_for
+from cxr_tasks.gan.sampling import sample_images
+from cxr_tasks.gan.step import CovidGan
+from cxr_tasks.gan.training import fit_gan
+from tests.gan.gan_helpers import noise, tiny, train_in_a_process
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(REPOSITORY)}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Four epochs of three steps, a call and a checkpoint a step; kept for the tests to compare with."""
+    folder = tmp_path_factory.mktemp("whole")
+    return fit_gan(*noise(), 3, tiny(epochs=4, steps_per_call=1, checkpoint_seconds=1e-6), 0, folder), folder
+
+
+@pytest.fixture
+def its_checkpoints(uninterrupted, tmp_path):
+    """A copy of its folder."""
+    return shutil.copytree(uninterrupted[1], tmp_path / "copy")
+
+
+def test_sittings_and_the_steps_of_a_call_change_nothing(uninterrupted, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    whole, _ = uninterrupted
+
+    first = fit_gan(*noise(), 3, tiny(epochs=4, steps_per_call=5, max_hours=1e-9), 0, tmp_path)
+    last = fit_gan(*noise(), 3, tiny(epochs=4, steps_per_call=2, max_hours=1.0), 0, tmp_path, must_resume=True)
+
+    # A call ends at the grid of step 1, and this sitting with it.
+    assert (first.steps, first.finished, first.resumed_from) == (1, False, 0)
+    assert (last.steps, last.finished, last.resumed_from) == (12, True, 1)
+    assert 0 < first.hours < last.hours
+    assert "stops at the checkpoint of step 1 of 12" in caplog.text
+    assert last.gan.fingerprint() == whole.gan.fingerprint()
+    assert last.history.equals(whole.history)
+    assert list(whole.history["epoch"]) == [1, 2, 3, 4] and list(whole.history["step"]) == [3, 6, 9, 12]
+    np.testing.assert_array_equal(last.grids[12], whole.grids[12])
+
+
+def test_a_finished_training_is_only_read_again(uninterrupted):
+    whole, folder = uninterrupted
+
+    again = fit_gan(*noise(), 3, tiny(epochs=4), 0, folder, must_resume=True)
+
+    assert again.resumed_from == 12 and again.finished and again.hours == whole.hours
+    assert again.gan.fingerprint() == whole.gan.fingerprint()
+    assert again.generator is again.gan.generator and 12 in again.grids
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_any_moment_ends_with_the_same_bits_with_every_switch_on(tmp_path):
+    # Forks from a process that has imported TensorFlow and run nothing, which saves importing it five times.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.gan.gan_helpers"])
+
+    def start(folder, steps_per_call, checkpoint_seconds):
+        ours, theirs = context.Pipe()
+        arguments = (str(tmp_path / folder), steps_per_call, checkpoint_seconds, theirs)
+        process = context.Process(target=train_in_a_process, args=arguments, daemon=True)
+        process.start()
+        return process, ours
+
+    moments = random.Random(0)
+    for _ in range(3):
+        process, pipe = start("killed", 2, 1e-6)
+        for _ in range(moments.randint(1, 6)):
+            assert pipe.poll(240) and pipe.recv() == "saved"
+        # Somewhere in the middle of a step or of writing a checkpoint.
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    found = []
+    for folder, steps_per_call in (("killed", 3), ("whole", 1)):
+        process, pipe = start(folder, steps_per_call, 1000)
+        assert pipe.poll(240) and pipe.recv() == "saved"
+        found.append(pipe.recv())
+        process.join()
+
+    assert found[0][2] >= 3 and found[1][2] == 0
+    assert found[0][:2] == found[1][:2]
+
+
+def test_losses_that_are_no_longer_numbers_end_the_training_before_they_are_kept(tmp_path):
+    with pytest.raises(UserError, match=r"no longer numbers at step 3: .* Lower gan\.learning_rate"):
+        fit_gan(*noise(), 3, tiny(learning_rate=1e30, checkpoint_seconds=1000, grid_steps=[100]), 0, tmp_path)
+
+    assert not list(tmp_path.glob("ckpt-*.index"))
+
+
+def test_damaged_checkpoints_fall_back_to_the_one_before(its_checkpoints, caplog):
+    assert {path.stem for path in its_checkpoints.glob("ckpt-*.index")} == {"ckpt-10", "ckpt-11", "ckpt-12"}
+    (its_checkpoints / "ckpt-12.npz").write_bytes(b"PK no archive")
+    data = next(its_checkpoints.glob("ckpt-11.data*"))
+    data.write_bytes(data.read_bytes()[:100])
+
+    assert Checkpoints(CovidGan(tiny(), 3, 0), its_checkpoints, 3).restore() == 10
+    assert sum("is damaged" in record.message for record in caplog.records) == 2
+
+
+def test_only_damaged_checkpoints_are_an_error(its_checkpoints):
+    for data in its_checkpoints.glob("ckpt-*.data*"):
+        data.write_bytes(b"")
+
+    with pytest.raises(UserError, match=r"None of the 3 checkpoints in .* is usable"):
+        fit_gan(*noise(), 3, tiny(epochs=4), 0, its_checkpoints)
+
+
+def test_a_checkpoint_that_was_asked_for_and_is_missing_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"holds none: bring the checkpoint back"):
+        fit_gan(*noise(), 3, tiny(), 0, tmp_path, must_resume=True)
+
+
+def test_grids_metrics_progress_and_a_collapse_are_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    grids, metrics, saved, steps = [], [], [], []
+    # A generator that stands still and makes the same image of every latent.
+    settings = tiny(grid_steps=[1, 4], epochs=3, ema=0.9, learning_rate=1e-12, latent_sd=1e-6)
+
+    trained = fit_gan(
+        *noise(),
+        3,
+        settings,
+        0,
+        tmp_path,
+        on_grid=lambda step, grid: grids.append(step),
+        on_epoch=lambda step, values: metrics.append((step, values)),
+        on_checkpoint=lambda: saved.append(1),
+        on_steps=lambda done, total: steps.append((done, total)),
+    )
+
+    assert grids == [1, 4, 9] == list(trained.grids)
+    assert trained.grids[9].shape == (18, 32, 32)
+    assert [step for step, _ in metrics] == [3, 6, 9, 9] and saved == [1]
+    assert sorted(steps) == steps and steps[0] == (1, 9) and steps[-1] == (9, 9)
+    assert {"d_loss", "g_loss", "images_per_second", "hours_left"} <= set(metrics[0][1])
+    assert 0 <= metrics[3][1]["diversity"] < 0.01
+    assert "GAN step 9 of 9" in caplog.text
+    assert sum("may have collapsed" in record.message for record in caplog.records) == 3
+    assert trained.generator is trained.gan.averaged
+    made = sample_images(trained.gan.averaged, np.repeat([0, 1, 2], 6), settings, 0, "fixed grid")
+    np.testing.assert_array_equal(trained.grids[9], made)
+
+
+@pytest.mark.slow
+def test_a_tiny_gan_learns_how_bright_each_class_is(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 3
+    y, x = np.mgrid[:32, :32]
+    blob = np.exp(-((x - 16) ** 2 + (y - 16) ** 2) / 60)
+    heights = np.array([40, 110, 180])[labels] + rng.normal(0, 8, 240)
+    pixels = np.clip(30 + heights[:, None, None] * blob, 0, 255).astype("uint8")
+    settings = tiny(
+        width=0.1,
+        epochs=25,
+        batch_size=16,
+        learning_rate=2e-3,
+        latent_sd=1.0,
+        ema=0.9,
+        dropout=0.2,
+        fake_class_loss=False,
+    )
+
+    trained = fit_gan(pixels, labels, 3, settings, 0, tmp_path)
+    made = sample_images(trained.generator, np.repeat([0, 1, 2], 40), settings, 1)
+
+    real = [pixels[labels == k].mean(axis=0) for k in range(3)]
+    for k, mean in enumerate(made.reshape(3, 40, 32, 32).mean(axis=1)):
+        distance = [np.sqrt(((mean - each) ** 2).mean()) for each in real]
+        assert np.argmin(distance) == k, (k, distance)
+
+
+@pytest.mark.slow
+def test_xla_gives_the_same_bits_however_steps_are_grouped():
+    gan = CovidGan(tiny(xla=True, ema=0.9, diff_augment=True), 3, seed=0)
+    images, order = on_device(*noise()), tf.constant(np.arange(24).reshape(3, 8), tf.int32)
+    begin = [np.array(variable) for variable in gan.state()]
+
+    for first in range(3):
+        sums = gan.train_steps(*images, order, first, 1)
+    ends = [gan.fingerprint()]
+    for variable, value in zip(gan.state(), begin, strict=True):
+        variable.assign(value)
+    again = gan.train_steps(*images, order, 0, 3)
+    ends.append(gan.fingerprint())
+
+    assert ends[0] == ends[1]
+    np.testing.assert_array_equal(sums, again)
+    assert np.isfinite(sums).all()
+
+
+TWO_DEVICES = """
+import sys
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from pathlib import Path
+from cxr_tasks.errors import UserError
+from cxr_tasks.gan.training import fit_gan
+from tests.gan.gan_helpers import noise, tiny
+folder = Path(sys.argv[1])
+try:
+    fit_gan(*noise(), 3, tiny(batch_size=9), 0, folder / "nine", devices=["CPU:0", "CPU:1"])
+except UserError as error:
+    assert "A batch of 9 images cannot be divided among 2 devices" in str(error)
+else:
+    raise AssertionError("the batch was divided")
+made = []
+for devices in (None, ["CPU:0", "CPU:1"]):
+    settings = tiny(epochs=1, dropout=0.0, ema=0.9, distribute=True, xla=True if devices else False)
+    trained = fit_gan(*noise(), 3, settings, 0, folder / str(len(made)), devices=devices)
+    made.append(trained)
+one, two = made
+assert two.gan.replicas == 2 and one.gan.replicas == 1
+print(np.abs(one.history.to_numpy() - two.history.to_numpy())[:, 2:4].max())
+for name in ("generator", "discriminator"):
+    pairs = list(zip(*(getattr(each.gan, name).weights for each in made)))
+    pairs = [(np.array(a), np.array(b)) for a, b in pairs if "kernel" in a.path or "moving" in a.path]
+    print(max(float(np.abs(a - b).mean()) for a, b in pairs))
+print(np.abs(one.grids[3].astype(int) - two.grids[3]).max())
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_with_half_a_batch_each_train_as_one_does(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, str(tmp_path)],
+        capture_output=True,
+        env=os.environ | ONE_THREAD,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses, generator, discriminator, grid = map(float, done.stdout.split())
+
+    # Batch statistics are taken over both halves; what is left is rounding, which Adam's first steps enlarge.
+    assert losses < 0.02
+    assert generator < 2e-4 and discriminator < 2e-4
+    assert grid <= 5
+
+
+def test_without_two_gpus_distributing_is_left_out_with_a_line_in_the_log(caplog):
+    caplog.set_level(logging.INFO)
+
+    assert strategy_for(tiny(distribute=True)).num_replicas_in_sync == 1
+    assert "takes two GPUs" in caplog.text

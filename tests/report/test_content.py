@@ -1,0 +1,297 @@
+"""What a run's artifacts say in its report: each part is there, or the report says why not; nothing is trained."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cxr_tasks import steps
+from cxr_tasks.artifacts import Decision, Judgement, Promotion, RunContext, Training
+from cxr_tasks.config import Settings, merge, resolve
+from cxr_tasks.evaluation.answer import NOTHING
+from cxr_tasks.report.content import ONE_SEED, gather, judgement_warnings, named_findings
+from cxr_tasks.report.render import Link, render_report
+from cxr_tasks.report.results import Results
+from tests.steps import handles
+
+
+@pytest.fixture(autouse=True, scope="module")
+def untracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One store for all tests, which take each other's artifacts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_STORE", str(tmp_path_factory.mktemp("store")))
+        patch.setenv("CXR_MLFLOW", "off")
+        # Drawing takes longer than everything else. What the report itself draws is not touched.
+        patch.setattr("cxr_tasks.evaluation.plots.png_bytes", lambda plot: b"a plot")
+        yield
+
+
+def chosen(overrides: dict[str, Any] | None = None) -> Settings:
+    return resolve("quick", merge(handles.SMALL, overrides or {}))
+
+
+def pairs_of(
+    run: RunContext, dataset: Any, *pairs: Training, skills: tuple[float, float] = (1.5, 1.5), baseline: str = "none"
+) -> list[Any]:
+    """Comparisons of arms that were never trained; ``skills`` of baseline and augmented arm."""
+    compared = []
+    for pair in pairs:
+        arms = [
+            handles.trained_arm(run, dataset, pair.classifier, arm, pair.seed, skill=skill)
+            for arm, skill in zip((baseline, pair.arm), skills, strict=True)
+        ]
+        compared.append(steps.compare(run, dataset, pair, [arms]))
+    return compared
+
+
+def pair(classifier: str = "cnn", arm: str = "synthetic", seed: int = 0) -> Training:
+    return Training(classifier=classifier, arm=arm, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def results(untracked: None) -> Results:
+    """A run of two classifiers in which everything went well."""
+    run, dataset = handles.begin(), handles.dataset(warnings=("few images of class COVID",))
+    return Results(
+        dataset=dataset,
+        gan=handles.gan(),
+        judgement=handles.judgement(),
+        synthetic=handles.synthetic_set(notes=("dropped 3 synthetic images: near-copy of a training image",)),
+        comparisons=pairs_of(run, dataset, pair(), pair("vgg16")),
+        features=[handles.features()],
+        leaks=[handles.leaked()],
+        promotion=Promotion(
+            decisions=(
+                Decision(
+                    name="cxr-cnn",
+                    version="3",
+                    alias="champion",
+                    arm="cnn baseline (none), seed 0",
+                    validation_macro_f1=0.8,
+                    decision="first champion: there was none to beat",
+                ),
+            )
+        ),
+    )
+
+
+def test_a_run_in_which_everything_went_well_says_everything(results: Results) -> None:
+    links = [Link(label="there", url="https://mlflow/run"), Link(label="nowhere", url="")]
+
+    content = gather(chosen(), results, links)
+
+    assert (content.dataset_name, content.dataset_version) == ("phantoms", results.dataset.version)
+    assert content.counts == results.dataset.counts and content.classes == handles.CLASSES
+    assert content.synthetic_counts == {"COVID": 5, "Normal": 0, "Viral Pneumonia": 4}
+    assert [(p.network, p.seed, p.baseline_arm, p.augmented_arm) for p in content.pairs] == [
+        ("CNN", 0, "none", "synthetic"),
+        ("VGG16", 0, "none", "synthetic"),
+    ]
+    for shown, compared in zip(content.pairs, results.comparisons, strict=True):
+        assert shown.comparison == compared.result()
+        assert shown.curves_png and shown.reliability_png and shown.gallery_png is None
+        assert shown.thresholds and [row[0] for row in shown.thresholds.rows] == ["none"] * 3 + ["synthetic"] * 3
+    assert [grid.png for grid in content.sample_grids] == [b"the GAN's grid", b"the synthetic set's grid"]
+    assert [table.title for table in content.tables] == [
+        "Shortcuts: does it look at the lungs?",
+        "By source",
+        "Quality of the generated images",
+        "What it cost",
+    ]
+    assert content.leak and content.leak.rows[0][0] == "CNN, seed 0" and "–" not in content.leak.rows[0]
+    assert [model.name for model in content.promoted] == ["cxr-cnn"]
+    assert content.summaries == [] and content.unpaired == []
+    assert [link.label for link in content.links] == ["there"]
+    assert "CNN" in content.answer and "VGG16" in content.answer
+    assert resolve("quick", merge(handles.SMALL, {})).to_yaml() == content.settings_yaml
+
+
+def test_what_a_reader_must_know_stands_in_the_warnings(results: Results) -> None:
+    warnings = gather(chosen(), results, []).warnings
+
+    assert warnings[0].startswith("Profile quick:")
+    assert ONE_SEED in warnings
+    assert (
+        "The synthetic set also gives classes more training images (COVID 6 to 11, Viral Pneumonia 6 to 10)."
+        in (warnings[1][:101])
+    )
+    assert warnings[1].endswith("The arm oversample would show whether they do. This run did not train it.")
+    assert "Normal: coverage could not be measured (too few images)." in warnings
+    assert "Synthetic set: dropped 3 synthetic images: near-copy of a training image." in warnings
+    assert warnings[-1] == "Data: few images of class COVID"
+
+
+def test_the_report_of_these_artifacts_renders(results: Results) -> None:
+    page = render_report(gather(chosen(), results, []))
+
+    for words in ("VGG16", "COVID", "first champion: there was none to beat", "What it cost", "near-copy"):
+        assert words in page
+
+
+@pytest.mark.parametrize("part", ["gan", "judgement", "synthetic", "comparisons", "leaks", "features", "promotion"])
+def test_every_part_may_be_missing(results: Results, part: str) -> None:
+    without = replace(results, **{part: [] if isinstance(getattr(results, part), list) else None})
+
+    content = gather(chosen(), without, [])
+
+    assert render_report(content)
+    shown = {
+        "gan": ("GAN training", "none") in content.protocol,
+        "judgement": "Quality of the generated images" not in [table.title for table in content.tables],
+        "synthetic": content.synthetic_counts == {} and len(content.sample_grids) == 1,
+        "comparisons": content.pairs == [] and content.answer == handles.judgement().sentence,
+        "leaks": content.leak is None,
+        "features": "Running frozen backbones, for all arms" not in [row[0] for row in content.tables[-1].rows],
+        "promotion": content.promoted == [],
+    }
+    assert {name for name, is_missing in shown.items() if is_missing} == {part}
+
+
+def test_a_run_that_trained_nothing_says_that_it_cannot_say_anything(results: Results) -> None:
+    content = gather(chosen(), Results(dataset=results.dataset), [])
+
+    assert content.answer == NOTHING and render_report(content)
+    assert ONE_SEED not in content.warnings
+
+
+def test_an_unfinished_gan_is_the_answer_and_its_grid_is_not_looked_for(results: Results) -> None:
+    waiting = handles.gan(finished=False)
+    said = steps.judge(handles.begin(), results.dataset, waiting)
+
+    content = gather(chosen(), Results(dataset=results.dataset, gan=waiting, judgement=said), [])
+
+    assert content.answer == waiting.state and waiting.state in content.warnings
+    assert content.sample_grids == [] and [table.title for table in content.tables] == ["What it cost"]
+    assert content.tables[0].rows[0] == ["Training the GAN", "30.0", "18 × 8 epochs, of which 5 steps are done"]
+
+
+def test_an_arm_without_a_partner_stands_alone(results: Results) -> None:
+    run, dataset = handles.begin(), results.dataset
+    alone = steps.compare(run, dataset, pair(seed=7), [[handles.trained_arm(run, dataset, "cnn", "none", 7)]])
+    nobody = steps.compare(run, dataset, pair(seed=8), [[]])
+
+    content = gather(chosen(), replace(results, comparisons=[*results.comparisons, alone, nobody]), [])
+
+    (unpaired,) = content.unpaired
+    assert (unpaired.network, unpaired.seed, unpaired.arm) == ("CNN", 7, "none")
+    assert unpaired.test == alone.arms["baseline"].findings().test
+    assert len(content.pairs) == 2
+
+
+def test_a_baseline_of_several_arms_is_counted_once(results: Results) -> None:
+    compared = pairs_of(handles.begin(), results.dataset, pair(), pair(arm="both"), pair(arm="oversample"))
+
+    found = named_findings(replace(results, comparisons=compared))
+
+    assert [each.name for each in found] == [
+        "CNN, none, seed 0",
+        "CNN, synthetic, seed 0",
+        "CNN, both, seed 0",
+        "CNN, oversample, seed 0",
+    ]
+
+
+def test_several_seeds_are_summed_up_and_need_no_warning(results: Results) -> None:
+    seeds = {"seeds": {"classifiers": [0, 1, 2]}}
+    compared = pairs_of(handles.begin(seeds), results.dataset, *(pair(seed=seed) for seed in range(3)))
+
+    content = gather(chosen(seeds), replace(results, comparisons=compared), [])
+
+    (summary,) = content.summaries
+    assert (summary.name, summary.seeds, summary.augmented_arm) == ("CNN", [0, 1, 2], "synthetic")
+    mean = sum(p.comparison.macro_f1_difference for p in content.pairs) / 3
+    assert summary.mean == pytest.approx(mean) and content.answer.startswith("On these test images, over 3 seeds,")
+    assert ONE_SEED not in content.warnings and ("Seeds", "0, 1, 2") in content.protocol
+    assert render_report(content)
+
+
+def test_a_verdict_that_the_corrected_test_does_not_confirm_is_doubted(results: Results) -> None:
+    dataset, run = results.dataset, handles.begin()
+    (helped,) = pairs_of(run, dataset, pair("vgg16"), skills=(1.0, 3.0))
+    others = pairs_of(run, dataset, *(pair(name) for name in ("cnn", "resnet50", "densenet121", "mobilenetv3")))
+
+    compared = [[helped], [helped, *others]]
+    alone, among_others = (gather(chosen(), replace(results, comparisons=each), []).answer for each in compared)
+
+    assert helped.verdict == "helps" and 0.05 / 5 < helped.result().mcnemar_p < 0.05
+    assert "does not confirm" not in alone
+    assert "does not confirm the verdict for VGG16" in among_others
+
+
+def test_a_gallery_goes_to_the_pair_that_it_was_drawn_for(results: Results) -> None:
+    run, dataset = handles.begin(), results.dataset
+    arms = [handles.trained_arm(run, dataset, "cnn", arm, skill=0.5, with_model=True) for arm in ("none", "synthetic")]
+    drawn = steps.compare(run, dataset, pair(), [arms])
+    other = pairs_of(run, dataset, pair("vgg16"))[0]
+    galleries = [steps.explain(run, dataset, drawn)]
+
+    content = gather(chosen(), replace(results, comparisons=[other, drawn], galleries=galleries), [])
+
+    assert [bool(shown.gallery_png) for shown in content.pairs] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "compared", "warned"),
+    [("none", ["synthetic"], 0), ("classical", ["both"], 0), ("classical", ["synthetic", "both"], 1)],
+)
+def test_two_changes_at_once_are_warned_of(results: Results, baseline: str, compared: list[str], warned: int) -> None:
+    arms = {"arms": {"baseline": baseline, "compared": compared}}
+
+    warnings = gather(chosen(arms), Results(dataset=results.dataset), []).warnings
+
+    assert sum("differ in two things" in warning for warning in warnings) == warned
+
+
+def test_a_run_with_a_control_needs_no_warning_of_its_absence(results: Results) -> None:
+    settings = chosen({"arms": {"compared": ["synthetic", "oversample"]}})
+
+    assert not any("This run did not train it" in warning for warning in gather(settings, results, []).warnings)
+
+
+@pytest.mark.parametrize(
+    ("judgement", "override", "expected"),
+    [
+        (None, True, []),
+        (handles.judgement, True, ["Normal: coverage"]),
+        (lambda: handles.judgement(passed=False), False, ["They are not good enough.", "COVID: they", "Normal: cov"]),
+        (
+            lambda: handles.judgement(passed=False),
+            True,
+            ["They are not good enough.", "COVID: they", "Normal: cov", "The augmented arms were trained all the same"],
+        ),
+        (lambda: Judgement(passed=False, kind="unfinished", sentence="Step 5."), True, ["Step 5."]),
+    ],
+)
+def test_what_is_said_of_the_gan(judgement: Any, override: bool, expected: list[str]) -> None:
+    settings = chosen({"judge": {"override": override}})
+
+    warnings = judgement_warnings(settings, judgement() if judgement else None)
+
+    assert len(warnings) == len(expected)
+    assert all(warning.startswith(start) for warning, start in zip(warnings, expected, strict=True))
+
+
+def test_the_protocol_says_how_the_arms_were_trained(results: Results) -> None:
+    overrides = {
+        "arms": {"baseline": "classical", "compared": ["both"]},
+        "classifiers": {"budget": "steps", "precision": "bfloat16", "undersample": True, "class_weights": True},
+        "augmentation": {"views": None},
+    }
+
+    plain, other = (dict(gather(chosen(each), results, []).protocol) for each in ({}, overrides))
+
+    assert plain["Image size"] == "32 × 32" and "Classical augmentation" not in plain and "Classes" not in plain
+    assert plain["GAN training"] == "8 epochs, 40 steps"
+    assert other["Classical augmentation"] == "a new version of each image in every epoch"
+    assert other["Frozen backbones"] == "run in bfloat16" and other["Budget"].startswith("every arm takes as many")
+    assert other["Classes"] == "weighted in the loss by their rarity"
+
+
+def test_costs_are_those_of_making_each_part(results: Results) -> None:
+    rows = {row[0]: row[1:] for row in gather(chosen(), results, []).tables[-1].rows}
+
+    assert rows["Training the GAN"] == ["30.0", "18 × 8 epochs"]
+    assert rows["Making the synthetic set"][1] == "9"
+    assert rows["Running frozen backbones, for all arms"] == ["1.5", "60"]
+    assert rows["Classifiers, arm none"][1] == "CNN 18 × 2, VGG16 18 × 2"

@@ -1,0 +1,280 @@
+"""The report stands alone: nothing fetched, everything escaped, and each part may be missing."""
+
+from functools import cache
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from cxr_tasks.artifacts import Decision
+from cxr_tasks.evaluation.comparison import PairComparison, compare_predictions
+from cxr_tasks.evaluation.plots import png_bytes, sample_grid
+from cxr_tasks.evaluation.seeds import SeedsComparison
+from cxr_tasks.report import paper
+from cxr_tasks.report.render import (
+    Link,
+    ReportContent,
+    ReportPair,
+    SampleGrid,
+    Table,
+    UnpairedArm,
+    render_report,
+)
+
+CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
+THRESHOLDS = Table(title="Operating thresholds", note="So many.", columns=["Arm", "Class"], rows=[["none", "COVID"]])
+EVIL = '<script>alert("x")</script>'
+
+
+class Page(HTMLParser):
+    """Tags in order with their attributes, and all text."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@cache
+def comparison(name: str, seed: int) -> PairComparison:
+    rng = np.random.default_rng(seed)
+    n = 80
+    table = pd.DataFrame(
+        {
+            "image_id": [f"image-{i}" for i in range(n)],
+            "split": ["validation", "test"] * (n // 2),
+            "group": [f"patient-{i}" for i in range(n)],
+            "label": rng.choice(CLASSES, size=n),
+        }
+    )
+    arms = [pd.concat([table, pd.DataFrame(rng.dirichlet(np.ones(3), n), columns=CLASSES)], axis=1) for _ in range(2)]
+    return compare_predictions(*arms, CLASSES, name=name, bootstrap_samples=50, confidence=0.95, seed=0)
+
+
+def pair(network: str, seed: int = 0, **changes: Any) -> ReportPair:
+    return ReportPair(
+        network=network,
+        seed=seed,
+        baseline_arm="classical",
+        augmented_arm="synthetic",
+        comparison=comparison(network, seed),
+        **changes,
+    )
+
+
+def content(**changes: Any) -> ReportContent:
+    values: dict[str, Any] = {
+        "title": "Synthetic augmentation",
+        "created": "2 November 2026",
+        "answer": "No answer.",
+        "dataset_name": "radiographs",
+        "dataset_version": "9f2c41e07ab3",
+        "classes": CLASSES,
+        "counts": {"training": {"COVID": 1200, "Normal": 3400, "Viral Pneumonia": 450}},
+        "profile": "quick",
+        "settings_yaml": "seed: 0\n",
+    }
+    return ReportContent(**(values | changes))
+
+
+def picture() -> bytes:
+    return png_bytes(sample_grid(np.zeros((3, 8, 8), dtype=np.uint8), CLASSES, CLASSES, "step 1"))
+
+
+def full() -> ReportContent:
+    pairs = [
+        pair("VGG16", curves_png=picture(), gallery_png=picture(), thresholds=THRESHOLDS),
+        pair("CNN", curves_png=picture(), reliability_png=picture()),
+    ]
+    return content(
+        answer="Synthetic augmentation helps.",
+        pairs=pairs,
+        protocol=[("GAN training", "1,500 epochs, 284,250 steps"), ("Budget", EVIL)],
+        leak=Table(title="Wrong figures", note="On purpose.", columns=["Network", "Gain"], rows=[["VGG16", "-5.1"]]),
+        synthetic_counts={"COVID": 2200},
+        warnings=["Random weights: this says nothing about medicine."],
+        sample_grids=[SampleGrid(caption="Three images.", png=picture())],
+        tables=[Table(title="GAN quality", note="KID.", columns=["Class", "KID"], rows=[["COVID", "-0.1"]])],
+        promoted=[
+            Decision(
+                name="cxr",
+                version="7",
+                alias="champion",
+                arm="CNN, classical",
+                validation_macro_f1=0.9,
+                decision="Better than version 6.",
+            )
+        ],
+        links=[
+            Link(label="MLflow run", url="https://mlflow.example/#/runs/1"),
+            Link(label="Data docs", url="docs/index.html"),
+            Link(label="Artifacts", url="s3://bucket/key"),
+            Link(label="Bad", url="javascript:alert(1)"),
+        ],
+    )
+
+
+def test_a_full_report_stands_alone() -> None:
+    given = full()
+    html = render_report(given)
+    page = Page(html)
+
+    assert page.open == []
+    # Forest, two confusion pairs, two learning curves, one gallery, one reliability diagram, one grid.
+    assert len(page.all("img")) == 8
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.all("img"))
+    assert all(image["alt"] for image in page.all("img"))
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert [a["href"] for a in page.all("a")] == ["https://mlflow.example/#/runs/1", "docs/index.html"]
+    assert html.count("http://") == 0 and html.count("https://") == 1
+    assert "url(" not in html and "@import" not in html
+
+
+def test_a_full_report_says_what_it_was_given() -> None:
+    given = full()
+    text = " ".join(Page(render_report(given)).text.split()).replace("\N{MINUS SIGN}", "-")
+    for each in given.pairs:
+        assert each.comparison.sentence in text
+    for words in (
+        given.answer,
+        *given.warnings,
+        "1,500 epochs, 284,250 steps",
+        "Synthetic, training only",
+        "5,050",
+        "champion",
+        "Better than version 6.",
+        "GAN quality",
+        "Operating thresholds",
+        "Wrong figures",
+        "s3://bucket/key",
+        "Holm's correction allows for 2 pairs",
+        *paper.CAVEATS,
+    ):
+        assert words in text
+    # ResNet50 was not trained here: both its rows say so and show no invented figure.
+    assert text.count("not trained") == 2
+
+
+def test_user_strings_are_escaped_everywhere() -> None:
+    html = render_report(
+        content(
+            title=EVIL,
+            answer=EVIL,
+            dataset_name=EVIL,
+            warnings=[EVIL],
+            settings_yaml=f"name: {EVIL}",
+            pairs=[pair(EVIL)],
+            sample_grids=[SampleGrid(caption=EVIL + '"', png=picture())],
+            links=[Link(label=EVIL, url='https://a.example/"><script>')],
+        )
+    )
+    assert "<script" not in html
+    assert Page(html).open == []
+    assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "No synthetic set was made"),
+        ({}, "No model was promoted"),
+        ({"pairs": [pair("ResNet50")]}, "allows for 1 pair being tested"),
+        ({"protocol": [("Budget", "so many steps")]}, "so many steps"),
+    ],
+)
+def test_each_part_may_be_missing(changes: dict[str, Any], words: str) -> None:
+    page = Page(render_report(content(**changes)))
+    assert words in " ".join(page.text.split())
+    assert page.open == []
+
+
+def test_arms_without_a_partner_are_shown_and_set_beside_the_source() -> None:
+    done = comparison("VGG16", 0)
+    single = UnpairedArm(
+        network="VGG16", seed=0, arm="classical", validation=done.baseline_validation, test=done.baseline_test
+    )
+    text = Page(render_report(content(unpaired=[single]))).text
+    assert "Arms without a partner" in text
+    assert "Does synthetic augmentation help?" not in text
+    assert f"{100 * done.baseline_validation['accuracy']:.2f}" in text
+
+
+def test_several_seeds_are_summed_up_by_network() -> None:
+    pairs = [pair("VGG16", seed) for seed in range(3)]
+    summary = SeedsComparison(
+        name="VGG16",
+        baseline_arm="none",
+        augmented_arm="both",
+        seeds=[0, 1, 2],
+        mean=0.0123,
+        sd=0.0456,
+        least=-0.01,
+        most=0.02,
+        low=-0.03,
+        high=0.04,
+        detectable=0.051,
+        confidence=0.95,
+        verdict="no detectable difference",
+        sentence="",
+    )
+    text = " ".join(Page(render_report(content(pairs=pairs, summaries=[summary]))).text.split())
+
+    assert "Over seeds" in text and "none → both" in text
+    assert "+1.2 (−3.0 to +4.0)4.6−1.0 to +2.0±5.1" in text
+    assert "Over seeds" not in Page(render_report(content(pairs=pairs[:1]))).text
+
+
+def test_figures_that_are_wrong_on_purpose_stand_in_red_and_are_announced() -> None:
+    html = render_report(full())
+
+    assert html.count('class="leak"') == 2
+    assert "Those figures are wrong on purpose" in html
+    assert 'class="leak"' not in render_report(content())
+
+
+def test_columns_of_words_stand_left_and_figures_right() -> None:
+    html = render_report(full())
+    assert '<th scope="col" class="words">Class</th>' in html and '<td class="words">COVID</td>' in html
+    assert '<th scope="col">KID</th>' in html
+
+
+def test_a_misspelt_field_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="promotd"):
+        content(promotd=[])
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", " javascript:alert(1)", "//evil.example", "data:text/html,x"])
+def test_only_plain_addresses_can_be_clicked(url: str) -> None:
+    assert not Link(label="x", url=url).clickable
+
+
+def test_the_sources_figures_are_consistent_with_its_own_tables() -> None:
+    first = {arm.network: arm for arm in paper.PAPER_ARMS if not arm.augmented}
+    second = {arm.network: arm for arm in paper.PAPER_ARMS if arm.augmented}
+    right = {"VGG16": 333 + 998 + 113, "ResNet50": 341 + 999 + 117, "CNN": 331 + 987 + 105}
+    recalls = {"VGG16": (0.98, 0.97, 0.93), "ResNet50": (0.98, 0.97, 0.92), "CNN": (0.97, 0.97, 0.96)}
+    for network in right:
+        assert first[network].test_accuracy == pytest.approx(100 * right[network] / 1516, abs=0.006)
+        worked_out = 100 * np.dot(recalls[network], (967, 1023, 136)) / 2126
+        assert second[network].test_accuracy == pytest.approx(worked_out, abs=0.05)

@@ -1,0 +1,387 @@
+"""What ``promote`` does to a real registry: who becomes challenger and champion, and whose figures decide it."""
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from cxr_tasks import steps, tracking
+from cxr_tasks.artifacts import Comparison, Dataset, Decision, RunContext, TrainedArm, TrainedModel, Training
+from cxr_tasks.config import resolve
+from cxr_tasks.data.ingest import MANIFEST, pixels_file
+from cxr_tasks.registry import champions
+from cxr_tasks.registry.champions import CHALLENGER, CHAMPION, Candidate
+from cxr_tasks.steps.promote import champion_score, register_candidate
+from cxr_tasks.store import FolderStore
+
+CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
+SIZE = 16
+# The gray value of every pixel of a class's images.
+GRAY = {"COVID": 50, "Normal": 127, "Viral Pneumonia": 200}
+# Macro F1 of always answering the same of three equally frequent classes.
+ONE_ANSWER = 1 / 6
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model_uris(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Logged models that need no training: ``sees`` is always right, ``guesses`` always says Normal."""
+    import keras
+    import mlflow
+
+    centres = np.array(list(GRAY.values()), np.float32)
+    weights = {
+        "sees": [2 * centres[None] / 100, -(centres**2) / 100],
+        "guesses": [np.zeros((1, 3), np.float32), np.array([0, 5, 0], np.float32)],
+    }
+    uris = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+        experiment = tracking.experiment_id("models for the tests of the registry")
+        for name, values in weights.items():
+            image = keras.Input((SIZE, SIZE, 1))
+            answer = keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalAveragePooling2D()(image))
+            model = keras.Model(image, answer)
+            model.layers[-1].set_weights(values)
+            with mlflow.start_run(experiment_id=experiment):
+                uris[name] = tracking.log_model(model, np.zeros((2, SIZE, SIZE), np.uint8))
+            uris[f"{name} file"] = str(tmp_path_factory.mktemp(name) / TrainedModel.MODEL)
+            model.save(uris[f"{name} file"])
+    return uris
+
+
+@pytest.fixture
+def name() -> str:
+    return f"cxr-{uuid.uuid4().hex}"
+
+
+def candidate(f1: float, artifact: str = "", **changes: Any) -> Candidate:
+    values = {
+        "classifier": "cnn",
+        "role": "baseline",
+        "arm": "classical",
+        "seed": 0,
+        "validation_macro_f1": f1,
+        "artifact": artifact or f"train_arm/{uuid.uuid4().hex}",
+        "weights_digest": uuid.uuid4().hex,
+        "dataset": "split/a",
+        "classes": "|".join(CLASSES),
+        "model_uri": "",
+    }
+    return Candidate.model_validate(values | changes)
+
+
+def version_at(name: str, alias: str) -> str:
+    return str(tracking.client().get_model_version_by_alias(name, alias).version)
+
+
+def versions(name: str) -> int:
+    return len(tracking.client().search_model_versions(f"name = '{name}'"))
+
+
+def never(version: object) -> float:
+    pytest.fail("there was no champion to score")
+
+
+@pytest.mark.usefixtures("mlflow_uri")
+class TestRegisterCandidate:
+    @pytest.fixture
+    def given(self, name: str, model_uris: dict[str, str]) -> Callable[..., Decision]:
+        def promoted(f1: float, score: Callable[[Any], float | None] = never, **changes: Any) -> Decision:
+            return register_candidate(name, candidate(f1, model_uri=model_uris["guesses"], **changes), score)
+
+        return promoted
+
+    def test_first_candidate_is_champion(self, name: str, given: Callable[..., Decision]) -> None:
+        decision = given(0.5)
+
+        assert (decision.alias, decision.version) == (CHAMPION, "1")
+        assert version_at(name, CHAMPION) == version_at(name, CHALLENGER) == "1"
+        tags = tracking.client().get_model_version(name, "1").tags
+        assert tags["cxr.classes"] == "COVID|Normal|Viral Pneumonia"
+        assert tags["cxr.validation_macro_f1"] == "0.500000"
+
+    @pytest.mark.parametrize("f1", [0.4, 0.6])
+    def test_one_that_does_not_beat_the_champion_is_challenger(
+        self, name: str, given: Callable[..., Decision], f1: float
+    ) -> None:
+        given(0.5)
+
+        # What counts is the champion's figure on today's images, not the one it was registered with.
+        decision = given(f1, lambda version: 0.6)
+
+        assert decision.alias == CHALLENGER
+        assert f"{f1:.3f} does not beat champion 1 (0.600 on the same validation images)" in decision.decision
+        assert (version_at(name, CHAMPION), version_at(name, CHALLENGER)) == ("1", "2")
+
+    def test_better_one_is_champion(self, name: str, given: Callable[..., Decision]) -> None:
+        given(0.5)
+        scored = []
+
+        decision = given(0.51, lambda version: scored.append(str(version.version)) or 0.5)
+
+        assert scored == ["1"]
+        assert (decision.alias, version_at(name, CHAMPION), version_at(name, CHALLENGER)) == (CHAMPION, "2", "2")
+
+    def test_champion_of_other_classes_is_not_compared_and_stays(
+        self, name: str, given: Callable[..., Decision]
+    ) -> None:
+        given(0.5)
+
+        decision = given(0.99, lambda version: None)
+
+        assert decision.alias == CHALLENGER
+        assert "not compared" in decision.decision
+        assert version_at(name, CHAMPION) == "1"
+
+    def test_server_that_fails_is_not_an_empty_registry(
+        self, name: str, given: Callable[..., Decision], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given(0.9)
+
+        def fails(*_: object) -> None:
+            raise MlflowException("the database is locked")
+
+        with monkeypatch.context() as broken, pytest.raises(MlflowException):
+            broken.setattr(MlflowClient, "get_model_version_by_alias", fails)
+            given(0.1)
+
+        assert version_at(name, CHAMPION) == "1"
+
+    def test_same_model_again_makes_no_new_version(self, name: str, given: Callable[..., Decision]) -> None:
+        given(0.5, weights_digest="one")
+        given(0.4, lambda version: 0.5, weights_digest="two")
+
+        again = given(0.4, lambda version: 0.5, weights_digest="two")
+        assert (again.version, again.alias) == ("2", CHALLENGER)
+
+        champion = given(0.5, weights_digest="one")
+        assert (champion.version, champion.alias) == ("1", CHAMPION)
+        assert versions(name) == 2
+        assert version_at(name, CHALLENGER) == "1"
+
+    def test_model_that_was_trained_anew_is_another_one(
+        self, name: str, given: Callable[..., Decision], model_uris: dict[str, str]
+    ) -> None:
+        given(0.5, artifact="train_arm/one")
+
+        anew = candidate(0.9, "train_arm/one", model_uri=model_uris["sees"])
+
+        assert register_candidate(name, anew, lambda version: 0.5).version == "2"
+
+
+def publish_dataset(store: FolderStore, name: str, *, turned: bool = False) -> Dataset:
+    """A dataset as the steps leave it: two images of each class in each split; ``turned``: others are validated."""
+    splits = ["validation", "train", "test"] if turned else ["train", "validation", "test"]
+    rows = [
+        (f"{was}-{label}-{n}", split, label)
+        for was, split in zip(["train", "validation", "test"], splits, strict=True)
+        for label in CLASSES
+        for n in range(2)
+    ]
+    manifest = pd.DataFrame(rows, columns=["image_id", "split", "label"])
+    manifest = manifest.assign(group=manifest["image_id"], provenance="real", shard=0, row=range(len(rows)))
+    pixels = np.empty((len(rows), SIZE, SIZE), np.uint8)
+    pixels[:] = manifest["label"].map(GRAY).to_numpy()[:, None, None]
+    with store.publish(f"ingest/{name}", {}) as folder:
+        np.save(folder / pixels_file(SIZE), pixels)
+    with store.publish(f"split/{name}", {}) as folder:
+        manifest.to_parquet(folder / MANIFEST, index=False)
+    return Dataset(
+        ref=f"split/{name}",
+        version=name,
+        counts={split: dict.fromkeys(CLASSES, 2) for split in splits},
+        shards=(f"ingest/{name}",),
+        source="/data",
+        warnings=(),
+        data_docs="",
+    )
+
+
+def publish_arm(
+    store: FolderStore, classifier: str, arm: str, f1: float, model_uri: str, validation: str, model: str = ""
+) -> TrainedArm:
+    """An arm whose saved predictions are ``right`` or ``wrong`` on validation and the other way round on test."""
+    rows = []
+    for split, verdict in (("validation", validation), ("test", {"right": "wrong", "wrong": "right"}[validation])):
+        for k, label in enumerate(CLASSES):
+            answer = np.eye(3)[k if verdict == "right" else (k + 1) % 3]
+            rows += [(f"{split}-{label}-{n}", split, f"{split}-{label}-{n}", label, *answer) for n in range(2)]
+    table = pd.DataFrame(rows, columns=["image_id", "split", "group", "label", *CLASSES])
+    trained = TrainedModel(
+        ref=f"train_arm/{uuid.uuid4().hex}",
+        training=Training(classifier=classifier, arm=arm, seed=0),
+        epochs=1,
+        steps=1,
+        train_images=6,
+        weights_digest=f"weights of {arm}",
+        model_uri=model_uri,
+    )
+    with store.publish(
+        trained.ref, {"mlflow_run_id": "run", "made": {"weights_digest": trained.weights_digest}}
+    ) as folder:
+        table.to_parquet(folder / TrainedModel.PREDICTIONS, index=False)
+        if model:
+            (folder / TrainedModel.MODEL).write_bytes(Path(model).read_bytes())
+    ref = trained.ref.replace("train", "evaluate")
+    return TrainedArm(ref=ref, model=trained, validation_macro_f1=f1, test_macro_f1=0.0, test_accuracy=0.0)
+
+
+@pytest.mark.usefixtures("mlflow_uri")
+class TestChampionScore:
+    @pytest.fixture
+    def champion(self, name: str, store: FolderStore, model_uris: dict[str, str]) -> Any:
+        """Guesses, but its saved predictions on the validation images of dataset ``a`` are all right."""
+        arm = publish_arm(store, "cnn", "none", 1.0, "", "right")
+        changes = {"model_uri": model_uris["guesses"], "dataset": "split/a", "weights_digest": arm.model.weights_digest}
+        guessing = candidate(1.0, arm.model.ref, **changes)
+        register_candidate(name, guessing, never)
+        return tracking.version_by_alias(name, CHAMPION)
+
+    def test_same_dataset_uses_the_saved_validation_predictions(self, champion: Any, store: FolderStore) -> None:
+        assert champion_score(champion, publish_dataset(store, "a"), CLASSES) == 1.0
+
+    def test_other_dataset_is_predicted_anew(self, champion: Any, store: FolderStore) -> None:
+        score = champion_score(champion, publish_dataset(store, "b"), CLASSES)
+
+        assert score == pytest.approx(ONE_ANSWER)
+
+    def test_predictions_of_a_model_trained_anew_are_not_taken(self, champion: Any, store: FolderStore) -> None:
+        ref = champion.tags["cxr.artifact"]
+        record = store.record(ref) | {"made": {"weights_digest": "another"}}
+        (store.root / ref / "artifact.json").write_text(json.dumps(record))
+
+        assert champion_score(champion, publish_dataset(store, "a"), CLASSES) == pytest.approx(ONE_ANSWER)
+
+    def test_an_artifact_of_an_older_version_is_predicted_anew(self, champion: Any, store: FolderStore) -> None:
+        ref = champion.tags["cxr.artifact"]
+        record = {key: value for key, value in store.record(ref).items() if key != "made"}
+        (store.root / ref / "artifact.json").write_text(json.dumps(record))
+
+        assert champion_score(champion, publish_dataset(store, "a"), CLASSES) == pytest.approx(ONE_ANSWER)
+
+    def test_lost_predictions_are_made_anew(self, champion: Any, store: FolderStore) -> None:
+        dataset = publish_dataset(store, "a")
+        os.unlink(store.root / champion.tags["cxr.artifact"] / "artifact.json")
+
+        assert champion_score(champion, dataset, CLASSES) == pytest.approx(ONE_ANSWER)
+
+    @pytest.mark.parametrize("classes", [["COVID", "Normal"], ["Normal", "COVID", "Viral Pneumonia"]])
+    def test_other_classes_are_not_compared(self, champion: Any, store: FolderStore, classes: list[str]) -> None:
+        assert champion_score(champion, publish_dataset(store, "a"), classes) is None
+
+    def test_one_that_was_trained_on_these_images_is_not_compared(self, champion: Any, store: FolderStore) -> None:
+        publish_dataset(store, "a")
+
+        assert champion_score(champion, publish_dataset(store, "turned", turned=True), CLASSES) is None
+
+
+class TestPromote:
+    @pytest.fixture
+    def classifiers(self, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+        """Names that no other test registers, with an overall name of their own."""
+        own = uuid.uuid4().hex
+        monkeypatch.setattr(champions, "OVERALL_MODEL", f"cxr-overall-{own}")
+        return f"vgg16-{own}", f"cnn-{own}"
+
+    @pytest.fixture
+    def begin(self, store: FolderStore, new_run: Callable[..., RunContext]) -> Callable[[], RunContext]:
+        with store.publish("settings/one", {}) as folder:
+            (folder / "settings.json").write_text(resolve("quick").model_dump_json())
+        return lambda: new_run(settings="settings/one")
+
+    def compared(self, baseline: TrainedArm, augmented: TrainedArm | None) -> Comparison:
+        return Comparison(
+            ref=f"compare/{uuid.uuid4().hex}",
+            pair=baseline.training.model_copy(update={"arm": "synthetic"}),
+            name="",
+            baseline=baseline,
+            augmented=augmented,
+            verdict="",
+        )
+
+    def test_each_classifier_and_all_together_get_their_champion(
+        self,
+        begin: Callable[[], RunContext],
+        store: FolderStore,
+        model_uris: dict[str, str],
+        classifiers: tuple[str, str],
+    ) -> None:
+        first, second = classifiers
+        dataset = publish_dataset(store, "a")
+        sees, guesses = model_uris["sees"], model_uris["guesses"]
+        comparisons = [
+            self.compared(
+                publish_arm(store, first, "none", 0.7, guesses, "wrong"),
+                publish_arm(store, first, "synthetic", 0.9, sees, "right"),
+            ),
+            self.compared(
+                publish_arm(store, second, "none", 0.9, sees, "right"),
+                publish_arm(store, second, "synthetic", 0.9, guesses, "wrong"),
+            ),
+        ]
+
+        promoted = steps.promote(begin(), dataset, comparisons)
+
+        assert {decision.name: (decision.alias, decision.arm) for decision in promoted.decisions} == {
+            f"cxr-{first}": (CHAMPION, f"{first} augmented (synthetic), seed 0"),
+            f"cxr-{second}": (CHAMPION, f"{second} baseline (none), seed 0"),
+            # As good as the augmented one: the simpler training wins.
+            champions.OVERALL_MODEL: (CHAMPION, f"{second} baseline (none), seed 0"),
+        }
+        assert promoted.file(promoted.DECISIONS) is not None
+
+    def test_retry_and_next_run_make_no_new_versions(
+        self,
+        begin: Callable[[], RunContext],
+        store: FolderStore,
+        model_uris: dict[str, str],
+        classifiers: tuple[str, str],
+    ) -> None:
+        dataset, run = publish_dataset(store, "a"), begin()
+        comparisons = [
+            self.compared(
+                publish_arm(store, classifiers[0], "none", 0.9, model_uris["sees"], "right"),
+                publish_arm(store, classifiers[0], "synthetic", 0.8, model_uris["sees"], "right"),
+            )
+        ]
+
+        promotions = [steps.promote(each, dataset, comparisons) for each in (run, run, begin())]
+
+        assert len({promotion.ref for promotion in promotions}) == 2
+        assert versions(f"cxr-{classifiers[0]}") == versions(champions.OVERALL_MODEL) == 1
+
+    def test_model_that_the_server_lost_is_logged_again(
+        self,
+        begin: Callable[[], RunContext],
+        store: FolderStore,
+        model_uris: dict[str, str],
+        classifiers: tuple[str, str],
+    ) -> None:
+        import mlflow
+
+        lost, file = "models:/m-00000000000000000000000000000000", model_uris["sees file"]
+        arm = publish_arm(store, classifiers[0], "none", 0.9, lost, "right", file)
+        dataset = publish_dataset(store, "a")
+
+        steps.promote(begin(), dataset, [self.compared(arm, None)])
+
+        served = mlflow.tensorflow.load_model(f"models:/cxr-{classifiers[0]}@champion")
+        pixels = np.full((1, SIZE, SIZE, 1), GRAY["COVID"], np.float32)
+        assert served.predict(pixels, verbose=0).argmax() == 0
+
+    def test_a_run_that_trained_nothing_promotes_nothing(
+        self, begin: Callable[[], RunContext], store: FolderStore
+    ) -> None:
+        promoted = steps.promote(begin(), publish_dataset(store, "a"), [])
+
+        assert promoted.decisions == ()

@@ -1,0 +1,162 @@
+"""The step ``publish``: what is news is published with what has changed, and a training finds it."""
+
+import shutil
+from collections.abc import Callable
+
+import mlflow
+import pytest
+from PIL import Image
+
+from cxr_tasks import steps
+from cxr_tasks.artifacts import Dataset, RunContext
+from cxr_tasks.errors import DataError
+from cxr_tasks.pipeline import is_forced
+from tests.steps.handles import begin as begin_training
+from tests.steps.handles import prepared
+from tests.steps.reading import FORM, prepare, read, rows_of
+
+CHANGE = "1 added (Normal 1), 1 removed (COVID 1), 1 relabelled (Normal 1), 1 replaced (Normal 1)"
+
+
+def change(source):
+    """One file of each kind of change."""
+    Image.radial_gradient("L").save(source / "Normal/images/new.png")
+    (source / "COVID/images/COVID-3.png").unlink()
+    (source / "COVID/images/COVID-4.png").rename(source / "Normal/images/moved.png")
+    Image.linear_gradient("L").save(source / "Normal/images/Normal-5.png")
+
+
+def test_unchanged_data_publish_once_and_take_every_artifact(begin, source):
+    first, second = begin("one"), begin("two")
+    published = steps.publish(first, *prepare(first, source))
+    scanned, shards = read(second, source)
+    again = prepare(second, source)
+
+    assert published.notes == (f"dataset {published.version}: the first of these settings, 136 images",)
+    assert len(shards) == 4 and all(handle.reused for handle in (scanned, *shards, again.divided))
+    assert steps.publish(second, *again) is None
+    assert steps.find_dataset(second).ref == published.ref
+
+
+def test_what_was_added_removed_relabelled_and_replaced_is_said(begin, source):
+    first, second = begin("one"), begin("two")
+    before = prepare(first, source).divided
+    steps.publish(first, *prepare(first, source))
+    change(source)
+
+    after = prepare(second, source)
+    published = steps.publish(second, *after)
+
+    assert published.notes == (f"dataset {published.version}: {CHANGE}",)
+    assert after.divided.version != before.version
+    old, new = rows_of(before), rows_of(after.divided)
+    stayed = new.index.intersection(old.index[old["image_id"].isin(new["image_id"])])
+    assert len(stayed) == 133 and (new.loc[stayed, "split"] == old.loc[stayed, "split"]).all()
+
+
+def test_another_mask_is_another_dataset_of_the_same_images(begin, source):
+    first, second = begin("one"), begin("two")
+    before = steps.publish(first, *prepare(first, source))
+    shutil.copyfile(source / "COVID/masks/COVID-2.png", source / "COVID/masks/COVID-1.png")
+
+    _, shards = read(second, source)
+    after = steps.publish(second, *prepare(second, source))
+
+    assert sorted(shard.reused for shard in shards) == [False, True, True, True]
+    assert after.notes[0].endswith("other groups, splits or masks of the same images")
+    assert after.version != before.version
+    assert (rows_of(after)["split"] == rows_of(before)["split"]).all()
+
+
+@pytest.mark.slow
+def test_the_run_says_what_changed_on_a_server(store, new_run: Callable[..., RunContext], source):
+    settings = steps.configure("cxr_data", "settings", FORM).settings
+    first, second = new_run(settings=settings), new_run(settings=settings)
+    steps.publish(first, *prepare(first, source))
+    change(source)
+
+    steps.publish(second, *prepare(second, source))
+
+    runs = [mlflow.MlflowClient().get_run(run.mlflow_run_id) for run in (first, second)]
+    said = [run.data.tags["cxr.changes"] for run in runs]
+    assert said == ["the first of these settings, 136 images", CHANGE]
+    assert runs[1].data.metrics["images_relabelled"] == 1 and runs[1].info.status == "FINISHED"
+    text = mlflow.artifacts.load_text(f"runs:/{second.mlflow_run_id}/changes.csv")
+    assert "relabelled,Normal/images/moved.png,Normal,COVID" in text
+
+
+# From here on, of artifacts that are there already.
+
+
+@pytest.fixture
+def runs(untracked) -> list[RunContext]:
+    return [begin_training().model_copy(update={"dag_run": name}) for name in ("first", "second", "third")]
+
+
+def test_a_dataset_names_all_that_training_needs(runs):
+    given = prepared(warnings=("too few",))
+
+    dataset = steps.publish(runs[0], *given)
+
+    assert dataset.model_copy(update={"notes": ()}) == given.dataset()
+    assert (dataset.ref, dataset.made_by) == (given.divided.ref, given.divided.made_by)
+    assert (dataset.version, dataset.counts) == (given.divided.version, given.divided.counts)
+    assert (dataset.shards, dataset.source) == (given.joined.shards, "/data/phantoms")
+    assert dataset.warnings == ("too few",) and not dataset.forced
+    assert Dataset.model_validate(dataset.model_dump(mode="json")) == dataset
+
+
+def test_a_run_names_a_version_or_takes_the_newest(runs):
+    old = steps.publish(runs[0], *prepared(seed=0))
+    new = steps.publish(runs[1], *prepared(seed=1))
+
+    assert steps.find_dataset(runs[2]).ref == new.ref
+    assert steps.find_dataset(runs[2], old.version).ref == old.ref
+    for version in ("nothing", "../old", "dataset-versions/" + old.version):
+        with pytest.raises(DataError, match=f"Dataset '{version}' does not exist"):
+            steps.find_dataset(runs[2], version)
+
+
+def test_a_version_with_other_classes_is_refused(runs):
+    old = steps.publish(runs[0], *prepared())
+    fewer = begin_training({"data": {"classes": ["COVID", "Normal"]}, "synthetic": {"counts": "balance"}})
+
+    with pytest.raises(
+        DataError, match="has the classes COVID, Normal, Viral Pneumonia, and the settings COVID, Normal"
+    ):
+        steps.find_dataset(fewer, old.version)
+
+
+@pytest.mark.parametrize("other", [{"seeds": {"split": 1}}, {"data": {"split": {"test": 0.2}}}])
+def test_the_newest_dataset_is_that_of_the_data_settings(runs, other):
+    steps.publish(runs[0], *prepared())
+
+    assert steps.find_dataset(begin_training({"seeds": {"gan": 1}, "data": {"shard_images": 7}}))
+    with pytest.raises(DataError, match="run cxr_data with this profile first"):
+        steps.find_dataset(begin_training(other))
+
+
+def test_no_dataset_yet_says_what_to_run(runs):
+    with pytest.raises(DataError, match="run cxr_data with this profile first"):
+        steps.find_dataset(runs[0])
+
+
+def test_a_retry_of_the_run_that_published_publishes_the_same_news(runs):
+    steps.publish(runs[0], *prepared(seed=0))
+    given = prepared(seed=1)
+
+    news, again = (steps.publish(runs[1], *given) for _ in range(2))
+
+    assert news == again
+    each = "(COVID 20, Normal 20, Viral Pneumonia 20)"
+    assert news.notes == (f"dataset {news.version}: 60 added {each}, 60 removed {each}",)
+    assert steps.publish(runs[2], *given) is None
+
+
+def test_a_dataset_made_anew_does_not_force_later_runs(runs):
+    given = prepared()
+    forced = given._replace(divided=given.divided.model_copy(update={"forced": True}))
+
+    steps.publish(runs[0], *forced)
+
+    assert not is_forced(runs[1], "train_gan", {"dataset": steps.find_dataset(runs[1])})

@@ -1,0 +1,136 @@
+"""The step ``train_gan``: what is published when a training ends, and where it goes on when it has not; no training."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_tasks import progress, steps
+from cxr_tasks.artifacts import Gan
+from cxr_tasks.gan.training import FittedGan
+from cxr_tasks.gan.watch import GRID_PER_CLASS
+from cxr_tasks.steps.train_gan import _start_anew
+from tests.steps import handles
+
+pytestmark = pytest.mark.usefixtures("untracked")
+
+
+class Fit:
+    """Stands for ``fit_gan``: leaves a checkpoint, and is at its end after so many calls."""
+
+    def __init__(self, networks, calls: int) -> None:
+        self.networks, self.calls, self.seen = networks, calls, []
+
+    def __call__(self, pixels, labels, classes, settings, seed, checkpoints, **hooks):
+        found = sorted(path.name for path in checkpoints.iterdir() if path.suffix != ".txt")
+        self.seen.append({"pixels": pixels, "labels": labels, "seed": seed, "found": found})
+        (checkpoints / f"ckpt-{len(self.seen)}").touch()
+        hooks["on_checkpoint"]()
+        hooks["on_epoch"](4, {"g_loss": 1.0})
+        hooks["on_grid"](4, np.zeros((classes * GRID_PER_CLASS, 32, 32), np.uint8))
+        hooks["on_steps"](4, 8)
+        self.calls -= 1
+        steps_done = 8 if not self.calls else 4
+        return FittedGan(
+            gan=self.networks,
+            generator=self.networks.generator,
+            history=pd.DataFrame({"epoch": [1, 2], "step": [4, 8], "g_loss": [2.0, 1.0]}),
+            grids={1: np.zeros((classes * GRID_PER_CLASS, 32, 32), np.uint8)},
+            resumed_from=0 if not found else 4,
+            steps=steps_done,
+            total_steps=8,
+            finished=not self.calls,
+            hours=1.25,
+        )
+
+
+@pytest.fixture
+def fit(networks, monkeypatch):
+    """Replaces the training by one that ends after so many sittings."""
+
+    def replace(sittings: int) -> Fit:
+        stands = Fit(networks, sittings)
+        monkeypatch.setattr("cxr_tasks.gan.training.fit_gan", stands)
+        return stands
+
+    return replace
+
+
+def test_a_training_that_ends_is_published_with_its_networks_and_pictures(fit, store):
+    trained, heard = fit(1), []
+
+    with progress.listening(lambda *told: heard.append(told)):
+        gan = steps.train_gan(handles.begin(), handles.dataset())
+
+    assert (gan.finished, gan.steps, gan.epochs, gan.images, gan.hours) == (True, 8, 8, 18, 1.25)
+    assert gan.state == "" and heard == [("GAN training", 4, 8)]
+    assert {Gan.GENERATOR, Gan.DISCRIMINATOR, Gan.HISTORY, Gan.GRID, Gan.ANIMATION} <= {
+        path.name for path in gan.folder().iterdir()
+    }
+    assert gan.generator().output_shape == (None, 32, 32, 3) and gan.discriminator() is not None
+    assert len(trained.seen[0]["pixels"]) == 18
+    assert not list((store.root / "unfinished").rglob("ckpt-*"))
+
+
+def test_a_training_that_has_not_ended_says_where_it_stands_and_goes_on(fit, store):
+    trained, dataset = fit(2), handles.dataset()
+
+    waiting = steps.train_gan(handles.begin(), dataset)
+
+    assert (waiting.ref, waiting.finished, waiting.steps) == ("", False, 4)
+    assert waiting.state == (
+        "The GAN's training stands at step 4 of 8 after 1.2 hours: the next run goes on from there."
+    )
+    ended = steps.train_gan(handles.begin(), dataset)
+    assert ended.finished and ended.resumed_from == 4
+    assert [call["found"] for call in trained.seen] == [[], ["ckpt-1"]]
+    assert steps.train_gan(handles.begin(), dataset).reused and len(trained.seen) == 2
+
+
+def test_how_a_training_is_cut_into_sittings_makes_no_other_gan(fit):
+    fit(1)
+    dataset = handles.dataset()
+    whole = steps.train_gan(handles.begin(), dataset)
+
+    cut = steps.train_gan(handles.begin({"gan": {"max_hours": 1.0, "checkpoint_seconds": 5.0}}), dataset)
+
+    assert cut.reused and cut.ref == whole.ref
+
+
+def test_only_training_images_are_shown_to_the_gan(fit):
+    trained, dataset = fit(1), handles.dataset()
+
+    steps.train_gan(handles.begin(), dataset)
+
+    np.testing.assert_array_equal(trained.seen[0]["pixels"], dataset.images("train", 32, handles.CLASSES).pixels)
+
+
+def test_a_gan_that_is_made_anew_gives_up_old_progress_once_and_later_runs_go_on(store):
+    ref = "train_gan/a"
+    progress = store.load_checkpoint(ref) / "ckpt-1"
+
+    def left(asked_by: str) -> tuple[bool, bool]:
+        progress.touch()
+        return _start_anew(ref, asked_by), progress.exists()
+
+    assert left(asked_by="") == (False, True)
+    assert left(asked_by="second") == (True, False)
+    # A retry, a run after the hours were used up, and one that is to start afresh once more.
+    assert left(asked_by="second") == (True, True)
+    assert left(asked_by="") == (True, True)
+    assert left(asked_by="third") == (True, False)
+
+
+def test_a_forced_training_of_several_sittings_replaces_the_gan_before_it(fit):
+    dataset = handles.dataset()
+    fit(1)
+    old = steps.train_gan(handles.begin(), dataset)
+    trained = fit(2)
+
+    waiting = steps.train_gan(handles.begin(force=["train_gan"]), dataset)
+    # A run that forces nothing goes on with the training that is under way, and does not take the old GAN.
+    ended = steps.train_gan(handles.begin().model_copy(update={"dag_run": "two"}), dataset)
+
+    assert waiting.forced and not waiting.finished
+    assert ended.finished and ended.forced and ended.ref == old.ref and not ended.reused
+    assert [call["found"] for call in trained.seen] == [[], ["ckpt-1"]]
+    assert not steps.train_gan(handles.begin().model_copy(update={"dag_run": "three"}), dataset).forced
