@@ -186,25 +186,26 @@ def test_a_run_without_synthetic_images_trains_no_gan(first, pipeline, mlflow_cl
     assert len(report["pairs"]) == 1 and "showing real images over again" in report["answer"]
 
 
-def test_the_source_reports_protocol_is_repeated_on_request_and_marked(first, pipeline, mlflow_client, tmp_path):
-    results = pipeline(settings=ONE_PAIR, reproduce_leak=True)["results"]
+@pytest.fixture(scope="module")
+def overridden(first, pipeline):
+    """A run whose GAN misses a threshold that does not count, and that repeats the source report's protocol too."""
+    settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9, "override": True}}
+    return pipeline(settings=settings, reproduce_leak=True)["results"]
 
-    leak = results["arms.reproduce_leak/0"]
+
+def test_the_source_reports_protocol_is_repeated_on_request_and_marked(overridden, mlflow_client, tmp_path):
+    leak = overridden["arms.reproduce_leak/0"]
     assert leak["synthetic_test_images"] > 0
     run = mlflow_client.get_run(leak["mlflow_run_id"])
     assert run.data.tags["cxr.leak"] == "true" and "test_macro_f1" not in run.data.metrics
-    parent = results["configure/-1"]["run"]["mlflow_run_id"]
+    parent = overridden["configure/-1"]["run"]["mlflow_run_id"]
     html = Path(mlflow_client.download_artifacts(parent, "report.html", str(tmp_path))).read_text("utf-8")
     assert "these figures are wrong" in html and 'class="leak"' in html
-    assert not any("leak" in row["arm"] for row in results["verdict.write_report/-1"]["champions"])
+    assert not any("leak" in row["arm"] for row in overridden["verdict.write_report/-1"]["champions"])
 
 
-def test_an_override_trains_with_them_all_the_same_and_says_so(first, pipeline, mlflow_client):
-    settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9, "override": True}}
-
-    results = pipeline(settings=settings)["results"]
-
-    judged, report = results["gan.judge/-1"], results["verdict.write_report/-1"]
+def test_an_override_trains_with_them_all_the_same_and_says_so(overridden, mlflow_client):
+    judged, report = overridden["gan.judge/-1"], overridden["verdict.write_report/-1"]
     assert not judged["passed"] and any("judge.override is set" in warning for warning in report["warnings"])
     assert mlflow_client.get_run(judged["mlflow_run_id"]).data.tags["cxr.verdict_overridden"] == "not good enough"
     assert len(report["pairs"]) == 1

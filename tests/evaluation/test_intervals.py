@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar
@@ -134,6 +134,8 @@ def test_mcnemar_is_statsmodels(b: int, c: int) -> None:
     assert mcnemar_exact(b, c) == pytest.approx(min(1.0, reference))
 
 
+# The reference needs a twentieth of a second for each call.
+@settings(max_examples=15)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
