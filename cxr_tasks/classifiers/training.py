@@ -60,14 +60,11 @@ def fit_classifier(
         classes: The classes in their order.
         settings: How classifiers are trained.
         seed: Of batch order and undersampling; that of weights and dropout is in the network already.
-        added: How many images at the end of ``train`` were added to the real ones; undersampling leaves them alone.
+        added: How many images at the end of ``train`` were added to the real ones.
         steps: Optimiser steps an epoch; ``None`` for one pass over all images.
         on_epoch: Called with the epoch's number from 1 and its losses and accuracies.
     """
-    chosen = np.arange(len(train))
-    if settings.undersample:
-        real = len(train) - added
-        chosen = np.concatenate([undersampled(train.labels[:real], seed), chosen[real:]])
+    chosen = trained_on(settings, train.labels, added, seed)
     labels = train.labels[chosen]
     steps = steps or batches_of(len(labels), settings.batch_size)
     weights = balanced_weights(labels) if settings.class_weights else np.ones(len(labels), np.float32)
@@ -107,6 +104,22 @@ def fit_classifier(
     history = pd.DataFrame({"epoch": np.add(fitted.epoch, 1), **fitted.history})
     best = int(history["epoch"][history["val_loss"].idxmin()])
     return FittedClassifier(pd.concat(tables, ignore_index=True), history, best, len(chosen), len(history) * steps)
+
+
+def trained_on(settings: ClassifierSettings, labels: np.ndarray, added: int, seed: int) -> np.ndarray:
+    """Positions, in ascending order, of the images that a training shows: all, or those that undersampling leaves.
+
+    Args:
+        settings: How classifiers are trained.
+        labels: (n,) of all images of the arm.
+        added: How many images at the end were added to the real ones; undersampling leaves them alone.
+        seed: Of undersampling.
+    """
+    chosen = np.arange(len(labels))
+    if not settings.undersample:
+        return chosen
+    real = len(labels) - added
+    return np.concatenate([undersampled(labels[:real], seed), chosen[real:]])
 
 
 def steps_an_epoch(settings: ClassifierSettings, labels: np.ndarray, seed: int) -> int | None:

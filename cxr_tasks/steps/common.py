@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # Lines that a step may say to the person at the terminal; the rest is in its log and its artifact.
 NOTES = 5
+REAL = "real"
 # What mapped tasks hand on: one group a task, each with one handle an instance, or nothing where all were skipped.
 Mapped = list[list[Kind | None] | None]
 
@@ -77,6 +79,31 @@ def digest(table: pd.DataFrame) -> str:
 
     hashes = pd.util.hash_pandas_object(table, index=False).to_numpy()
     return hashlib.sha256(hashes.tobytes()).hexdigest()[:20]
+
+
+def log_images(
+    rows: pd.DataFrame, name: str, context: str, origins: Sequence[str] | None = None, made: Mapping[str, Any] = {}
+) -> None:
+    """Record which images the active MLflow run works with, under a digest of those images and of no others.
+
+    The same images give the same digest in any run, in any order and at any size. An image that is there twice counts
+    twice.
+
+    Args:
+        rows: Of a manifest, a row an image.
+        name: What the images are.
+        context: What the run does with them.
+        origins: (n,) what each is: ``real``, or the kind of extra images that it belongs to; see ``arms``. ``None``
+            where all are real.
+        made: Says which pixels the images have that no file of the source holds.
+    """
+    table = rows[["image_id", "label"]].assign(origin=REAL if origins is None else list(origins))
+    pixels = json.dumps({key: value for key, value in made.items() if key != "size"}, sort_keys=True)
+    of_a_file = table["origin"].isin([REAL, "oversample"])
+    told = table.drop(columns="origin").assign(pixels=of_a_file.map({True: "", False: pixels}))
+    version = digest(told.sort_values(list(told)))
+    counts = table["origin"].value_counts()
+    tracking.log_dataset(table, name, version, context, {f"cxr.images.{kind}": str(n) for kind, n in counts.items()})
 
 
 def keep_plot(folder: Path, name: str, plot: Figure) -> None:

@@ -12,7 +12,7 @@ from cxr_tasks.artifacts import Artifact, Dataset, Features, RunContext, Synthet
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, is_forced, load_settings, perform
-from cxr_tasks.steps.common import backbone_identity, dataset_tags
+from cxr_tasks.steps.common import backbone_identity, dataset_tags, log_images
 
 if TYPE_CHECKING:
     from cxr_tasks.classifiers.feature_store import FeatureCache
@@ -76,8 +76,11 @@ def _extract(
     cache = FeatureCache(FrozenTrunk(network.fast_trunk), identity, anew=anew)
     if synthetic is not None:
         extra = synthetic.extra(classes, size)
+        log_images(extra.images.rows, "synthetic images", "features", ["synthetic"] * len(extra.images), extra.content)
         cache(extra.content, lambda: extra.images.pixels)
         return cache
+    manifest = dataset.manifest()
+    log_images(manifest[manifest["split"] != ""], "images of all splits", "features")
     for done, shard in enumerate(dataset.shards, start=1):
         shard_features(cache, shard, size)
         progress.advance(f"features of {CLASSIFIERS[backbone].display}", done, len(dataset.shards))

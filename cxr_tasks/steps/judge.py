@@ -7,7 +7,7 @@ from pathlib import Path
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Dataset, Gan, Judgement, RunContext, write_json
 from cxr_tasks.pipeline import Made, Postponed, load_settings, perform
-from cxr_tasks.steps.common import dataset_tags, weights_identity
+from cxr_tasks.steps.common import dataset_tags, log_images, weights_identity
 
 
 def judge(run: RunContext, dataset: Dataset, gan: Gan) -> Judgement:
@@ -25,6 +25,8 @@ def judge(run: RunContext, dataset: Dataset, gan: Gan) -> Judgement:
         classes, labels = list(settings.data.classes), Judge.labels(settings)
         size, seed = settings.gan.image_size, settings.seeds.judge
         train, validation = (dataset.images(split, size, classes) for split in ("train", "validation"))
+        log_images(train.rows, "training images: real", "judged against")
+        log_images(validation.rows, "validation images", "judged against")
         fresh = CovidGan(settings.gan, len(classes), settings.seeds.gan).generator
         made, untrained = (sample_images(net, labels, settings.gan, seed, "judged") for net in (gan.generator(), fresh))
         quality, said = Judge(settings, train, validation, untrained).judge(made)

@@ -15,6 +15,7 @@ from cxr_tasks.steps.common import (
     dataset_tags,
     epoch_reporter,
     how_trained,
+    log_images,
     of_backbone,
 )
 
@@ -91,6 +92,9 @@ def _train_leaking(
         cache = FeatureCache(FrozenTrunk(network.fast_trunk), identity)
         whole = StoredFeatures(cache, dataset.shards, dataset.content, real, made, pool, {}, None, arm.seed, {})
     parts: dict[str, Images] = {name: pool.take(chosen) for name, chosen in rows.items()}
+    for name, images in parts.items():
+        told = "training images" if name == "train" else f"{name} images"
+        log_images(images.rows, f"{told}: real and synthetic, LEAKING", name, images.rows["provenance"], made.content)
     held_out = {name: parts[name] for name in ("validation", "test")}
     fitted = fit_classifier(
         network,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks import tracking
-from cxr_tasks.arms import ARMS, needs_synthetic
+from cxr_tasks.arms import ARMS, Extra, needs_synthetic
 from cxr_tasks.artifacts import (
     Artifact,
     Dataset,
@@ -23,12 +23,14 @@ from cxr_tasks.config import Settings
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import (
+    REAL,
     Mapped,
     backbone_identity,
     curves_of,
     dataset_tags,
     epoch_reporter,
     how_trained,
+    log_images,
     of_backbone,
 )
 
@@ -167,9 +169,7 @@ def _train_model(
 
     classes = list(settings.data.classes)
     images = _load(settings, dataset, arm, synthetic)
-    for name, shown in images.held_out.items():
-        tracking.log_dataset(shown.rows, f"{name} images", dataset.version, name)
-    tracking.log_dataset(images.train.rows, "training images", dataset.version, "training")
+    _log_images(settings, arm, images)
     network = build_network(arm.classifier, settings, images.real.pixels, arm.seed)
     features = _features(settings, dataset, arm, network, identity, images)
     fitted = fit_classifier(
@@ -199,6 +199,36 @@ def _train_model(
         "optimiser_steps": fitted.steps,
     }
     return Made(model, metrics, curves_of(fitted.history))
+
+
+# What an arm's training images are called, by what the arm adds.
+TRAINING_IMAGES: dict[Extra | None, str] = {
+    None: "training images: real",
+    "synthetic": "training images: real and synthetic",
+    "oversample": "training images: real, some over again",
+    "real_resized": "training images: real, some again at the GAN's resolution",
+}
+
+
+def _log_images(settings: Settings, arm: Training, images: _ArmImages) -> None:
+    """Record the images of each split. Arms that train on the same images record the same training images."""
+    import numpy as np
+
+    from cxr_tasks.classifiers.training import trained_on
+
+    for split, shown in images.held_out.items():
+        log_images(shown.rows, f"{split} images", split)
+    extra, real = ARMS[arm.arm].extra, len(images.real)
+    added = len(images.train) - real
+    chosen = trained_on(settings.classifiers, images.train.labels, added, arm.seed)
+    origins = np.repeat([REAL, extra or REAL], [real, added])[chosen]
+    log_images(
+        images.train.rows.iloc[chosen],
+        TRAINING_IMAGES[extra] + (", undersampled" if settings.classifiers.undersample else ""),
+        "training",
+        origins.tolist(),
+        {} if images.extra is None else images.extra.content,
+    )
 
 
 def _load(settings: Settings, dataset: Dataset, arm: Training, synthetic: SyntheticSet | None) -> _ArmImages:

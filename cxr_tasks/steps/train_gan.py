@@ -9,7 +9,7 @@ from cxr_tasks import progress, tracking
 from cxr_tasks.artifacts import Artifact, Dataset, Gan, RunContext
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, Postponed, is_forced, load_settings, perform
-from cxr_tasks.steps.common import dataset_tags
+from cxr_tasks.steps.common import dataset_tags, log_images
 from cxr_tasks.store import artifact_ref, open_store
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
         classes = list(settings.data.classes)
         images = dataset.images("train", settings.gan.image_size, classes)
         check_gan_input(images)
-        tracking.log_dataset(images.rows, "training images", dataset.version, "gan training")
+        log_images(images.rows, "training images: real", "gan training")
         trained = _fit(settings, images, unfinished)
         gan = Gan(
             finished=trained.finished,

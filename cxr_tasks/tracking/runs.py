@@ -227,14 +227,42 @@ def log_table(table: pd.DataFrame, path: str) -> None:
     log_text(table.to_json(orient="split", index=False), path)
 
 
-def log_dataset(table: pd.DataFrame, name: str, version: str, context: str) -> None:
-    """Record which images the active run worked with, as an MLflow dataset input."""
+def log_dataset(
+    table: pd.DataFrame, name: str, version: str, context: str, tags: Mapping[str, str] | None = None
+) -> None:
+    """Record which images the active run worked with, as an MLflow dataset input.
+
+    Args:
+        table: A row an image. MLflow keeps its number of rows and its columns, and no row.
+        name: What the images are. Of one name and version MLflow keeps only the first table that it is told of.
+        version: Tells the images apart from others of that name; 12 characters of it count.
+        context: What the run does with the images.
+        tags: Of the images in this run.
+    """
     if not is_on():
         return
     import mlflow
 
     dataset = mlflow.data.from_pandas(table, source=f"cxr-store/{name}", name=name, digest=version[:12])
-    mlflow.log_input(dataset, context=context)
+    mlflow.log_input(dataset, context=context, tags=dict(tags or {}))
+
+
+def log_inputs_of(run_id: str) -> None:
+    """Record with the active run the dataset inputs of the run that made what the active run takes as it is."""
+    if not is_on():
+        return
+    from mlflow.exceptions import MlflowException
+
+    server = client()
+    try:
+        inputs = server.get_run(run_id).inputs.dataset_inputs
+    except MlflowException as error:
+        # It may have been deleted since, or the artifact was made where nothing was tracked.
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return
+    if inputs:
+        server.log_inputs(_active(), inputs)
 
 
 def forgiving(call: Callable[..., None]) -> Callable[..., None]:
