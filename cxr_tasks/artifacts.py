@@ -496,7 +496,7 @@ class Gallery(Artifact):
 
 
 class Decision(Strict):
-    """What became of the candidate of one registered model, in words too."""
+    """What became of the candidate of one registered model, in words too. ``is_new``: whether it became champion."""
 
     name: str
     version: str
@@ -504,6 +504,7 @@ class Decision(Strict):
     arm: str
     validation_macro_f1: float
     decision: str
+    is_new: bool = False
 
 
 class Promotion(Artifact):

@@ -12,6 +12,7 @@ from cxr_tasks.strict import Strict
 CHAMPION, CHALLENGER = "champion", "challenger"
 OVERALL_MODEL = "cxr-overall"
 TAG_DIGEST, TAG_DATASET, TAG_CLASSES = "cxr.weights_digest", "cxr.dataset_ref", "cxr.classes"
+TAG_VALIDATION, TAG_DECISION, TAG_DECIDED_BY = "cxr.validation_macro_f1", "cxr.decision", "cxr.decided_by"
 
 
 class Candidate(Strict):
@@ -56,8 +57,26 @@ class Candidate(Strict):
             "cxr.arm": self.arm,
             "cxr.role": self.role,
             "cxr.seed": str(self.seed),
-            "cxr.validation_macro_f1": f"{self.validation_macro_f1:.6f}",
+            TAG_VALIDATION: f"{self.validation_macro_f1:.6f}",
         }
+
+
+class Standing(Strict):
+    """How a champion does on the validation images of a candidate.
+
+    Attributes:
+        score: Its macro F1 on them; ``None`` where it was not scored.
+        is_clean: Whether it is known that the champion was trained on none of them.
+        is_lost: Whether it cannot be loaded, and cannot be scored for this reason.
+        recorded: The validation macro F1 that it was registered with, on the images of its own dataset.
+        remark: What a reader of the decision must know, to stand behind ``champion 3``, or behind the figure.
+    """
+
+    score: float | None = None
+    is_clean: bool = True
+    is_lost: bool = False
+    recorded: float | None = None
+    remark: str = ""
 
 
 def model_name(classifier: str) -> str:
@@ -77,24 +96,48 @@ def chosen_for(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
     return {**chosen, OVERALL_MODEL: best(candidates)} if candidates else {}
 
 
-def decide(candidate: Candidate, champion_version: str, standing: float | None) -> tuple[str, str]:
+def decide(candidate: Candidate, champion_version: str, standing: Standing | None) -> tuple[str, str]:
     """Whether ``candidate`` becomes champion: the alias that it gets, and why in words.
+
+    A champion whose training images are not known any more may have been trained on the images that it is scored on.
+    Its figure is then the best that it can have. So a candidate that beats it takes its place, and one that does not
+    leaves the question open. A champion that cannot be loaded can serve nobody. It gives way to a candidate that is
+    at least as good as the figure that the champion was registered with, on whatever images that was.
 
     Args:
         candidate: The challenger.
         champion_version: The version that is champion; empty where there is none.
-        standing: The champion's macro F1 on the candidate's validation images; ``None`` if it cannot be compared.
+        standing: How the champion does on the candidate's validation images; ``None`` where there is no champion.
     """
-    if not champion_version:
+    if not champion_version or standing is None:
         return CHAMPION, "first champion: there was none to beat"
-    if standing is None:
-        return (
-            CHALLENGER,
-            f"champion {champion_version} has other classes or was trained on some of these images: not compared",
-        )
-    beaten = candidate.validation_macro_f1 > standing
+    champion = f"champion {champion_version}"
+    if standing.is_lost:
+        return _decide_without(candidate, champion, standing)
+    if standing.score is None:
+        return CHALLENGER, f"{champion} {standing.remark}: not compared, {champion} stays"
+    beaten = candidate.validation_macro_f1 > standing.score
+    words = (
+        f"{candidate.validation_macro_f1:.3f} {'beats' if beaten else 'does not beat'} {champion} "
+        f"({standing.score:.3f} on the same validation images{', ' * bool(standing.remark)}{standing.remark})"
+    )
+    if standing.is_clean:
+        return (CHAMPION if beaten else CHALLENGER), words
+    if beaten:
+        return CHAMPION, f"{words}: even so"
+    return CHALLENGER, f"{words}: an unfair comparison that decides nothing, {champion} stays until a person decides"
+
+
+def _decide_without(candidate: Candidate, champion: str, standing: Standing) -> tuple[str, str]:
+    """The decision where the champion cannot be loaded and nothing is known of it on these images."""
+    broken, own = f"{champion} could not be scored: {standing.remark}", f"{candidate.validation_macro_f1:.3f}"
+    if standing.recorded is None:
+        return CHAMPION, f"{broken}. No figure of it is known either, and it can serve nobody: it is replaced ({own})"
+    then = f"{standing.recorded:.3f} on the validation images of its own dataset"
+    if candidate.validation_macro_f1 >= standing.recorded:
+        return CHAMPION, f"{broken}. It had {then}, and the candidate has {own} on its own: it is replaced"
     return (
-        CHAMPION if beaten else CHALLENGER,
-        f"{candidate.validation_macro_f1:.3f} {'beats' if beaten else 'does not beat'} champion {champion_version} "
-        f"({standing:.3f} on the same validation images)",
+        CHALLENGER,
+        f"{broken}. It had {then}, and the candidate has only {own} on its own: no decision. To replace it all the "
+        f"same, give the alias {CHAMPION} to this version in MLflow",
     )

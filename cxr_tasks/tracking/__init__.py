@@ -1,11 +1,13 @@
 """MLflow, as the rest of the project uses it: runs and what is logged to them, pages, and models."""
 
 from cxr_tasks.tracking.models import (
+    UnusableModelError,
     load_version,
     log_model,
     logged_model,
     register,
     set_alias,
+    tag_version,
     version_by_alias,
     version_with_tag,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "TAG_ARTIFACT",
     "TAG_DAG_RUN",
     "TAG_WORK",
+    "UnusableModelError",
     "active_artifact_url",
     "artifact_url",
     "client",
@@ -69,6 +72,7 @@ __all__ = [
     "set_reused",
     "set_tags",
     "step_run",
+    "tag_version",
     "version_by_alias",
     "version_with_tag",
 ]

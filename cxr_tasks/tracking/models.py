@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr_tasks.errors import in_one_line
 from cxr_tasks.tracking.runs import client, is_on
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     from mlflow.entities.model_registry import ModelVersion
+
+
+class UnusableModelError(Exception):
+    """A registered model that no retry can load: its files are gone, or this Keras cannot read them."""
 
 
 def log_model(model: keras.Model, example: np.ndarray) -> str:
@@ -90,8 +97,47 @@ def set_alias(name: str, alias: str, version: str) -> None:
     client().set_registered_model_alias(name, alias, version)
 
 
+def tag_version(version: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Set tags of a registered version."""
+    for name, value in tags.items():
+        client().set_model_version_tag(version.name, version.version, name, value)
+
+
 def load_version(version: ModelVersion) -> Any:
-    """The Keras model of a registered version."""
+    """The Keras model of a registered version.
+
+    Raises:
+        UnusableModelError: Its files are gone, or this Keras cannot read them. A server that does not answer is
+            another error, which is worth a retry.
+    """
     import mlflow
 
-    return mlflow.tensorflow.load_model(f"models:/{version.name}/{version.version}")
+    with tempfile.TemporaryDirectory() as place:
+        folder = _download(f"models:/{version.name}/{version.version}", place)
+        try:
+            return mlflow.tensorflow.load_model(folder)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise UnusableModelError(f"this version of Keras cannot read its files: {in_one_line(error)}") from error
+
+
+def _download(uri: str, place: str) -> str:
+    """Fetch the files of a model into the folder ``place``; returns where they are."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        folder = mlflow.artifacts.download_artifacts(uri, dst_path=place)
+    except RequestException:
+        raise
+    except (MlflowException, OSError) as error:
+        # Anything else is a server that does not answer as it should.
+        gone = isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+        if not gone and not str(error).startswith("No such artifact"):
+            raise
+        raise UnusableModelError(f"its files are gone: {in_one_line(error)}") from error
+    if not (Path(folder) / "MLmodel").is_file():
+        raise UnusableModelError("its files are gone: MLflow has no file of the model any more")
+    return folder

@@ -2,10 +2,11 @@
 
 import json
 import os
+import socket
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,9 @@ from cxr_tasks.artifacts import Comparison, Dataset, Decision, RunContext, Train
 from cxr_tasks.config import resolve
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
 from cxr_tasks.registry import champions
-from cxr_tasks.registry.champions import CHALLENGER, CHAMPION, Candidate
-from cxr_tasks.steps.promote import champion_score, register_candidate
+from cxr_tasks.registry.champions import CHALLENGER, CHAMPION, Candidate, Standing
+from cxr_tasks.steps.promote import register_candidate
+from cxr_tasks.steps.standing import champion_score
 from cxr_tasks.store import FolderStore
 
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
@@ -88,15 +90,20 @@ def versions(name: str) -> int:
     return len(tracking.client().search_model_versions(f"name = '{name}'"))
 
 
-def never(version: object) -> float:
+def never(version: object) -> Standing:
     pytest.fail("there was no champion to score")
+
+
+def scored(f1: float) -> Callable[[Any], Standing]:
+    """Every champion has this figure."""
+    return lambda version: Standing(score=f1)
 
 
 @pytest.mark.usefixtures("mlflow_uri")
 class TestRegisterCandidate:
     @pytest.fixture
     def given(self, name: str, model_uris: dict[str, str]) -> Callable[..., Decision]:
-        def promoted(f1: float, score: Callable[[Any], float | None] = never, **changes: Any) -> Decision:
+        def promoted(f1: float, score: Callable[[Any], Standing] = never, **changes: Any) -> Decision:
             return register_candidate(name, candidate(f1, model_uri=model_uris["guesses"], **changes), score)
 
         return promoted
@@ -117,7 +124,7 @@ class TestRegisterCandidate:
         given(0.5)
 
         # What counts is the champion's figure on today's images, not the one it was registered with.
-        decision = given(f1, lambda version: 0.6)
+        decision = given(f1, scored(0.6))
 
         assert decision.alias == CHALLENGER
         assert f"{f1:.3f} does not beat champion 1 (0.600 on the same validation images)" in decision.decision
@@ -125,11 +132,15 @@ class TestRegisterCandidate:
 
     def test_better_one_is_champion(self, name: str, given: Callable[..., Decision]) -> None:
         given(0.5)
-        scored = []
+        asked_for = []
 
-        decision = given(0.51, lambda version: scored.append(str(version.version)) or 0.5)
+        def asked(version: Any) -> Standing:
+            asked_for.append(str(version.version))
+            return Standing(score=0.5)
 
-        assert scored == ["1"]
+        decision = given(0.51, asked)
+
+        assert asked_for == ["1"]
         assert (decision.alias, version_at(name, CHAMPION), version_at(name, CHALLENGER)) == (CHAMPION, "2", "2")
 
     def test_champion_of_other_classes_is_not_compared_and_stays(
@@ -137,7 +148,7 @@ class TestRegisterCandidate:
     ) -> None:
         given(0.5)
 
-        decision = given(0.99, lambda version: None)
+        decision = given(0.99, lambda version: Standing(remark="has other classes"))
 
         assert decision.alias == CHALLENGER
         assert "not compared" in decision.decision
@@ -159,9 +170,9 @@ class TestRegisterCandidate:
 
     def test_same_model_again_makes_no_new_version(self, name: str, given: Callable[..., Decision]) -> None:
         given(0.5, weights_digest="one")
-        given(0.4, lambda version: 0.5, weights_digest="two")
+        given(0.4, scored(0.5), weights_digest="two")
 
-        again = given(0.4, lambda version: 0.5, weights_digest="two")
+        again = given(0.4, scored(0.5), weights_digest="two")
         assert (again.version, again.alias) == ("2", CHALLENGER)
 
         champion = given(0.5, weights_digest="one")
@@ -176,14 +187,17 @@ class TestRegisterCandidate:
 
         anew = candidate(0.9, "train_arm/one", model_uri=model_uris["sees"])
 
-        assert register_candidate(name, anew, lambda version: 0.5).version == "2"
+        assert register_candidate(name, anew, scored(0.5)).version == "2"
 
 
-def publish_dataset(store: FolderStore, name: str, *, turned: bool = False) -> Dataset:
-    """A dataset as the steps leave it: two images of each class in each split; ``turned``: others are validated."""
+def publish_dataset(store: FolderStore, name: str, *, turned: bool = False, prefix: str = "") -> Dataset:
+    """A dataset as the steps leave it: two images of each class in each split.
+
+    ``turned``: others are validated. ``prefix``: of the names of its images.
+    """
     splits = ["validation", "train", "test"] if turned else ["train", "validation", "test"]
     rows = [
-        (f"{was}-{label}-{n}", split, label)
+        (f"{prefix}{was}-{label}-{n}", split, label)
         for was, split in zip(["train", "validation", "test"], splits, strict=True)
         for label in CLASSES
         for n in range(2)
@@ -248,41 +262,147 @@ class TestChampionScore:
         return tracking.version_by_alias(name, CHAMPION)
 
     def test_same_dataset_uses_the_saved_validation_predictions(self, champion: Any, store: FolderStore) -> None:
-        assert champion_score(champion, publish_dataset(store, "a"), CLASSES) == 1.0
+        assert champion_score(champion, publish_dataset(store, "a"), CLASSES) == Standing(score=1.0)
 
     def test_other_dataset_is_predicted_anew(self, champion: Any, store: FolderStore) -> None:
-        score = champion_score(champion, publish_dataset(store, "b"), CLASSES)
+        publish_dataset(store, "a", prefix="other ")
 
-        assert score == pytest.approx(ONE_ANSWER)
+        standing = champion_score(champion, publish_dataset(store, "b"), CLASSES)
+
+        assert standing.score == pytest.approx(ONE_ANSWER) and standing.is_clean and not standing.remark
+
+    @pytest.mark.parametrize("left", ["nothing", "no table", "a table of other columns"])
+    def test_where_its_training_images_are_not_known_its_figure_is_not_clean(
+        self, champion: Any, store: FolderStore, left: str
+    ) -> None:
+        if left != "nothing":
+            with store.publish("split/a", {}) as folder:
+                if left == "a table of other columns":
+                    pd.DataFrame({"path": ["x"]}).to_parquet(folder / MANIFEST)
+
+        standing = champion_score(champion, publish_dataset(store, "b"), CLASSES)
+
+        assert standing.score == pytest.approx(ONE_ANSWER) and not standing.is_clean
+        assert "not known any more" in standing.remark
 
     def test_predictions_of_a_model_trained_anew_are_not_taken(self, champion: Any, store: FolderStore) -> None:
         ref = champion.tags["cxr.artifact"]
         record = store.record(ref) | {"made": {"weights_digest": "another"}}
         (store.root / ref / "artifact.json").write_text(json.dumps(record))
 
-        assert champion_score(champion, publish_dataset(store, "a"), CLASSES) == pytest.approx(ONE_ANSWER)
+        assert champion_score(champion, publish_dataset(store, "a"), CLASSES).score == pytest.approx(ONE_ANSWER)
 
     def test_an_artifact_of_an_older_version_is_predicted_anew(self, champion: Any, store: FolderStore) -> None:
         ref = champion.tags["cxr.artifact"]
         record = {key: value for key, value in store.record(ref).items() if key != "made"}
         (store.root / ref / "artifact.json").write_text(json.dumps(record))
 
-        assert champion_score(champion, publish_dataset(store, "a"), CLASSES) == pytest.approx(ONE_ANSWER)
+        assert champion_score(champion, publish_dataset(store, "a"), CLASSES).score == pytest.approx(ONE_ANSWER)
 
     def test_lost_predictions_are_made_anew(self, champion: Any, store: FolderStore) -> None:
         dataset = publish_dataset(store, "a")
         os.unlink(store.root / champion.tags["cxr.artifact"] / "artifact.json")
 
-        assert champion_score(champion, dataset, CLASSES) == pytest.approx(ONE_ANSWER)
+        assert champion_score(champion, dataset, CLASSES).score == pytest.approx(ONE_ANSWER)
 
     @pytest.mark.parametrize("classes", [["COVID", "Normal"], ["Normal", "COVID", "Viral Pneumonia"]])
     def test_other_classes_are_not_compared(self, champion: Any, store: FolderStore, classes: list[str]) -> None:
-        assert champion_score(champion, publish_dataset(store, "a"), classes) is None
+        standing = champion_score(champion, publish_dataset(store, "a"), classes)
+
+        assert standing.score is None and not standing.is_lost and "other classes" in standing.remark
 
     def test_one_that_was_trained_on_these_images_is_not_compared(self, champion: Any, store: FolderStore) -> None:
         publish_dataset(store, "a")
 
-        assert champion_score(champion, publish_dataset(store, "turned", turned=True), CLASSES) is None
+        standing = champion_score(champion, publish_dataset(store, "turned", turned=True), CLASSES)
+
+        assert standing.score is None and not standing.is_lost and "trained on some of these images" in standing.remark
+
+
+def lost_version(name: str, how: str, tags: dict[str, str], place: Path) -> Any:
+    """A registered version whose files are gone, or that this Keras cannot read; it is champion."""
+    client = tracking.client()
+    run = client.create_run(tracking.experiment_id("lost models"))
+    source = f"{run.info.artifact_uri}/model"
+    if how == "unreadable":
+        (place / "data").mkdir(parents=True)
+        (place / "data/model.keras").write_bytes(b"of another Keras")
+        (place / "data/keras_module.txt").write_text("keras")
+        (place / "data/save_format.txt").write_text("tf")
+        flavor = "model_type: keras\n    data: data\n    keras_version: 2.9.0\n    save_format: keras"
+        (place / "MLmodel").write_text(f"flavors:\n  tensorflow:\n    {flavor}\n")
+        client.log_artifacts(run.info.run_id, str(place), "model")
+    client.create_registered_model(name)
+    version = client.create_model_version(name, source, run.info.run_id, tags=tags)
+    tracking.set_alias(name, CHAMPION, version.version)
+    return tracking.version_by_alias(name, CHAMPION)
+
+
+@pytest.mark.usefixtures("mlflow_uri")
+@pytest.mark.parametrize("how", ["gone", "unreadable"])
+class TestChampionThatCannotBeLoaded:
+    TAGS: ClassVar[dict[str, str]] = {"cxr.classes": "|".join(CLASSES), "cxr.dataset_ref": "split/old"}
+
+    def decided(self, name: str, store: FolderStore, f1: float, uri: str) -> Decision:
+        dataset = publish_dataset(store, "a")
+        return register_candidate(
+            name, candidate(f1, model_uri=uri), lambda version: champion_score(version, dataset, CLASSES)
+        )
+
+    def test_the_figure_of_its_registration_counts_where_it_is_of_these_images(
+        self, name: str, how: str, store: FolderStore, model_uris: dict[str, str], tmp_path: Path
+    ) -> None:
+        tags = self.TAGS | {"cxr.dataset_ref": "split/a", "cxr.validation_macro_f1": "0.7"}
+        lost_version(name, how, tags, tmp_path / "files")
+
+        decision = self.decided(name, store, 0.6, model_uris["sees"])
+
+        assert decision.alias == CHALLENGER and version_at(name, CHAMPION) == "1"
+        assert "does not beat champion 1 (0.700 on the same validation images, as recorded" in decision.decision
+
+    def test_one_that_was_better_on_other_images_is_not_replaced_without_a_person(
+        self, name: str, how: str, store: FolderStore, model_uris: dict[str, str], tmp_path: Path
+    ) -> None:
+        lost_version(name, how, self.TAGS | {"cxr.validation_macro_f1": "0.7"}, tmp_path / "files")
+
+        decision = self.decided(name, store, 0.6, model_uris["sees"])
+
+        assert decision.alias == CHALLENGER and version_at(name, CHAMPION) == "1"
+        assert "champion 1 could not be scored: " in decision.decision and "no decision" in decision.decision
+        assert {"gone": "its files are gone", "unreadable": "this version of Keras cannot read"}[
+            how
+        ] in decision.decision
+
+    @pytest.mark.parametrize("figure", [{"cxr.validation_macro_f1": "0.5"}, {}])
+    def test_it_does_not_block_a_candidate_that_is_as_good_for_ever(
+        self,
+        name: str,
+        how: str,
+        figure: dict[str, str],
+        store: FolderStore,
+        model_uris: dict[str, str],
+        tmp_path: Path,
+    ) -> None:
+        lost_version(name, how, self.TAGS | figure, tmp_path / "files")
+
+        decision = self.decided(name, store, 0.6, model_uris["sees"])
+
+        assert decision.alias == CHAMPION and version_at(name, CHAMPION) == "2"
+        assert "could not be scored: " in decision.decision and "it is replaced" in decision.decision
+
+
+@pytest.mark.usefixtures("mlflow_uri")
+def test_a_server_that_does_not_answer_makes_no_champion_unusable(
+    name: str, model_uris: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = tracking.register(model_uris["sees"], name, {})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    with pytest.raises(MlflowException, match="API request to"):
+        tracking.load_version(version)
 
 
 class TestPromote:
@@ -355,10 +475,66 @@ class TestPromote:
             )
         ]
 
-        promotions = [steps.promote(each, dataset, comparisons) for each in (run, run, begin())]
+        first, retried, later = (steps.promote(each, dataset, comparisons) for each in (run, run, begin()))
 
-        assert len({promotion.ref for promotion in promotions}) == 2
+        assert first.ref == retried.ref != later.ref
+        # Another try says what the first has done; another run finds it done.
+        assert [decision.decision for decision in retried.decisions] == ["first champion: there was none to beat"] * 2
+        assert {decision.decision for decision in later.decisions} == {"the same model is champion already"}
         assert versions(f"cxr-{classifiers[0]}") == versions(champions.OVERALL_MODEL) == 1
+
+    def test_asked_again_it_decides_anew_against_the_champion_of_now(
+        self,
+        begin: Callable[[], RunContext],
+        store: FolderStore,
+        model_uris: dict[str, str],
+        classifiers: tuple[str, str],
+    ) -> None:
+        dataset, run, other = publish_dataset(store, "a"), begin(), begin()
+        standing, better = (
+            [self.compared(publish_arm(store, classifiers[0], arm, f1, model_uris["sees"], validation), None)]
+            for arm, f1, validation in (("none", 0.8, "wrong"), ("synthetic", 1.0, "right"))
+        )
+        steps.promote(run, dataset, standing)
+        steps.promote(other, dataset, better)
+
+        again = steps.promote(run, dataset, standing)
+
+        assert {decision.alias for decision in again.decisions} == {CHALLENGER}
+        assert all("does not beat champion 2 (1.000" in decision.decision for decision in again.decisions)
+        assert again.forced and not again.reused
+
+    def test_the_metric_promoted_counts_champions_that_were_made(
+        self,
+        begin: Callable[[], RunContext],
+        store: FolderStore,
+        model_uris: dict[str, str],
+        classifiers: tuple[str, str],
+    ) -> None:
+        dataset = publish_dataset(store, "a")
+        good, bad = (
+            [self.compared(publish_arm(store, classifiers[0], arm, f1, model_uris["sees"], validation), None)]
+            for arm, f1, validation in (("none", 1.0, "right"), ("synthetic", 0.1, "wrong"))
+        )
+
+        promotions = [steps.promote(begin(), dataset, each) for each in (good, bad, good)]
+
+        client = tracking.client()
+        metrics = [client.get_run(promotion.mlflow_run_id).data.metrics["promoted"] for promotion in promotions]
+        assert metrics == [2, 0, 0]
+
+    def test_an_arm_whose_comparison_failed_is_a_candidate_all_the_same(
+        self,
+        begin: Callable[[], RunContext],
+        store: FolderStore,
+        model_uris: dict[str, str],
+        classifiers: tuple[str, str],
+    ) -> None:
+        arm = publish_arm(store, classifiers[0], "none", 0.9, model_uris["sees"], "right")
+
+        promoted = steps.promote(begin(), publish_dataset(store, "a"), None, [None, [None, arm, arm]])
+
+        assert [decision.alias for decision in promoted.decisions] == [CHAMPION, CHAMPION]
 
     def test_model_that_the_server_lost_is_logged_again(
         self,
