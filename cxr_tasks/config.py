@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cxr_tasks.arms import ARMS
 from cxr_tasks.classifiers.registry import CLASSIFIERS
-from cxr_tasks.errors import SettingsError
+from cxr_tasks.errors import SettingsError, nearest
 from cxr_tasks.strict import Strict
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -396,11 +396,29 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
     except yaml.YAMLError as error:
         raise SettingsError(f"Profile {path} is not valid YAML: {error}") from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        )
-        raise SettingsError(f"The settings of profile {profile!r} are wrong: {faults}.") from error
+        faults = "; ".join(_in_words(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors())
+        raise SettingsError(f"The settings of profile {profile!r} are wrong: {faults.rstrip('.?')}.") from error
+
+
+def _in_words(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """One fault of the settings: where, and what; for a name that does not exist, the one that is most like it."""
+    where = ".".join(map(str, place)) or "settings"
+    if kind != "extra_forbidden":
+        return f"{where}: {message.removeprefix('Value error, ')}"
+    model: Any = Settings
+    for part in place[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    beside = list(getattr(model, "model_fields", {}))
+    name = str(place[-1])
+    elsewhere = [
+        f"{section}.{name}"
+        for section, field in Settings.model_fields.items()
+        if name in getattr(field.annotation, "model_fields", {})
+    ]
+    if elsewhere and name not in beside:
+        return f"{where}: there is no such setting, did you mean {' or '.join(elsewhere)}?"
+    return f"{where}: there is no such setting, {nearest(name, beside)}"
 
 
 def _with_preset(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,11 @@
 They are never worth a retry: the same input gives the same error.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """Something only a person can mend. The message says what is wrong, where, and what to do."""
@@ -28,3 +33,10 @@ def shown(text: str) -> str:
 def in_one_line(error: Exception) -> str:
     """What ``error`` says, ready to be put into a sentence."""
     return shown(" ".join(str(error).split()).rstrip(":.") or type(error).__name__)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to take instead of ``name``, to end a sentence: the known name that is most like it, or all of them."""
+    names = [str(each) for each in known]
+    close = get_close_matches(name, names, n=1) or get_close_matches(name.lower(), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}."

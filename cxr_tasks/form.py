@@ -5,6 +5,7 @@ What a field may hold is taken from the schema of the setting that it stands for
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from cxr_tasks.artifacts import STEPS
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings, merge, profile_names
 from cxr_tasks.data.sources import GIVE
+from cxr_tasks.errors import SettingsError, nearest
 
 ARM_WORDS = {name: f"{name}: {arm.meaning}" for name, arm in ARMS.items()}
 CLASSIFIER_WORDS = {name: classifier.display for name, classifier in CLASSIFIERS.items()}
@@ -108,6 +110,75 @@ FIELDS: dict[str, Field] = {
         default=[],
     ),
 }
+
+
+# The fields of one DAG alone.
+OWN_FIELDS: dict[str, dict[str, Field]] = {
+    "cxr_data": {"source": SOURCE_FIELD},
+    "cxr_training": {"dataset": DATASET_FIELD},
+}
+
+
+def read_form(dag: str, form: Any) -> dict[str, Any]:
+    """A value for each field that both DAGs have, and for those of the DAG; empty fields have what they hold at first.
+
+    Airflow's own page and its API check a form before a run begins. An event of the asset can hold anything.
+
+    Args:
+        dag: The DAG's name.
+        form: What was filled in.
+
+    Raises:
+        SettingsError: There is no such field, or it holds what it cannot hold. Fields that stand for a setting are
+            checked with the settings.
+    """
+    if not isinstance(form, Mapping):
+        raise SettingsError(f'The form is to be an object, such as {{"profile": "quick"}}, and not {_shown(form)}.')
+    fields = {**OWN_FIELDS.get(dag, {}), **FIELDS}
+    for name in form:
+        if name not in fields:
+            raise SettingsError(f"The form has no field {name!r}: {nearest(str(name), fields)}")
+    filled = {name: each.default for name, each in fields.items()}
+    filled |= {name: value for name, value in form.items() if value is not None}
+    for name in {"profile", "source", "dataset"} & filled.keys():
+        if not isinstance(filled[name], str | None):
+            raise SettingsError(f"The field {name!r} of the form is to be a text, and not {_shown(filled[name])}.")
+    return {**filled, "settings": _read_settings(filled["settings"]), "force": _read_force(filled["force"])}
+
+
+def _read_settings(given: Any) -> dict[str, Any]:
+    """The field ``settings``: an object, or the JSON text of one."""
+    read = given
+    if isinstance(given, str):
+        try:
+            read = json.loads(given or "{}")
+        except ValueError:
+            read = None
+    if not isinstance(read, Mapping):
+        raise SettingsError(
+            'The field \'settings\' of the form is to be an object, such as {"gan": {"epochs": 10}}, and not '
+            f"{_shown(given)}."
+        )
+    return dict(read)
+
+
+def _read_force(given: Any) -> list[str]:
+    """The field ``force``: a list of steps."""
+    if not isinstance(given, list | tuple):
+        raise SettingsError(
+            f"The field 'force' of the form is to be a list of steps, such as [\"train_arm\"], and not {_shown(given)}."
+        )
+    for step in given:
+        if step not in STEPS:
+            raise SettingsError(
+                f"The field 'force' of the form names {_shown(step)}, which is no step: {nearest(str(step), STEPS)}"
+            )
+    return list(given)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,27 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
+from cxr_tasks.errors import SettingsError
 from cxr_tasks.steps.configure import configure
-from cxr_tasks.steps.publish import find_dataset, read_dataset
+from cxr_tasks.steps.publish import find_dataset, is_owed, note_begun, read_dataset
+
+# What an event of the asset may tell.
+TOLD = ("dataset", "form")
 
 
-def begin_training(dag_run: str, form: Mapping[str, Any], events: Sequence[Any] | None) -> dict[str, Any]:
+def begin_training(
+    dag_run: str, form: Mapping[str, Any], events: Sequence[Any] | None, *, only_if_owed: bool = False
+) -> dict[str, Any] | None:
     """Resolve the settings once, and find the dataset that was announced or that the form names.
+
+    An event that tells nothing, as one that somebody made by hand, starts a training on the newest dataset, and so
+    does a run without an event. From here on the training of this dataset is not owed any more.
 
     Args:
         dag_run: The id of the DAG run.
         form: The fields of the trigger form; ``dataset`` may name a version.
         events: What ``cxr_data`` announced, each with ``timestamp`` and ``extra``, if that started the run.
+        only_if_owed: Begin only where no other run has begun to train on the dataset, and it is the newest.
 
     Returns:
-        ``run`` and ``dataset``, what every step of the run is given.
+        ``run`` and ``dataset``, what every step of the run is given; ``None`` where no training is owed.
+
+    Raises:
+        SettingsError: The form, or what an event tells, is wrong.
+        DataError: There is no such dataset.
     """
-    filled, dataset = dict(form), None
-    # An event that somebody made by hand says nothing: then it is the newest dataset, as without an event.
-    if told := [event for event in events or () if "dataset" in event.extra]:
-        newest = max(told, key=lambda event: event.timestamp).extra
-        filled, dataset = {**filled, **newest["form"]}, read_dataset(newest["dataset"])
+    told = _told_by(events)
+    filled = {**form, **_mapping(told.get("form", {}))}
+    announced = told.get("dataset")
     run = configure("cxr_training", dag_run, filled)
-    return {"run": run, "dataset": dataset or find_dataset(run, filled.get("dataset") or "")}
+    if isinstance(announced, Mapping):
+        dataset = read_dataset(announced)
+    else:
+        dataset = find_dataset(run, announced or filled.get("dataset") or "")
+    if only_if_owed and not is_owed(run, dataset):
+        return None
+    note_begun(run, dataset)
+    return {"run": run, "dataset": dataset}
+
+
+def _told_by(events: Sequence[Any] | None) -> Mapping[str, Any]:
+    """What the newest event that tells anything tells."""
+    newest: Mapping[str, Any] = {}
+    for event in sorted(events or (), key=lambda event: event.timestamp):
+        extra = event.extra or {}
+        for name in extra:
+            # Airflow has words of its own there, so only what looks like one of ours is refused.
+            if name not in TOLD and (close := get_close_matches(str(name), TOLD, n=1)):
+                raise SettingsError(
+                    f"The event of the asset cxr_dataset tells {name!r}, which nobody reads: did you mean {close[0]!r}?"
+                )
+        if any(name in extra for name in TOLD):
+            newest = extra
+    dataset = newest.get("dataset", "")
+    if not isinstance(dataset, str | Mapping):
+        raise SettingsError(
+            "The event of the asset cxr_dataset is to tell a dataset's version, or nothing, "
+            f"and not {type(dataset).__name__} {dataset!r}."
+        )
+    return newest
+
+
+def _mapping(form: Any) -> Mapping[str, Any]:
+    if not isinstance(form, Mapping):
+        raise SettingsError(
+            f"The event of the asset cxr_dataset tells the form {form!r}: "
+            'give an object, such as {"profile": "quick"}.'
+        )
+    return form

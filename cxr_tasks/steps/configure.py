@@ -9,7 +9,7 @@ from typing import Any
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import RunContext
 from cxr_tasks.config import resolve
-from cxr_tasks.form import form_overrides
+from cxr_tasks.form import form_overrides, read_form
 from cxr_tasks.store import artifact_ref, open_store
 
 
@@ -22,16 +22,17 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
         form: The fields of the trigger form, see :mod:`cxr_tasks.form`.
 
     Raises:
-        SettingsError: The profile or an override is wrong.
+        SettingsError: The form, the profile or an override is wrong.
     """
-    settings = resolve(form["profile"], form_overrides(form))
+    filled = read_form(dag, form)
+    settings = resolve(filled["profile"], form_overrides(filled))
     values = settings.model_dump(mode="json")
     store = open_store()
     ref = artifact_ref("settings", 1, values, {})
     if store.record(ref) is None:
         with store.publish(ref, {"step": "settings"}) as folder:
             (folder / "settings.json").write_text(json.dumps(values), encoding="utf-8")
-    force = tuple(form.get("force") or ())
+    force = tuple(filled["force"])
     if not tracking.is_on():
         return RunContext(dag_run=dag_run, settings=ref, force=force)
     experiment = tracking.experiment_id(dag)

@@ -33,23 +33,55 @@ def dataset_of(scanned: Scan, joined: Manifest, validated: Validation, divided: 
 
 
 def publish(run: RunContext, scanned: Scan, joined: Manifest, validated: Validation, divided: Split) -> Dataset | None:
-    """Make these the newest dataset of its settings, and say what changed; ``None`` where nothing did."""
-    store, name = open_store(), _newest(load_settings(run))
-    dataset = dataset_of(scanned, joined, validated, divided)
+    """Make these the newest dataset of its settings, and say what changed.
+
+    A training is owed for each publication until one has begun. So the same data are published again where the
+    announcement was lost: the task died before Airflow heard of it, or ``cxr_training`` was paused.
+
+    Returns:
+        ``None`` where nothing changed and no training is owed.
+    """
+    settings, store = load_settings(run), open_store()
+    name, dataset = _newest(settings), dataset_of(scanned, joined, validated, divided)
     before = store.read_pointer(name)
+    same = bool(before and before["version"] == dataset.version)
     # A try of this very run that was killed before Airflow heard of it has announced nothing.
     again = bool(before and before["dag_run"] == run.dag_run)
-    if before and before["version"] == dataset.version and not again:
-        tracking.end_run(run.mlflow_run_id)
+    if same and not again and _begun_by(settings):
         return None
     # Of the dataset before it, not of itself, if this is another try.
-    base = before["base"] if again else before and before["dataset"]["ref"]
+    base = before["base"] if again or same else before and before["dataset"]["ref"]
     news = f"dataset {dataset.version}: " + _log_changes(run, base, dataset)
     published = dataset.model_dump(mode="json")
     store.write_pointer(_by_version(dataset.version), published)
     store.write_pointer(name, {"dataset": published, "version": dataset.version, "dag_run": run.dag_run, "base": base})
-    tracking.end_run(run.mlflow_run_id)
     return dataset.model_copy(update={"notes": (news,)})
+
+
+def is_owed(run: RunContext, dataset: Dataset) -> bool:
+    """Whether ``dataset`` is the newest of the run's data settings and no other run has begun to train on it."""
+    settings = load_settings(run)
+    newest = open_store().read_pointer(_newest(settings))
+    return bool(newest and newest["version"] == dataset.version and _begun_by(settings) in ("", run.dag_run))
+
+
+def note_begun(run: RunContext, dataset: Dataset) -> None:
+    """Note that the run trains on ``dataset``, so that no training is owed for its publication any more."""
+    settings, store = load_settings(run), open_store()
+    newest = store.read_pointer(_newest(settings))
+    if newest and newest["version"] == dataset.version and not _begun_by(settings):
+        begun = {"version": newest["version"], "published_by": newest["dag_run"], "dag_run": run.dag_run}
+        store.write_pointer(_begun(settings), begun)
+
+
+def _begun_by(settings: Settings) -> str:
+    """The DAG run that has begun to train on what was published last for these data settings, or ''."""
+    store = open_store()
+    newest, begun = store.read_pointer(_newest(settings)), store.read_pointer(_begun(settings))
+    if not newest or not begun:
+        return ""
+    told = begun["version"] == newest["version"] and begun["published_by"] == newest["dag_run"]
+    return str(begun["dag_run"]) if told else ""
 
 
 def find_dataset(run: RunContext, version: str = "") -> Dataset:
@@ -121,6 +153,11 @@ def _log_changes(run: RunContext, base: str | None, dataset: Dataset) -> str:
 def _by_version(version: str) -> str:
     """The pointer to a dataset by its version."""
     return f"dataset-versions/{version}"
+
+
+def _begun(settings: Settings) -> str:
+    """The pointer to the publication whose training has begun last, of these data settings."""
+    return f"{_newest(settings)}-begun"
 
 
 def _newest(settings: Settings) -> str:
