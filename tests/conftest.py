@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -126,14 +128,23 @@ def new_run(mlflow_uri: str) -> Callable[..., RunContext]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of an S3 server in this process."""
+    """The address of an S3 server in this process. Like S3's, its conditional writes are one move."""
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(port=0, verbose=False)
+    put, one_at_a_time = S3Response.put_object, threading.Lock()
+
+    def put_object(*given: Any) -> Any:
+        with one_at_a_time:
+            return put(*given)
+
+    S3Response.put_object = put_object
     server.start()
     yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"
     server.stop()
+    S3Response.put_object = put
 
 
 @pytest.fixture
