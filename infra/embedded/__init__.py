@@ -1,1 +1,1 @@
-"""The whole stack on one machine: Airflow standalone and an MLflow server on loopback, and one run through it."""
+"""The whole stack on one machine: Airflow and MLflow on loopback, and one run through it."""

@@ -80,6 +80,7 @@ def run_stack(
         stack.check()
         source = source or phantoms(home)
         stack.environment["CXR_SOURCE"] = source
+        stack.on_restart = lambda name: say(f"{name} had ended and was started again")
     except (UserError, OSError) as error:
         raise StackError(f"Cannot start: {error}") from error
     try:
@@ -189,7 +190,6 @@ class StackRun:
         say(f"[bold]{dag}[/] {self.stack.airflow_url}/dags/{dag}/runs/{run}")
         while True:
             self.stack.check_alive()
-            self.stack.remember_members()
             state = self.api.run_state(dag, run)
             for task in sorted(self.api.tasks(dag, run), key=lambda task: task["start_date"] or ""):
                 self._speak(dag, run, task)

@@ -1,4 +1,7 @@
-"""Starts and ends Airflow and MLflow on loopback. Every process started here is gone when the stack is stopped."""
+"""Starts, keeps up and ends Airflow and MLflow on loopback.
+
+Every process started here is gone when the stack is stopped.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,33 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from cxr_tasks.errors import UserError
 from infra.embedded.airflow_api import AirflowApi
+from infra.embedded.processes import end, in_sessions
+from infra.embedded.services import Service, StackError, Watch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NEEDED_GIB = 3.0
 START_SECONDS = 240.0
-
+# Airflow's own servers. `airflow standalone` starts the same four, and does not notice when one of them ends.
+AIRFLOW = ("scheduler", "dag-processor", "api-server", "triggerer")
 
 # What a stack that is up says of itself, in its folder.
 STATE_FILE = "stack.json"
 
 
-class StackError(UserError, RuntimeError):
-    """The stack cannot run."""
-
-
 class Stack:
-    """Airflow standalone (SQLite, ``gpu:LocalExecutor``) and MLflow (SQLite, local artifacts).
+    """Airflow (SQLite, tasks as processes of this machine) and MLflow (SQLite, local artifacts).
 
     Attributes:
         home: Where databases, logs and artifacts live.
@@ -44,8 +45,9 @@ class Stack:
         state: The file that says that the stack is up.
         logs: The folder of the logs.
         environment: Of every process.
-        processes: Both servers, by name.
-        members: All processes that were seen below them.
+        services: The servers.
+        watch: Keeps the servers up; ``None`` before they all have answered.
+        on_restart: Is given the name of a server that has ended and was started again.
     """
 
     def __init__(self, home: Path, airflow_port: int, mlflow_port: int, environment: dict[str, str]) -> None:
@@ -64,8 +66,9 @@ class Stack:
         self.state = home / STATE_FILE
         self.logs = home / "logs"
         self.environment = {**os.environ, **self._variables(airflow_port), **environment}
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.members: set[psutil.Process] = set()
+        self.services: list[Service] = []
+        self.watch: Watch | None = None
+        self.on_restart: Callable[[str], None] = lambda name: None
 
     def check(self) -> None:
         """Look for what would make the start fail.
@@ -94,55 +97,39 @@ class Stack:
             )
 
     def start(self) -> AirflowApi:
-        """Start both servers and wait until they answer; returns a client of Airflow's API."""
+        """Start the servers and wait until they answer; returns a client of Airflow's API."""
         self.logs.mkdir(parents=True, exist_ok=True)
         artifacts = self.home / "mlflow" / "artifacts"
         artifacts.mkdir(parents=True, exist_ok=True)
         mlflow = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(self.ports["MLFLOW_PORT"])]
         mlflow += ["--backend-store-uri", f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"]
         mlflow += ["--artifacts-destination", str(artifacts), "--workers", "1"]
-        self._spawn("mlflow", mlflow)
-        self._spawn("airflow", ["airflow", "standalone"])
-        self.state.write_text(
-            json.dumps(
-                {
-                    "runner": os.getpid(),
-                    "started": psutil.Process().create_time(),
-                    "sessions": [process.pid for process in self.processes.values()],
-                    "airflow": self.airflow_url,
-                    "mlflow": self.mlflow_url,
-                }
-            )
-        )
+        self._serve("mlflow", mlflow)
+        self._prepare_database()
+        for name in AIRFLOW:
+            self._serve(f"airflow-{name}", ["airflow", name])
         self._wait("mlflow", f"{self.mlflow_url}/health")
-        self._wait("airflow", f"{self.airflow_url}/api/v2/monitor/health")
+        self._wait("airflow-api-server", f"{self.airflow_url}/api/v2/monitor/health")
+        self.watch = Watch(self.services, self._restarted)
         return AirflowApi(self.airflow_url)
 
     def stop(self) -> None:
         """End every process of the stack, politely first."""
-        sessions = {process.pid for process in self.processes.values()}
-        members = _members(sessions) | {process for process in self.members if process.is_running()}
-        # SIGINT is what standalone passes on to its own children; SIGTERM would leave them orphaned.
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        for process in self.processes.values():
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                continue
-        _end(members | _members(sessions))
+        seen = self.watch.stop() if self.watch else set()
+        sessions = {service.process.pid for service in self.services}
+        end(seen | in_sessions(sessions))
+        # A server that was asked to end may have begun another process meanwhile.
+        end(in_sessions(sessions))
         self.state.unlink(missing_ok=True)
 
-    def remember_members(self) -> None:
-        """Note the processes there are now, so that one that leaves its session is still found at the end."""
-        self.members |= set(psutil.Process().children(recursive=True))
-
     def check_alive(self) -> None:
-        """Raise :class:`StackError` if one of the servers has died."""
-        for name, process in self.processes.items():
-            if process.poll() is not None:
-                raise StackError(f"{name} ended unexpectedly. Its last words are in {self.logs / f'{name}.log'}.")
+        """Raise :class:`StackError` if one of the servers cannot be kept up."""
+        if self.watch and self.watch.fault:
+            raise self.watch.fault
+        for service in self.services if self.watch is None else ():
+            # A server that does not even come up is not started again and again.
+            if service.has_ended():
+                raise StackError(f"{service.name} ended unexpectedly. Its last words are in {service.log}.")
 
     def _variables(self, airflow_port: int) -> dict[str, str]:
         airflow = f"http://127.0.0.1:{airflow_port}"
@@ -156,7 +143,9 @@ class Stack:
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-            "AIRFLOW__CORE__EXECUTOR": "gpu:LocalExecutor",
+            "AIRFLOW__CORE__EXECUTOR": "gpu:infra.embedded.executor.ProcessExecutor",
+            # A scheduler that was killed is known to be dead 30 s after its last heartbeat; its tasks then go on.
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
             # Trainings that share cores wait for each other in every operation, so each gets cores of its own.
             # More at once are not slower (benchmarks/together.py), but each holds its images and features in memory.
             "AIRFLOW__CORE__PARALLELISM": str(tasks),
@@ -193,18 +182,39 @@ class Stack:
             path.write_text(secrets.token_urlsafe(32))
         return path.read_text()
 
-    def _spawn(self, name: str, command: list[str]) -> None:
-        with (self.logs / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command,
+    def _serve(self, name: str, command: list[str]) -> None:
+        self.services.append(Service(name, command, self.logs / f"{name}.log", self.home, self.environment))
+        self._write_state()
+
+    def _restarted(self, service: Service) -> None:
+        self._write_state()
+        self.on_restart(service.name)
+
+    def _write_state(self) -> None:
+        state = {
+            "runner": os.getpid(),
+            "started": psutil.Process().create_time(),
+            "sessions": {service.name: service.process.pid for service in self.services},
+            "airflow": self.airflow_url,
+            "mlflow": self.mlflow_url,
+        }
+        aside = self.state.with_suffix(".tmp")
+        aside.write_text(json.dumps(state))
+        os.replace(aside, self.state)
+
+    def _prepare_database(self) -> None:
+        log = self.logs / "airflow-database.log"
+        with log.open("ab") as out:
+            done = subprocess.run(
+                ["airflow", "db", "migrate"],
                 cwd=self.home,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=out,
                 stderr=subprocess.STDOUT,
-                # A session of its own: Ctrl-C reaches only this program, which then ends all of them in order.
-                start_new_session=True,
             )
+        if done.returncode != 0:
+            raise StackError(f"Airflow's database cannot be prepared. The last words on it are in {log}.")
 
     def _wait(self, name: str, url: str) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -231,7 +241,7 @@ class Stack:
                 "or use another folder with make run CXR_HOME=… (cxr run --home …)."
             )
         # Process numbers are used again, but nothing older than the stack can belong to it.
-        _end({p for p in _members(set(left["sessions"])) if p.create_time() >= left["started"]})
+        end({p for p in in_sessions(left["sessions"].values()) if p.create_time() >= left["started"]})
         self.state.unlink(missing_ok=True)
 
 
@@ -253,30 +263,3 @@ def is_runner_alive(state: dict[str, Any]) -> bool:
         return abs(psutil.Process(state["runner"]).create_time() - state["started"]) < 1
     except psutil.NoSuchProcess:
         return False
-
-
-def _members(sessions: set[int]) -> set[psutil.Process]:
-    """All processes of the given sessions, and their descendants."""
-    found: set[psutil.Process] = set()
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) in sessions:
-                found |= {process, *process.children(recursive=True)}
-        except (ProcessLookupError, psutil.Error):
-            continue
-    return found
-
-
-def _end(processes: set[psutil.Process]) -> None:
-    for process in processes:
-        try:
-            process.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    _, alive = psutil.wait_procs(processes, timeout=8)
-    for process in alive:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=5)

@@ -47,7 +47,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
 
 def test_a_stack_that_is_up_is_not_started_twice(tmp_path):
     other = psutil.Process(os.getppid())
-    state = {"runner": other.pid, "started": other.create_time(), "sessions": []}
+    state = {"runner": other.pid, "started": other.create_time(), "sessions": {}}
     (tmp_path / "stack.json").write_text(json.dumps(state))
 
     with pytest.raises(StackError, match=f"is up already, run by process {other.pid}"):
@@ -57,7 +57,7 @@ def test_a_stack_that_is_up_is_not_started_twice(tmp_path):
 def test_what_a_killed_runner_left_behind_is_ended(tmp_path):
     started = time.time() - 5
     orphan = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    state = {"runner": 2**22 - 1, "started": started, "sessions": [orphan.pid]}
+    state = {"runner": 2**22 - 1, "started": started, "sessions": {"mlflow": orphan.pid}}
     (tmp_path / "stack.json").write_text(json.dumps(state))
 
     Stack(tmp_path, free_port(), free_port(), {}).check()

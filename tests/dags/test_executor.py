@@ -1,0 +1,88 @@
+"""The executor of the embedded stack, in a process that leads its session as Airflow's scheduler does."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.airflow]
+
+# The tasks are stood in for by what they do to the executor: they take time, begin processes, end well, badly, or not.
+SCRIPT = """
+import json, os, signal, subprocess, sys, time
+from types import SimpleNamespace
+import psutil
+from airflow.executors.base_executor import BaseExecutor
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import TaskInstanceState
+from infra.embedded.executor import ProcessExecutor
+
+os.setsid() if os.getsid(0) != os.getpid() else None
+
+def run(workload, **given):
+    if workload.display_name == "task":
+        # As the supervisor does: the task is a process below, in a group of its own.
+        task = subprocess.Popen(["sleep", "600"], process_group=0)
+        open(workload.file, "w").write(str(task.pid))
+        task.wait()
+    elif workload.display_name == "bad":
+        raise RuntimeError("no")
+
+BaseExecutor.run_workload = staticmethod(run)
+
+def workload(name):
+    key = TaskInstanceKey("dag", name, "run", 1, -1)
+    return SimpleNamespace(key=key, display_name=name, file=os.environ["SCRATCH"] + name, running_state=None,
+                           success_state=TaskInstanceState.SUCCESS, failure_state=TaskInstanceState.FAILED)
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        executor.sync()
+
+executor = ProcessExecutor(parallelism=3)
+executor.start()
+told = {}
+for name in ("good", "bad", "task"):
+    given = workload(name)
+    executor.queued_tasks[given.key] = given
+executor.order_queued_tasks_by_priority = lambda: list(executor.queued_tasks.items())
+executor.heartbeat()
+told["running at first"] = len(executor.running)
+until(lambda: len(executor.running) == 1)
+until(lambda: os.path.exists(os.environ["SCRATCH"] + "task") and open(os.environ["SCRATCH"] + "task").read())
+task = psutil.Process(int(open(os.environ["SCRATCH"] + "task").read()))
+told["alive beside others that ended"] = task.is_running()
+task.parent().kill()
+until(lambda: not executor.running)
+told["alive after its watcher was killed"] = psutil.pid_exists(task.pid)
+told["states"] = {key.task_id: str(state) for key, (state, _) in executor.get_event_buffer().items()}
+told["processes"] = len(psutil.Process().children(recursive=True))
+executor.end()
+print(json.dumps(told))
+"""
+
+
+def test_the_end_of_every_process_is_told_and_nothing_is_left(in_airflow, tmp_path):
+    told = json.loads(in_airflow(SCRIPT, SCRATCH=f"{tmp_path}/"))
+
+    assert told == {
+        "running at first": 3,
+        "alive beside others that ended": True,
+        "alive after its watcher was killed": False,
+        "states": {"good": "success", "bad": "failed", "task": "failed"},
+        "processes": 0,
+    }
+
+
+def test_airflow_finds_the_executor_under_its_alias(in_airflow, tmp_path):
+    from infra.embedded.stack import Stack
+
+    name = Stack(tmp_path, 1, 2, {}).environment["AIRFLOW__CORE__EXECUTOR"]
+    script = (
+        "from airflow.executors.executor_loader import ExecutorLoader; "
+        "executor = ExecutorLoader.load_executor('gpu'); print(type(executor).__name__, executor.is_local)"
+    )
+
+    assert in_airflow(script, AIRFLOW__CORE__EXECUTOR=name) == "ProcessExecutor True"
