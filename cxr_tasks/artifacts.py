@@ -63,6 +63,23 @@ class Training(Strict):
         return f"{self.classifier} {self.arm} seed {self.seed}"
 
 
+class Pair(Training):
+    """A training, and the arm that it is held against. ``against``: trained on the same classifier with its seed."""
+
+    against: str
+
+    @property
+    def label(self) -> str:
+        """The pair among those of its run, such as ``vgg16 both against classical seed 0``."""
+        return f"{self.classifier} {self.arm} against {self.against} seed {self.seed}"
+
+    @property
+    def trainings(self) -> tuple[Training, Training]:
+        """The training that is held against, and then the other one."""
+        one, other = (Training(classifier=self.classifier, arm=arm, seed=self.seed) for arm in (self.against, self.arm))
+        return one, other
+
+
 class Artifact(Strict):
     """What a step hands to the next.
 
@@ -445,14 +462,14 @@ class LeakedModel(Artifact):
 
 
 class Comparison(Artifact):
-    """An arm beside its baseline.
+    """An arm beside its baseline or its control.
 
     Attributes:
-        pair: The training that is compared with its baseline.
+        pair: What is compared.
         name: What the pair is called among those of its run, such as ``VGG16 both, seed 1``.
-        baseline: The baseline; ``None`` where it was not trained.
-        augmented: The other arm; ``None`` where it was not trained.
-        verdict: What came out, in a few words.
+        baseline: What the arm is held against; ``None`` where it was not trained.
+        augmented: The arm; ``None`` where it was not trained.
+        verdict: What came out of this comparison by itself, in a few words.
     """
 
     step = "compare"
@@ -461,7 +478,7 @@ class Comparison(Artifact):
     CONFUSION: ClassVar[str] = "confusion.png"
     RELIABILITY: ClassVar[str] = "reliability.png"
 
-    pair: Training
+    pair: Pair
     name: str
     baseline: TrainedArm | None
     augmented: TrainedArm | None
@@ -516,8 +533,37 @@ class Promotion(Artifact):
     decisions: tuple[Decision, ...]
 
 
+class ClaimRow(Strict):
+    """What a run says of one arm of one classifier, corrected for how much it says. Differences are fractions.
+
+    Attributes:
+        seeds: How many seeds each arm was trained with.
+        difference: From the baseline, with the interval that holds together with those of all claims.
+        p_value: Corrected for the number of claims.
+        control: The control of the arm; empty where none belongs to it.
+        beyond_control: The difference from the control; ``None`` where that was not measured, as its interval.
+        claims: How many claims the run makes.
+    """
+
+    classifier: str
+    seeds: int
+    baseline_arm: str
+    arm: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    detectable: float | None
+    control: str
+    beyond_control: float | None
+    beyond_control_low: float | None
+    beyond_control_high: float | None
+    claims: int
+    verdict: str
+
+
 class PairRow(Strict):
-    """One pair's line in the table of a run. Differences are fractions."""
+    """One pair's line in the table of a run, by itself. Differences are fractions."""
 
     classifier: str
     seed: int
@@ -529,19 +575,28 @@ class PairRow(Strict):
     low: float
     high: float
     detectable: float | None
-    mcnemar_p: float
+    p_value: float
+    sign_p: float
     test_images: int
     verdict: str
 
 
 class Report(Artifact):
-    """The report of a run, and what it says in short. ``address``: where people see it."""
+    """The report of a run, and what it says in short.
+
+    Attributes:
+        answer: The first lines.
+        claims: What the answer rests on.
+        pairs: Every comparison by itself.
+        address: Where people see the report.
+    """
 
     step = "write_report"
     PAGE: ClassVar[str] = "report.html"
 
     answer: str
     warnings: tuple[str, ...]
+    claims: tuple[ClaimRow, ...]
     pairs: tuple[PairRow, ...]
     champions: tuple[Decision, ...]
     address: str

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from cxr_tasks.arms import ARMS
+from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.errors import SettingsError, nearest
 from cxr_tasks.strict import Strict
@@ -208,6 +208,18 @@ class ArmsSettings(Strict):
         """All arms, the baseline first."""
         return (self.baseline, *self.compared)
 
+    @property
+    def claimed(self) -> tuple[str, ...]:
+        """The arms that the run claims something of: controls only where nothing else is compared."""
+        treatments = tuple(arm for arm in self.compared if not is_control(arm))
+        return treatments or self.compared
+
+    @property
+    def controls(self) -> dict[str, str]:
+        """The control of each compared arm that has one, whether or not it is trained; the baseline is none."""
+        found = {arm: control_of(arm) for arm in self.compared}
+        return {arm: control for arm, control in found.items() if control not in (None, self.baseline)}
+
     def changes_classical(self, arm: str) -> bool:
         """Whether ``arm`` differs from the baseline in classical augmentation and in what is added."""
         baseline, other = ARMS[self.baseline], ARMS[arm]
@@ -328,9 +340,10 @@ class Settings(Strict):
         known = set(self.data.classes)
         if isinstance(self.synthetic.counts, dict) and (unknown := set(self.synthetic.counts) - known):
             raise ValueError(f"synthetic.counts names {sorted(unknown)}, which are not among data.classes")
-        if "real_resized" in self.arms.names and self.gan.image_size >= self.classifiers.image_size:
+        resized = [name for name in self.arms.names if ARMS[name].extra == "real_resized"]
+        if resized and self.gan.image_size >= self.classifiers.image_size:
             raise ValueError(
-                "the arm real_resized needs a gan.image_size below classifiers.image_size, or is oversample"
+                f"the arm {resized[0]} needs a gan.image_size below classifiers.image_size, or is oversample"
             )
         if self.gan.projection and self.synthetic.min_class_probability > 0:
             raise ValueError("synthetic.min_class_probability needs the class head that gan.projection takes away")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cxr_tasks import steps, tracking
-from cxr_tasks.arms import needs_synthetic
+from cxr_tasks.arms import is_control, needs_synthetic
 from cxr_tasks.artifacts import (
     Artifact,
     Comparison,
@@ -24,6 +24,7 @@ from cxr_tasks.artifacts import (
     Judgement,
     LeakedModel,
     Manifest,
+    Pair,
     Promotion,
     Report,
     Scan,
@@ -153,8 +154,8 @@ class LocalRun:
                 f"The arm {pair.arm!r} is the baseline that others are compared with: choose another arm, "
                 "or another baseline with arms.baseline."
             )
-        arms = [self.arm(pair.model_copy(update={"arm": arm})) for arm in (baseline, pair.arm)]
-        return self._compare(pair, arms)
+        held = Pair(**pair.model_dump(), against=baseline)
+        return self._compare(held, [self.arm(training) for training in held.trainings])
 
     def report(self) -> Report:
         """Train and compare everything that the settings name, and write the report.
@@ -166,7 +167,8 @@ class LocalRun:
         if steps.wants_synthetic(run):
             self._attempt(lambda: self.synthetic)
         synthetic = self._made("synthetic")
-        trainings = steps.arms(run, False) + (steps.arms(run, True) if synthetic is not None else [])
+        waiting = [arm for arm in steps.arms(run, True) if synthetic is not None or not needs_synthetic(arm.arm)]
+        trainings = steps.arms(run, False) + waiting
         trained = self._each(self._train, trainings)
         leaks = self._each(self._leak, steps.leaks(run) if synthetic is not None else [])
         comparisons = self._each(lambda pair: self._compare(pair, trained), steps.pairs(run))
@@ -209,13 +211,15 @@ class LocalRun:
     def _train(self, training: Training) -> TrainedArm:
         if training not in self._arms:
             synthetic = needs_synthetic(training.arm)
+            # A control adds as many images as the run's synthetic set has, and needs none to be made.
+            given = self.synthetic if synthetic else self._made("synthetic") if is_control(training.arm) else None
             self._arms[training] = self._step(
                 f"{TrainedModel.step} {training.label}",
                 steps.train_arm,
                 self.training,
                 self.dataset,
                 training,
-                self.synthetic if synthetic else None,
+                given,
                 self._stored_features(training.classifier, synthetic=synthetic),
             )
         return self._arms[training]
@@ -225,7 +229,7 @@ class LocalRun:
         work = f"{LeakedModel.step} {training.label}"
         return self._step(work, steps.reproduce_leak, self.training, self.dataset, training, self.synthetic, features)
 
-    def _compare(self, pair: Training, arms: list[TrainedArm]) -> Comparison:
+    def _compare(self, pair: Pair, arms: list[TrainedArm]) -> Comparison:
         work = f"{Comparison.step} {pair.label}"
         return self._step(work, steps.compare, self.training, self.dataset, pair, [arms])
 

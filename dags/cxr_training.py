@@ -2,10 +2,11 @@
 
 Trains CovidGAN on the training split, judges it, makes a synthetic set with it, and trains each classifier several
 times on the same split: the **baseline** arm and the arms that are compared with it, for each seed. Frozen
-backbones run once over each image (**features**); what needs no synthetic images trains at once, beside the GAN,
-and a GAN that is not good enough skips the rest. Each arm is compared with its baseline on the same real test
-images; the better one by *validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The
-report answers the question and says how sure the answer is.
+backbones run once over each image (**features**); what needs no synthetic images trains at once, beside the GAN.
+A GAN that is not good enough skips the arms with synthetic images. Controls wait to hear how many images the set
+has. Each arm is compared with its baseline, and with its control, on the same real test images; the better one by
+*validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The report answers the
+question and says how sure the answer is.
 
 Starts when **cxr_data** publishes a dataset, on the schedule of `CXR_TRAINING_SCHEDULE`, or by hand. What was
 made before from the same data and settings is taken as it is.
@@ -33,6 +34,7 @@ from cxr_wiring import (
 from cxr_tasks import steps
 
 ARM = "{{ task.op_kwargs.arm.classifier }} {{ task.op_kwargs.arm.arm }} seed {{ task.op_kwargs.arm.seed }}"
+PAIR = ARM.replace("kwargs.arm", "kwargs.pair").replace(" seed ", " against {{ task.op_kwargs.pair.against }} seed ")
 LONG = {"pool": "training", "execution_timeout": timedelta(days=2)}
 # Where the GAN is not wanted or not good enough its arms are skipped, and the rest goes on.
 REST = {"trigger_rule": "none_failed"}
@@ -81,8 +83,8 @@ def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...])
 
 @task_group
 def verdict(common: dict[str, Any], trained: list[Any], **made: Any) -> None:
-    """Compare each arm with its baseline, show what they look at, promote the best, and write the report."""
-    compare = step(steps.compare, map_index_template=ARM.replace("kwargs.arm", "kwargs.pair"), **REST)
+    """Compare each arm with baseline and control, show what they look at, promote the best, and write the report."""
+    compare = step(steps.compare, map_index_template=PAIR, **REST)
     comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(common["run"]))
     explain = step(steps.explain, map_index_template="{{ task.op_kwargs.comparison.name }}", **LONG, **REST)
     galleries = explain.partial(**common).expand(comparison=comparisons)

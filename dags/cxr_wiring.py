@@ -29,7 +29,7 @@ from pydantic import validate_call
 from pydantic_core import to_jsonable_python
 
 from cxr_tasks import steps
-from cxr_tasks.artifacts import Judgement, RunContext
+from cxr_tasks.artifacts import Judgement, RunContext, Training
 from cxr_tasks.form import DATASET_FIELD, FIELDS, SOURCE_FIELD, Field
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def _may_train_with_gan(context: Any) -> tuple[bool, str]:
 
 def _has_synthetic(context: Any) -> bool:
     # A skipped task leaves nothing to those that ask for what it returns.
-    return context["task"].op_kwargs["synthetic"] is not None
+    given = context["task"].op_kwargs
+    return given["synthetic"] is not None or steps.does_without(Training.model_validate(given["arm"]))
 
 
 # Decorators of tasks that are skipped where there is nothing for them to do.

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.config import flatten, merge, profile_names, resolve
 from cxr_tasks.errors import SettingsError
 
@@ -37,7 +38,8 @@ RECIPE = {
     "classifiers.class_weights": False,
     "classifiers.undersample": False,
     "arms.baseline": "classical",
-    "arms.compared": ["synthetic"],
+    # The report compared synthetic alone. The control beside it changes nothing of these two arms.
+    "arms.compared": ["synthetic", "oversample"],
     "classifiers.budget": "epochs",
     "evaluation.reproduce_leak": False,
     "gan.image_size": 112,
@@ -212,3 +214,37 @@ def test_resized_images_of_the_same_size_are_refused() -> None:
 def test_an_arm_is_not_compared_with_itself() -> None:
     with pytest.raises(SettingsError, match="each arm must be listed once, and 'none' is the baseline"):
         resolve("quick", {"arms": {"compared": ["both", "none"]}})
+
+
+def test_every_profile_trains_the_control_of_each_arm_that_it_claims_something_of() -> None:
+    for name in profile_names():
+        arms = resolve(name).arms
+        assert arms.claimed == ("synthetic",) and arms.controls == {"synthetic": "oversample"}
+        assert set(arms.controls.values()) <= set(arms.names)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "compared", "claimed", "controls"),
+    [
+        ("none", ["synthetic", "oversample", "real_resized"], ("synthetic",), {"synthetic": "oversample"}),
+        ("none", ["classical", "both"], ("classical", "both"), {"both": "oversample_classical"}),
+        # Where nothing but controls is compared, they are what was asked.
+        ("none", ["oversample", "real_resized"], ("oversample", "real_resized"), {}),
+        # A control that is the baseline is compared as such.
+        ("oversample", ["synthetic"], ("synthetic",), {}),
+    ],
+)
+def test_controls_are_held_against_and_claimed_nothing_of(
+    baseline: str, compared: list[str], claimed: tuple[str, ...], controls: dict[str, str]
+) -> None:
+    arms = resolve("quick", {"arms": {"baseline": baseline, "compared": compared}, "gan": {"image_size": 32}}).arms
+
+    assert (arms.claimed, arms.controls) == (claimed, controls)
+
+
+def test_every_arm_with_synthetic_images_has_a_control_that_differs_in_nothing_else() -> None:
+    for name, arm in ARMS.items():
+        control = control_of(name)
+        assert (control is not None) == (arm.extra == "synthetic")
+        if control is not None:
+            assert is_control(control) and ARMS[control].classical == arm.classical

@@ -32,11 +32,16 @@ class ExtraImages:
 
 
 def extra_images(
-    arm: Arm, settings: Settings, real: Images, content: Mapping[str, Any], synthetic: ExtraImages | None
+    arm: Arm,
+    settings: Settings,
+    real: Images,
+    content: Mapping[str, Any],
+    synthetic: ExtraImages | None,
+    counts: Mapping[str, int] | None = None,
 ) -> ExtraImages | None:
     """What ``arm`` adds to its real training images; ``None`` where it adds nothing.
 
-    The controls add as many images of each class as the synthetic set is asked for. All seeds get the same ones.
+    All seeds get the same images.
 
     Args:
         arm: The arm.
@@ -44,6 +49,8 @@ def extra_images(
         real: The real training images in full.
         content: Says which pixels those are.
         synthetic: The synthetic set, for an arm that trains with one.
+        counts: How many images a control adds, by class: as many as the synthetic set has. Where there is no such set,
+            as many as the settings ask for.
 
     Raises:
         SettingsError: The arm would add nothing, or trains with a synthetic set and is given none.
@@ -54,7 +61,7 @@ def extra_images(
         if synthetic is None:
             raise SettingsError("An arm that trains on synthetic images was given none: generate them first.")
         return synthetic
-    counts = planned_counts(settings, real)
+    counts = planned_counts(settings, real) if counts is None else dict(counts)
     if not any(counts.values()):
         raise SettingsError(
             f"The arm {arm.extra!r} would add nothing, because no synthetic images are asked for: raise "

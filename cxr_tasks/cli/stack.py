@@ -20,7 +20,7 @@ from cxr_tasks.cli.options import (
     MlflowPortOption,
     ProfileOption,
 )
-from cxr_tasks.cli.tables import models_table, pairs_table
+from cxr_tasks.cli.tables import claims_table, models_table, pairs_table
 from cxr_tasks.cli.terminal import open_console, time_taken
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def show_summary(summary: dict[str, Any]) -> None:
     console.print()
     if summary["comparison"]:
         console.print(pairs_table(summary["comparison"]))
+        if summary["claims"]:
+            console.print(claims_table(summary["claims"]))
         console.print(models_table(summary["champions"]))
     if summary["answer"]:
         console.print(f"\n{summary['answer']}\n", markup=False)

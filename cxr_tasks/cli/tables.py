@@ -9,21 +9,54 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
+    """What a run may claim.
+
+    Args:
+        claims: The fields of :class:`cxr_tasks.artifacts.ClaimRow`.
+    """
+    from rich.table import Table
+
+    number = claims[0]["claims"] if claims else 0
+    title = f"What the run may claim: change of macro F1 in points, corrected for {number} comparisons"
+    table = Table(title=title, title_justify="left")
+    table.add_column("classifier")
+    table.add_column("arm")
+    for name in ("from the baseline (joint interval)", "from the control (joint interval)", "p, corrected"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in claims:
+        beyond = tuple(row[f"beyond_control{end}"] for end in ("", "_low", "_high"))
+        table.add_row(
+            row["classifier"],
+            f"{row['arm']} against {row['baseline_arm']}",
+            _points(row["difference"], row["low"], row["high"]),
+            "–" if beyond[0] is None else f"{_points(*beyond)} {row['control']}",
+            f"{row['p_value']:.3f}",
+            row["verdict"],
+        )
+    return table
+
+
+def _points(difference: float, low: float, high: float) -> str:
+    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
 def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
-    """The comparisons of a run.
+    """The comparisons of a run, each by itself.
 
     Args:
         pairs: The fields of :class:`cxr_tasks.artifacts.PairRow`.
     """
     from rich.table import Table
 
-    table = Table(title="Macro F1 on the real test images", title_justify="left")
+    table = Table(title="Macro F1 on the real test images, each comparison by itself", title_justify="left")
     table.add_column("classifier")
     table.add_column("seed", justify="right")
     table.add_column("arm")
-    for name in ("baseline", "with it", "difference (interval)", "McNemar p"):
+    for name in ("baseline", "with it", "difference (interval)", "p", "sign test p"):
         table.add_column(name, justify="right")
-    table.add_column("verdict")
+    table.add_column("verdict by itself")
     for row in pairs:
         table.add_row(
             row["classifier"],
@@ -31,8 +64,9 @@ def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['arm']} against {row['baseline_arm']}",
             f"{row['baseline_macro_f1']:.3f}",
             f"{row['augmented_macro_f1']:.3f}",
-            f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f}) points",
-            f"{row['mcnemar_p']:.2f}",
+            f"{_points(row['difference'], row['low'], row['high'])} points",
+            f"{row['p_value']:.3f}",
+            f"{row['sign_p']:.3f}",
             row["verdict"],
         )
     return table

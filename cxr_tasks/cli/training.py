@@ -29,7 +29,7 @@ from cxr_tasks.cli.options import (
     use_mlflow,
     use_store,
 )
-from cxr_tasks.cli.tables import models_table, pairs_table
+from cxr_tasks.cli.tables import claims_table, models_table, pairs_table
 from cxr_tasks.cli.terminal import Display, open_console, time_taken
 from cxr_tasks.config import Settings, merge, resolve
 from cxr_tasks.errors import UserError
@@ -213,6 +213,8 @@ def _print_place(console: Console, artifact: Artifact, files: tuple[str, ...]) -
 def _show_report(console: Console, report: Report, failures: Mapping[str, Exception]) -> None:
     if report.pairs:
         console.print(pairs_table([pair.model_dump() for pair in report.pairs]))
+    if report.claims:
+        console.print(claims_table([claim.model_dump() for claim in report.claims]))
     if report.champions:
         console.print(models_table([decision.model_dump() for decision in report.champions]))
     console.print(f"\n{report.answer}\n", markup=False)

@@ -1,12 +1,15 @@
-"""The answer of a whole run: what each treatment did to each classifier, by how much, and how sure that is."""
+"""The answer of a whole run: what each treatment did to each classifier, by how much, and how sure that is.
+
+The answer uses the verdicts of ``claims`` alone, which are corrected for how many were asked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from cxr_tasks.arms import ARMS
+from cxr_tasks.evaluation.claims import Claim, Joint
 from cxr_tasks.evaluation.comparison import detectable_text, join_words, points
-from cxr_tasks.evaluation.seeds import SeedsComparison
 
 # A list of more names than this no longer reads as a sentence.
 NAMED = 6
@@ -26,67 +29,117 @@ def treatment(baseline: str, arm: str) -> str:
     return f"the arm {arm} in the place of {baseline}"
 
 
-def answer(summaries: Sequence[SeedsComparison], unconfirmed: Mapping[str, Sequence[str]]) -> str:
-    """The answer over all classifiers and arms that were compared, one sentence an arm.
+def answer(claims: Sequence[Claim], unconfirmed: Mapping[str, Sequence[str]]) -> str:
+    """The answer over all classifiers and arms that were compared, in short sentences.
 
     Args:
-        summaries: One for each classifier and arm, over its seeds.
-        unconfirmed: By arm, the classifiers whose interval leaves out 0 while the corrected test does not agree.
-            Where two arms rarely disagree, the interval alone is too easily pleased.
+        claims: One for each classifier and arm.
+        unconfirmed: By arm, the classifiers whose verdict the exact test, corrected alike, does not confirm. Where two
+            arms rarely disagree, the interval alone is too easily pleased.
 
     Returns:
         Sentences that end with full stops.
     """
-    if not summaries:
+    if not claims:
         return NOTHING
-    seeds = len(summaries[0].seeds)
-    opening = f"On these test images, over {seeds} seeds," if seeds > 1 else "On these test images"
+    seeds = max(claim.seeds for claim in claims)
+    opening = f"On these test images, {f'over {seeds} seeds' if seeds > 1 else 'with each arm trained once'},"
     unit = " points of macro F1"
     sentences = []
-    for arm in dict.fromkeys(summary.augmented_arm for summary in summaries):
-        of_arm = [summary for summary in summaries if summary.augmented_arm == arm]
-        effects = _effects(of_arm, unit, named=len(summaries) <= NAMED)
-        sentences.append(f"{opening} {treatment(of_arm[0].baseline_arm, arm)} {effects}.")
-        opening, unit = "On the same images", ""
+    for arm in dict.fromkeys(claim.arm for claim in claims):
+        of_arm = [claim for claim in claims if claim.arm == arm]
+        what = treatment(of_arm[0].baseline, arm)
+        for effect in _effects(of_arm, unit, named=len(claims) <= NAMED):
+            sentences.append(f"{opening} {what} {effect}." if opening else f"{what[0].upper()}{what[1:]} {effect}.")
+            opening, unit = "", ""
+        sentences += _control(of_arm, what)
         if doubted := unconfirmed.get(arm):
             sentences.append(
-                "McNemar's test, corrected for the number of pairs, does not confirm the verdict for "
-                f"{join_words(doubted)}."
+                f"The exact sign test, corrected alike, does not confirm the verdict for {join_words(doubted)}."
             )
-    return " ".join([*sentences, *_detectable(summaries)])
+    return " ".join([*sentences, corrected(claims[0], seeds), *_detectable(claims)])
 
 
-def _effects(summaries: Sequence[SeedsComparison], unit: str, *, named: bool) -> str:
+def corrected(claim: Claim, seeds: int) -> str:
+    """For how many comparisons the verdicts of a run are corrected, how, and what that makes sure of."""
+    chance = f"{100 * (1 - claim.confidence):.3g} %"
+    about = "" if seeds > 1 else " about these trained models"
+    if claim.claims == 1:
+        return f"One comparison was asked. The verdict{about} is false with a chance of at most {chance}."
+    return (
+        f"{claim.claims} comparisons were asked. The verdicts and intervals are corrected for all of them "
+        f"(Bonferroni): the chance that any verdict{about} is false is at most {chance}."
+    )
+
+
+def _effects(claims: Sequence[Claim], unit: str, *, named: bool) -> list[str]:
     """What one arm did, verdict by verdict. ``unit`` follows the first figure; ``named`` writes out the names."""
+    again = "showing real images over again"
     parts = []
-    for verdict, verb in (
-        ("helps", "helps"),
-        ("hurts", "hurts"),
-        ("no detectable difference", "makes no detectable difference to"),
+    for verdict, verb, more in (
+        ("helps", "helps", ""),
+        (
+            "helps, not shown beyond the control",
+            f"does better than {claims[0].baseline} on",
+            f", but not detectably better than {again} does",
+        ),
+        ("hurts", "hurts", ""),
+        ("no detectable difference", "makes no detectable difference to", ""),
     ):
-        members = [summary for summary in summaries if summary.verdict == verdict]
-        if members and named:
+        members = [claim for claim in claims if claim.verdict == verdict]
+        if not members:
+            continue
+        if named:
             words = []
             for member in members:
-                interval = f"{points(member.low)} to {points(member.high)}"
-                if unit:
-                    interval = f"{member.confidence * 100:g} % interval {interval}"
-                words.append(f"{member.name} ({points(member.mean)}{unit}, {interval})")
+                words.append(f"{member.name} ({_figure(member.against_baseline, unit)}{_beyond(member)})")
                 unit = ""
-            parts.append(f"{verb} {join_words(words)}")
-        elif members:
-            parts.append(f"{verb} {len(members)} of {len(summaries)} classifiers")
-    if named:
-        return join_words(parts)
-    mean = sum(summary.mean for summary in summaries) / len(summaries)
-    return f"{join_words(parts)} ({points(mean)}{unit} on average)"
+            parts.append(f"{verb} {join_words(words)}{more}")
+        else:
+            mean = sum(member.against_baseline.mean for member in members) / len(members)
+            of = f"{len(members)} of {len(claims)} classifiers"
+            parts.append(f"{verb} {of} ({points(mean)}{unit} on average){more}")
+            unit = ""
+    return parts
 
 
-def _detectable(summaries: Sequence[SeedsComparison]) -> list[str]:
+def _figure(difference: Joint, unit: str) -> str:
+    """A difference and its interval, such as ``+3.0, +1.0 to +5.0``."""
+    return f"{points(difference.mean)}{unit}, {'interval ' if unit else ''}{_span(difference)}"
+
+
+def _span(difference: Joint) -> str:
+    return f"{points(difference.low)} to {points(difference.high)}"
+
+
+def _beyond(claim: Claim) -> str:
+    """What the arm does beyond its control, where the verdict rests on that."""
+    if claim.against_control is None or not claim.verdict.startswith("helps"):
+        return ""
+    beyond = claim.against_control
+    return f"; beyond {claim.control} {points(beyond.mean)}, {_span(beyond)}"
+
+
+def _control(claims: Sequence[Claim], what: str) -> list[str]:
+    """What the word “helps” means for one arm: one sentence, or nothing where no control belongs to the arm."""
+    control, measured = claims[0].control, [claim.against_control is not None for claim in claims]
+    if not control:
+        return []
+    if not any(measured):
+        return [
+            f"This run did not train the control {control}. So the run cannot tell whether {what} does more than "
+            "showing as many real images over again."
+        ]
+    if any(claim.verdict == "helps" and claim.against_control is not None for claim in claims):
+        return [f"“Helps” means: better than {claims[0].baseline}, and better than as many real images over again."]
+    return []
+
+
+def _detectable(claims: Sequence[Claim]) -> list[str]:
     """How large a difference the tests would have found, where they found none: one sentence or nothing."""
     limits = [
-        s.detectable
-        for s in summaries
-        if s.verdict == "no detectable difference" and s.detectable is not None and s.detectable <= 1
+        claim.detectable
+        for claim in claims
+        if claim.verdict == "no detectable difference" and claim.detectable is not None and claim.detectable <= 1
     ]
     return [detectable_text(min(limits), max(limits))] if limits else []

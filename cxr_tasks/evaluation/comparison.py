@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr_tasks.errors import DataError
-from cxr_tasks.evaluation.intervals import group_counts, mcnemar_exact, paired_bootstrap
+from cxr_tasks.evaluation.intervals import better_groups, group_counts, paired_bootstrap, sign_test
 from cxr_tasks.evaluation.metrics import check_predictions, classification_metrics, encode
 from cxr_tasks.strict import Strict
 
@@ -31,8 +31,13 @@ class PairComparison(Strict):
         standard_error: The bootstrap's standard error of the macro-F1 difference.
         detectable: The smallest true macro-F1 difference that four of five such tests would find; None where the arms
             never disagreed.
-        baseline_only_correct: McNemar's discordant count b, in images.
-        augmented_only_correct: McNemar's discordant count c, in images.
+        baseline_only_correct: The images that only the baseline got right.
+        augmented_only_correct: The images that only the augmented arm got right.
+        baseline_better_groups: The groups in which the baseline got more images right.
+        augmented_better_groups: The groups in which the augmented arm got more images right.
+        sign_p: The exact sign test on these groups.
+        p_value: Of the macro-F1 difference, by the t statistic of its interval.
+        verdict: Of this comparison by itself. What a run may say is in ``claims``.
         sentence: The verdict and its figures in a few sentences.
     """
 
@@ -58,7 +63,10 @@ class PairComparison(Strict):
     accuracy_high: float
     baseline_only_correct: int
     augmented_only_correct: int
-    mcnemar_p: float
+    baseline_better_groups: int
+    augmented_better_groups: int
+    sign_p: float
+    p_value: float
     confidence: float
     bootstrap_samples: int
     seed: int
@@ -80,8 +88,8 @@ def compare_predictions(
 ) -> PairComparison:
     """Compare two arms on their test rows.
 
-    The verdict is ``helps`` or ``hurts`` where the interval of the macro-F1 difference leaves out 0. The order of the
-    rows does not matter.
+    The verdict is ``helps`` or ``hurts`` where the interval of the macro-F1 difference leaves out 0. It holds for this
+    comparison by itself. The order of the rows does not matter.
 
     Args:
         baseline: The baseline's prediction table.
@@ -117,9 +125,8 @@ def compare_predictions(
     accuracy_low, accuracy_high = accurate.interval(confidence)
     detectable = macro.detectable(confidence)
     base_right, aug_right = base_pred == y_true, aug_pred == y_true
-    baseline_only = int((base_right & ~aug_right).sum())
-    augmented_only = int((aug_right & ~base_right).sum())
-    p_value = mcnemar_exact(baseline_only, augmented_only)
+    better = better_groups(groups, base_right, aug_right)
+    sign_p = sign_test(*better)
     verdict = verdict_of(low, high)
     arms = (
         "" if (baseline_arm, augmented_arm) == ("baseline", "augmented") else f" from {baseline_arm} to {augmented_arm}"
@@ -145,17 +152,20 @@ def compare_predictions(
         accuracy_difference=accurate.value,
         accuracy_low=accuracy_low,
         accuracy_high=accuracy_high,
-        baseline_only_correct=baseline_only,
-        augmented_only_correct=augmented_only,
-        mcnemar_p=p_value,
+        baseline_only_correct=int((base_right & ~aug_right).sum()),
+        augmented_only_correct=int((aug_right & ~base_right).sum()),
+        baseline_better_groups=better[0],
+        augmented_better_groups=better[1],
+        sign_p=sign_p,
+        p_value=macro.p_value(),
         confidence=confidence,
         bootstrap_samples=bootstrap_samples,
         seed=seed,
         verdict=verdict,
         sentence=(
-            f"{name}: {verdict}. Macro F1 changed by {points(macro.value)} points{arms} "
+            f"{name}, by itself: {verdict}. Macro F1 changed by {points(macro.value)} points{arms} "
             f"({confidence * 100:g} % interval {points(low)} to {points(high)}; {len(base_test):,} test images "
-            f"from {len(base_counts):,} groups; McNemar {p_text(p_value)}). {detectable_text(detectable)}"
+            f"from {len(base_counts):,} groups; sign test {p_text(sign_p)}). {detectable_text(detectable)}"
         ),
     )
 

@@ -1,18 +1,18 @@
-"""Says how sure a figure is: resampling of groups, intervals, the smallest effect that is found, exact tests.
+"""Says how sure a figure is: resampling of groups, intervals, the smallest effect that is found, an exact test.
 
-Input is confusion counts and p-values alone. ``comparison``, ``seeds`` and ``shortcuts`` say what is compared, and put
-the result into words.
+Input is confusion counts alone. ``comparison``, ``seeds`` and ``shortcuts`` say what is compared, and put the result
+into words. ``claims`` says what holds when many comparisons are asked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
@@ -59,6 +59,27 @@ class Estimate:
         """The two-sided interval, cut to the values from ``least`` to ``most`` that are possible."""
         reach = self.reach((1 + confidence) / 2)
         return max(least, self.value - reach), min(most, self.value + reach)
+
+    def p_value(self) -> float:
+        """The two-sided p-value of a true value of 0, read off the intervals: the interval that ends at 0 has 1 - p.
+
+        1 where the value is 0, and 0 where it is not and has no error.
+        """
+        size = abs(self.value)
+        if not size or not self.standard_error:
+            return float(not size)
+        parts = [(v, nu) for v, nu in zip(self.variances, self.degrees, strict=True) if v]
+        singly = [2 * float(student.sf(size / math.sqrt(v), nu)) for v, nu in parts]
+        if len(parts) == 1 or not min(singly):
+            return max(singly)
+
+        def excess(log_p: float) -> float:
+            """How much further than the value an interval of confidence 1 - p reaches."""
+            tail = math.exp(log_p) / 2
+            return math.sqrt(sum(v * float(student.isf(tail, nu)) ** 2 for v, nu in parts)) - size
+
+        # The parts together reach further than any of them alone.
+        return math.exp(float(brentq(excess, math.log(max(singly)), 0.0)))
 
     def detectable(self, confidence: float) -> float | None:
         """The smallest true value whose interval leaves out 0 in four of five repetitions; None without error.
@@ -199,28 +220,33 @@ def paired_bootstrap(
     return macro, accurate
 
 
-def mcnemar_exact(baseline_only: int, augmented_only: int) -> float:
-    """Two-sided exact McNemar p-value of the discordant counts; 1 where there are none.
+def better_groups(
+    groups: NDArray[Any], baseline_right: NDArray[np.bool_], augmented_right: NDArray[np.bool_]
+) -> tuple[int, int]:
+    """Count the groups in which one arm got more images right than the other.
 
-    Under the null, each discordant image falls to either arm with probability 1/2 (McNemar 1947).
+    Args:
+        groups: Group names (n,).
+        baseline_right: Whether the baseline got each image right (n,).
+        augmented_right: Whether the augmented arm got each image right (n,).
+
+    Returns:
+        In how many groups the baseline did better, and in how many the augmented arm did.
     """
-    discordant = baseline_only + augmented_only
-    return float(binomtest(baseline_only, discordant, 0.5).pvalue) if discordant else 1.0
+    names, position = np.unique(groups, return_inverse=True)
+    won = augmented_right.astype(np.int64) - baseline_right
+    net = np.bincount(position, weights=won, minlength=len(names))
+    return int((net < 0).sum()), int((net > 0).sum())
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm-Bonferroni adjusted p-values in the order given, each at least its raw value and at most 1.
+def sign_test(baseline_better: int, augmented_better: int) -> float:
+    """Two-sided exact p-value of the groups in which either arm did better; 1 where there are none.
 
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
-
-    Raises:
-        ValueError: A value is not in [0, 1].
+    Images of one group are not independent, so a group counts once, by the arm that got more of its images right. Where
+    the arms are equally good, either is ahead in such a group with probability 1/2, whatever ties the images of the
+    group together. Groups without an arm ahead say nothing (Dixon and Mood, "The statistical sign test", JASA 41,
+    1946; for clustered matched pairs see Durkalski, Palesch, Lipsitz and Rust, Statistics in Medicine 22, 2003). With
+    one image a group this is McNemar's exact test.
     """
-    raw = np.asarray(p_values, dtype=np.float64)
-    if not ((raw >= 0) & (raw <= 1)).all():
-        raise ValueError(f"p-values lie between 0 and 1; got {list(p_values)}")
-    order = np.argsort(raw, kind="stable")
-    stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
-    adjusted = np.empty_like(raw)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted.tolist()
+    differing = baseline_better + augmented_better
+    return float(binomtest(baseline_better, differing, 0.5).pvalue) if differing else 1.0

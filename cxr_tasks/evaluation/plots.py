@@ -181,7 +181,7 @@ def sample_grid(images: NDArray[np.uint8], labels: Sequence[str], classes: Seque
 
 
 def difference_forest(differences: Sequence[tuple[str, float, float, float]]) -> Figure:
-    """Draw macro-F1 differences with their intervals, one line a pair, in percentage points.
+    """Draw macro-F1 differences with their intervals, one line each, in percentage points.
 
     Args:
         differences: Name, difference, low and high of each pair; fractions.
@@ -212,7 +212,7 @@ def difference_forest(differences: Sequence[tuple[str, float, float, float]]) ->
     axis.set_yticks(range(len(differences)), [row[0] for row in differences], fontsize=11)
     axis.set_ylim(len(differences) - 0.4, -0.6)
     axis.set_xlim(-reach, reach)
-    axis.set_xlabel("Change in test macro F1, percentage points (augmented minus baseline)")
+    axis.set_xlabel("Change in test macro F1, percentage points, with joint intervals")
     axis.text(0.0, 1.02, "\N{LEFTWARDS ARROW} hurts", transform=axis.transAxes, color=FAINT, fontsize=10)
     axis.text(
         1.0,

@@ -36,6 +36,10 @@ class SeedsComparison(Strict):
         low: The lower end of the mean's interval, for test images and trainings like these.
         high: The upper end of that interval.
         detectable: The smallest true mean that four of five such experiments would find; None without error.
+        p_value: Of a true mean of 0, by the t statistics of the interval.
+        variances: The parts of the error's square, of which intervals of any confidence can be made.
+        degrees: The degrees of freedom of each variance.
+        verdict: Of this comparison by itself. What a run may say is in ``claims``.
         sentence: The verdict and its figures in a few sentences.
     """
 
@@ -50,9 +54,17 @@ class SeedsComparison(Strict):
     low: float
     high: float
     detectable: float | None
+    p_value: float
+    variances: tuple[float, ...]
+    degrees: tuple[float, ...]
     confidence: float
     verdict: Verdict
     sentence: str
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean with its error."""
+        return Estimate(self.mean, self.variances, self.degrees)
 
 
 def over_seeds(
@@ -95,7 +107,8 @@ def over_seeds(
         sentence = first.sentence
     else:
         sentence = (
-            f"{name}: {verdict} over {k} seeds. Macro F1 changed by {points(estimate.value)} points on average "
+            f"{name}, by itself: {verdict} over {k} seeds. "
+            f"Macro F1 changed by {points(estimate.value)} points on average "
             f"({first.confidence * 100:g} % interval {points(low)} to {points(high)}; single seeds "
             f"{points(differences.min())} to {points(differences.max())}; {first.images:,} test images from "
             f"{first.groups:,} groups). {detectable_text(detectable)}"
@@ -112,6 +125,9 @@ def over_seeds(
         low=low,
         high=high,
         detectable=detectable,
+        p_value=estimate.p_value(),
+        variances=estimate.variances,
+        degrees=estimate.degrees,
         confidence=first.confidence,
         verdict=verdict,
         sentence=sentence,
@@ -140,15 +156,26 @@ def seeds_estimate(counts: NDArray[np.int64], *, samples: int, seed: int) -> tup
     Returns:
         The mean with its error, and the difference of each seed (seeds,).
     """
-    k = counts.shape[1]
     differences = np.diff(macro_f1(counts.sum(axis=0)), axis=-1)[:, 0]
     means = np.diff(macro_f1(resampled(counts, samples=samples, seed=seed)), axis=-1).mean(axis=(1, 2))
-    variances = [float(means.var(ddof=1))]
-    degrees = [disagreement_degrees(counts[:, :, 0], counts[:, :, 1])]
+    degrees = disagreement_degrees(counts[:, :, 0], counts[:, :, 1])
+    return mean_over_seeds(differences, means, degrees), differences
+
+
+def mean_over_seeds(differences: NDArray[np.float64], means: NDArray[np.float64], degrees: int) -> Estimate:
+    """The mean of the seeds' differences, with both parts of its error.
+
+    Args:
+        differences: Of each seed (seeds,).
+        means: Their mean in each resample of the groups (samples,).
+        degrees: Degrees of freedom of the variance over resamples.
+    """
+    k = len(differences)
+    variances, freedom = [float(means.var(ddof=1))], [degrees]
     if k > 1:
         variances.append(float(differences.var(ddof=1)) / k)
-        degrees.append(k - 1)
-    return Estimate(float(differences.mean()), tuple(variances), tuple(degrees)), differences
+        freedom.append(k - 1)
+    return Estimate(float(differences.mean()), tuple(variances), tuple(freedom))
 
 
 def _counts_by_seed(tables: Sequence[tuple[pd.DataFrame, pd.DataFrame]], classes: Sequence[str]) -> NDArray[np.int64]:

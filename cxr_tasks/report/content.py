@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cxr_tasks.arms import ARMS, needs_synthetic
+from cxr_tasks.arms import ARMS, is_control, needs_synthetic
 from cxr_tasks.artifacts import Comparison, Gallery, Gan, Judgement, SyntheticSet
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.evaluation.answer import NOTHING, answer
-from cxr_tasks.evaluation.comparison import PairComparison
-from cxr_tasks.evaluation.intervals import holm
+from cxr_tasks.evaluation.claims import Claim, claims_of
+from cxr_tasks.evaluation.comparison import PairComparison, join_words
 from cxr_tasks.evaluation.seeds import SeedsComparison, over_seeds
 from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, sources_table, thresholds_table
 from cxr_tasks.report.render import Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
@@ -38,6 +38,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
     pairs = [_report_pair(settings, comparison, results.galleries) for comparison in results.complete]
     findings = named_findings(results)
     summaries = _over_seeds(results.complete)
+    claims = run_claims(settings, summaries)
     shortcuts, of_shortcuts = shortcuts_table(findings)
     sources, of_sources = sources_table(findings)
     dataset, synthetic = results.dataset, results.synthetic
@@ -45,7 +46,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
     return ReportContent(
         title="Does synthetic augmentation help?",
         created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        answer=_answer(results, summaries, pairs, several),
+        answer=_answer(results, claims, pairs, several),
         dataset_name=Path(dataset.source).name,
         dataset_version=dataset.version,
         classes=list(settings.data.classes),
@@ -64,6 +65,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
             *(f"Synthetic set: {note}." for note in (synthetic.notes if synthetic else ())),
             *(f"Data: {warning}" for warning in dataset.warnings),
         ],
+        claims=claims,
         pairs=pairs,
         summaries=summaries if several else [],
         unpaired=_unpaired(findings, pairs),
@@ -103,9 +105,21 @@ def judgement_warnings(settings: Settings, judgement: Judgement | None) -> list[
     return [*failed, *judgement.not_judged, *(all_the_same if overridden else [])]
 
 
-def _answer(results: Results, summaries: Sequence[SeedsComparison], pairs: Sequence[ReportPair], several: bool) -> str:
-    if summaries:
-        return answer(summaries, {} if several else _unconfirmed(pairs))
+def run_claims(settings: Settings, summaries: Sequence[SeedsComparison]) -> list[Claim]:
+    """What the run may claim, corrected for all that its settings ask for."""
+    arms = settings.arms
+    return claims_of(
+        summaries,
+        baseline=arms.baseline,
+        arms=arms.claimed,
+        controls=arms.controls,
+        asked=len(settings.classifiers.names) * len(arms.claimed),
+    )
+
+
+def _answer(results: Results, claims: Sequence[Claim], pairs: Sequence[ReportPair], several: bool) -> str:
+    if claims:
+        return answer(claims, {} if several else _unconfirmed(claims, pairs))
     return results.judgement.sentence if results.judgement else NOTHING
 
 
@@ -142,10 +156,11 @@ def _unpaired(findings: Sequence[NamedFindings], pairs: Sequence[ReportPair]) ->
 
 
 def _over_seeds(comparisons: Sequence[Comparison]) -> list[SeedsComparison]:
-    """Each classifier and arm over the seeds that it was compared with."""
-    by_arm: dict[tuple[str, str], list[Comparison]] = {}
+    """Each classifier, arm and what it is held against, over the seeds that were compared."""
+    by_arm: dict[tuple[str, str, str], list[Comparison]] = {}
     for comparison in comparisons:
-        by_arm.setdefault((comparison.pair.arm, comparison.pair.classifier), []).append(comparison)
+        pair = comparison.pair
+        by_arm.setdefault((pair.arm, pair.against, pair.classifier), []).append(comparison)
     return [
         over_seeds(
             [comparison.result() for comparison in of_arm],
@@ -159,21 +174,21 @@ def _over_seeds(comparisons: Sequence[Comparison]) -> list[SeedsComparison]:
             [comparison.pair.seed for comparison in of_arm],
             name=CLASSIFIERS[classifier].display,
         )
-        for (_, classifier), of_arm in by_arm.items()
+        for (*_, classifier), of_arm in by_arm.items()
     ]
 
 
-def _unconfirmed(pairs: Sequence[ReportPair]) -> dict[str, list[str]]:
-    """By arm, the networks whose verdict McNemar's test does not confirm; over seeds there is no such test."""
-    adjusted = holm([pair.comparison.mcnemar_p for pair in pairs])
+def _unconfirmed(claims: Sequence[Claim], pairs: Sequence[ReportPair]) -> dict[str, list[str]]:
+    """By arm, the networks whose verdict the sign test does not confirm; over seeds there is no such test."""
+    compared = {(pair.network, pair.augmented_arm, pair.baseline_arm): pair.comparison for pair in pairs}
     found: dict[str, list[str]] = {}
-    for pair, p_value in zip(pairs, adjusted, strict=True):
-        c = pair.comparison
+    for claim in claims:
+        c = compared[claim.name, claim.arm, claim.baseline]
         # On an unbalanced test set macro F1 may rise while more images are lost than won.
-        won = c.augmented_only_correct - c.baseline_only_correct
-        agrees = p_value < 1 - c.confidence and (won > 0) == (c.verdict == "helps")
-        if c.verdict != "no detectable difference" and not agrees:
-            found.setdefault(pair.augmented_arm, []).append(pair.network)
+        won = c.augmented_better_groups - c.baseline_better_groups
+        agrees = c.sign_p * claim.claims < 1 - claim.confidence and (won < 0) == (claim.verdict == "hurts")
+        if claim.verdict != "no detectable difference" and not agrees:
+            found.setdefault(claim.arm, []).append(claim.name)
     return found
 
 
@@ -188,12 +203,15 @@ def _two_changes(settings: Settings) -> list[str]:
 
 def _no_control(settings: Settings, real: Mapping[str, int], synthetic: SyntheticSet | None) -> list[str]:
     """What nothing in the run can tell apart from what the synthetic images show."""
-    if synthetic is None or "oversample" in settings.arms.names:
+    missing = [control for control in settings.arms.controls.values() if control not in settings.arms.names]
+    if synthetic is None or not missing:
         return []
     classes = ", ".join(f"{name} {real[name]:,} to {real[name] + n:,}" for name, n in synthetic.counts.items() if n)
+    which = join_words([f"the arm {control}" for control in dict.fromkeys(missing)])
     return [
         f"The synthetic set also gives classes more training images ({classes}). More images of a class may help by "
-        "themselves. The arm oversample would show whether they do. This run did not train it."
+        f"themselves. {which[0].upper()}{which[1:]} would show whether they do. This run did not train "
+        f"{'them' if len(set(missing)) > 1 else 'it'}."
     ]
 
 
@@ -239,6 +257,6 @@ def _honest(comparisons: Sequence[Comparison]) -> dict[tuple[str, int], PairComp
     found: dict[tuple[str, int], PairComparison] = {}
     for comparison in comparisons:
         pair, baseline = comparison.pair, comparison.arms["baseline"].training.arm
-        if needs_synthetic(pair.arm) and not needs_synthetic(baseline):
+        if needs_synthetic(pair.arm) and not needs_synthetic(baseline) and not is_control(baseline):
             found.setdefault((pair.classifier, pair.seed), comparison.result())
     return found

@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from cxr_tasks.artifacts import Decision
+from cxr_tasks.evaluation.claims import Claim
 from cxr_tasks.evaluation.comparison import PairComparison, p_text, points
-from cxr_tasks.evaluation.intervals import holm
 from cxr_tasks.evaluation.metrics import slug
 from cxr_tasks.evaluation.plots import confusion_matrices, difference_forest, png_bytes
 from cxr_tasks.evaluation.seeds import SeedsComparison
@@ -98,6 +98,8 @@ class ReportContent(Strict):
     Attributes:
         counts: Real images by split, then by class.
         protocol: How the arms were trained, as terms and their values.
+        claims: What the answer rests on: verdicts that are corrected for how many were asked.
+        pairs: Every comparison by itself.
         summaries: The comparisons over seeds, where there are several seeds.
         leak: Figures that are wrong on purpose.
     """
@@ -113,6 +115,7 @@ class ReportContent(Strict):
     protocol: list[tuple[str, str]] = Field(default_factory=list)
     synthetic_counts: dict[str, int] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
+    claims: list[Claim] = Field(default_factory=list)
     pairs: list[ReportPair] = Field(default_factory=list)
     summaries: list[SeedsComparison] = Field(default_factory=list)
     unpaired: list[UnpairedArm] = Field(default_factory=list)
@@ -149,7 +152,6 @@ def render_report(content: ReportContent) -> str:
     )
     return environment.get_template("report.html.j2").render(
         content=content,
-        holm_p=holm([comparison.mcnemar_p for comparison in comparisons]),
         forest=_forest(content),
         confusions=[_confusions(comparison) for comparison in comparisons],
         paper_rows=_paper_rows(content),
@@ -174,13 +176,15 @@ def _data_uri(png: bytes) -> str:
 
 
 def _forest(content: ReportContent) -> bytes | None:
-    """The forest plot of the pairs, and below of each network over its seeds; None without pairs."""
-    comparisons = [pair.comparison for pair in content.pairs]
-    rows = [(c.name, c.macro_f1_difference, c.macro_f1_low, c.macro_f1_high) for c in comparisons]
-    arms = {summary.augmented_arm for summary in content.summaries}
-    for s in content.summaries:
-        name = f"{s.name} {s.augmented_arm}" if len(arms) > 1 else s.name
-        rows.append((f"{name}, over seeds", s.mean, s.low, s.high))
+    """The forest plot of what the run may claim, beside baselines and controls; None without claims."""
+    rows = []
+    for claim in content.claims:
+        beside = {claim.baseline: claim.against_baseline, claim.control: claim.against_control}
+        rows += [
+            (f"{claim.name}: {claim.arm} beside {other}", joint.mean, joint.low, joint.high)
+            for other, joint in beside.items()
+            if joint is not None
+        ]
     return png_bytes(difference_forest(rows)) if rows else None
 
 

@@ -12,7 +12,7 @@ from cxr_tasks.steps.extract_features import extract_features
 from cxr_tasks.steps.ingest import ingest
 from cxr_tasks.steps.judge import judge, may_train_with
 from cxr_tasks.steps.manifest import manifest
-from cxr_tasks.steps.plan import arms, backbones, leaks, pairs, wants_synthetic
+from cxr_tasks.steps.plan import arms, backbones, does_without, leaks, pairs, wants_synthetic
 from cxr_tasks.steps.promote import promote
 from cxr_tasks.steps.publish import dataset_of, find_dataset, publish
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "configure",
     "dataset_of",
+    "does_without",
     "explain",
     "extract_features",
     "find_dataset",

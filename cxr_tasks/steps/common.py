@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks import progress, tracking
-from cxr_tasks.artifacts import Dataset, Features, Kind, RunContext
+from cxr_tasks.artifacts import Dataset, Features, Kind, RunContext, SyntheticSet
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import load_settings
@@ -37,6 +37,19 @@ def flat(groups: Mapped[Kind]) -> Iterator[Kind]:
     """The handles of mapped tasks, without those that were skipped."""
     for group in groups:
         yield from (handle for handle in group or () if handle)
+
+
+def added_by_controls(settings: Settings, dataset: Dataset, synthetic: SyntheticSet | None) -> dict[str, int]:
+    """How many images a control adds, by class: as many as the synthetic set has.
+
+    Without a set, as many as the settings ask for. A control so needs no GAN that is good enough.
+    """
+    from cxr_tasks.data.added import counts_to_add
+
+    classes = settings.data.classes
+    if synthetic is not None:
+        return {label: synthetic.counts.get(label, 0) for label in classes}
+    return counts_to_add(settings.synthetic, {label: dataset.counts["train"][label] for label in classes})
 
 
 def weights_identity(weights: str | None) -> str:

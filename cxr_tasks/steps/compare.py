@@ -1,30 +1,31 @@
-"""The step ``compare``: an arm beside its baseline, on the same real test images."""
+"""The step ``compare``: an arm beside its baseline or its control, on the same real test images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cxr_tasks import tracking
-from cxr_tasks.artifacts import Artifact, Comparison, Dataset, RunContext, TrainedArm, Training, write_json
+from cxr_tasks.artifacts import Artifact, Comparison, Dataset, Pair, RunContext, TrainedArm, Training, write_json
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import Mapped, dataset_tags, flat, keep_plot
 
 
-def compare(run: RunContext, dataset: Dataset, pair: Training, trained: Mapped[TrainedArm]) -> Comparison:
-    """Compare an arm with its baseline, from their saved predictions.
+def compare(run: RunContext, dataset: Dataset, pair: Pair | Training, trained: Mapped[TrainedArm]) -> Comparison:
+    """Compare an arm with its baseline or its control, from their saved predictions.
 
     Args:
         run: The DAG run.
         dataset: What both were trained and tested on.
-        pair: One of :func:`cxr_tasks.steps.plan.pairs`.
-        trained: The trained arms, in any order. Where the arm is not among them its baseline stands alone.
+        pair: One of :func:`cxr_tasks.steps.plan.pairs`. A training by itself is compared with the run's baseline.
+        trained: The trained arms, in any order. Where one of the two is not among them the other stands alone.
     """
     settings = load_settings(run)
+    if not isinstance(pair, Pair):
+        pair = Pair(**pair.model_dump(), against=settings.arms.baseline)
     found = {arm.training: arm for arm in flat(trained)}
-    baseline = found.get(pair.model_copy(update={"arm": settings.arms.baseline}))
-    augmented = found.get(pair)
+    baseline, augmented = (found.get(training) for training in pair.trainings)
     name = pair_name(settings, pair)
     both = Comparison(pair=pair, name=name, baseline=baseline, augmented=augmented, verdict="")
     inputs: dict[str, Artifact | str] = dict(both.arms)
@@ -40,7 +41,7 @@ def compare(run: RunContext, dataset: Dataset, pair: Training, trained: Mapped[T
         run,
         Comparison,
         fill,
-        version=3,
+        version=4,
         settings={
             **measured,
             "seed": settings.seeds.bootstrap,
@@ -54,6 +55,7 @@ def compare(run: RunContext, dataset: Dataset, pair: Training, trained: Mapped[T
             **dataset_tags(run, dataset),
             "cxr.classifier": pair.classifier,
             "cxr.arm": pair.arm,
+            "cxr.against": pair.against,
             "cxr.seed": str(pair.seed),
         },
     )
@@ -62,10 +64,15 @@ def compare(run: RunContext, dataset: Dataset, pair: Training, trained: Mapped[T
 
 
 def pair_name(settings: Settings, pair: Training) -> str:
-    """A pair's name among those of its run, such as ``VGG16 both, seed 1``: no longer than it must be."""
+    """A pair's name among those of its run, such as ``VGG16 both, seed 1``: no longer than it must be.
+
+    A pair that is held against a control and not the baseline says so: ``VGG16 both beside oversample``.
+    """
     name = CLASSIFIERS[pair.classifier].display
     if len(settings.arms.compared) > 1:
         name += f" {pair.arm}"
+    if isinstance(pair, Pair) and pair.against != settings.arms.baseline:
+        name += f" beside {pair.against}"
     return name + (f", seed {pair.seed}" if len(settings.seeds.classifiers) > 1 else "")
 
 
@@ -127,7 +134,8 @@ def _compare(both: Comparison, settings: Settings, folder: Path) -> Made[Compari
         "accuracy_difference": result.accuracy_difference,
         "accuracy_difference_low": result.accuracy_low,
         "accuracy_difference_high": result.accuracy_high,
-        "mcnemar_p": result.mcnemar_p,
+        "macro_f1_difference_p": result.p_value,
+        "sign_p": result.sign_p,
     }
     if result.detectable is not None:
         metrics["detectable_difference"] = result.detectable

@@ -15,7 +15,9 @@ def explain(run: RunContext, dataset: Dataset, comparison: Comparison) -> Galler
     settings = load_settings(run)
 
     def fill(folder: Path) -> Made[Gallery]:
-        wanted = comparison.is_complete and settings.evaluation.gallery
+        # Where the arm looks is shown once, beside the baseline.
+        first = comparison.pair.against == settings.arms.baseline and comparison.pair.arm in settings.arms.claimed
+        wanted = first and comparison.is_complete and settings.evaluation.gallery
         shown = _draw(settings, dataset, comparison, folder) if wanted else 0
         return Made(Gallery(comparison=comparison.ref, shown=shown))
 
@@ -23,8 +25,8 @@ def explain(run: RunContext, dataset: Dataset, comparison: Comparison) -> Galler
         run,
         Gallery,
         fill,
-        version=2,
-        settings={"gallery": settings.evaluation.gallery},
+        version=3,
+        settings={"gallery": settings.evaluation.gallery, "claimed": list(settings.arms.claimed)},
         inputs={"comparison": comparison, "dataset": dataset},
         label=comparison.name,
         tags=dataset_tags(run, dataset) | {"cxr.classifier": comparison.pair.classifier},

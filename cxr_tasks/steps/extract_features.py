@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks import progress
-from cxr_tasks.arms import ARMS
+from cxr_tasks.arms import ARMS, needs_synthetic
 from cxr_tasks.artifacts import Artifact, Dataset, Features, RunContext, SyntheticSet
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, is_forced, load_settings, perform
-from cxr_tasks.steps.common import backbone_identity, dataset_tags, log_images
+from cxr_tasks.steps.common import added_by_controls, backbone_identity, dataset_tags, log_images
 
 if TYPE_CHECKING:
     from cxr_tasks.classifiers.feature_store import FeatureCache
@@ -32,8 +32,7 @@ def extract_features(
     what = {**identity, "arms": list(settings.arms.names), "shortcuts": settings.evaluation.shortcuts}
     if synthetic is not None:
         inputs["synthetic"] = synthetic
-    else:
-        what |= {"counts": settings.synthetic.model_dump(mode="json")["counts"], "seed": settings.seeds.synthetic}
+    what |= {"counts": added_by_controls(settings, dataset, synthetic), "seed": settings.seeds.synthetic}
 
     def fill(folder: Path) -> Made[Features]:
         cache = _extract(settings, dataset, synthetic, backbone, identity, is_forced(run, Features.step, inputs))
@@ -78,28 +77,42 @@ def _extract(
         extra = synthetic.extra(classes, size)
         log_images(extra.images.rows, "synthetic images", "features", ["synthetic"] * len(extra.images), extra.content)
         cache(extra.content, lambda: extra.images.pixels)
+        _extract_controls(settings, dataset, synthetic, train, cache)
         return cache
     manifest = dataset.manifest()
     log_images(manifest[manifest["split"] != ""], "images of all splits", "features")
     for done, shard in enumerate(dataset.shards, start=1):
         shard_features(cache, shard, size)
         progress.advance(f"features of {CLASSIFIERS[backbone].display}", done, len(dataset.shards))
-    _extract_altered(settings, dataset, train, cache)
+    if not any(map(needs_synthetic, settings.arms.names)):
+        _extract_controls(settings, dataset, None, train, cache)
+    _extract_blanked(settings, dataset, train, cache)
     return cache
 
 
-def _extract_altered(settings: Settings, dataset: Dataset, train: Images, cache: FeatureCache) -> None:
-    """What is made of the dataset's images: those of the control arms, and the blanked test images."""
+def _extract_controls(
+    settings: Settings, dataset: Dataset, synthetic: SyntheticSet | None, train: Images, cache: FeatureCache
+) -> None:
+    """The images of controls that are not pixel by pixel those of the dataset: as many as the synthetic set has."""
     import numpy as np
 
-    from cxr_tasks.classifiers.blanking import blanked_content, blanked_images, mean_gray
     from cxr_tasks.classifiers.training_set import extra_images
+
+    counts = added_by_controls(settings, dataset, synthetic)
 
     for name in settings.arms.names:
         if ARMS[name].extra == "real_resized":
-            resized = extra_images(ARMS[name], settings, train, dataset.content, None)
+            resized = extra_images(ARMS[name], settings, train, dataset.content, None, counts)
             assert resized is not None  # such an arm adds something
             cache(resized.content, partial(np.asarray, resized.images.pixels))
+
+
+def _extract_blanked(settings: Settings, dataset: Dataset, train: Images, cache: FeatureCache) -> None:
+    """The test images of the probes."""
+    import numpy as np
+
+    from cxr_tasks.classifiers.blanking import blanked_content, blanked_images, mean_gray
+
     if settings.evaluation.shortcuts:
         size, gray = settings.classifiers.image_size, mean_gray(train)
         test = dataset.images("test", size, list(settings.data.classes))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_tasks.arms import needs_synthetic
-from cxr_tasks.artifacts import RunContext, Training
+from cxr_tasks.arms import is_control, needs_synthetic
+from cxr_tasks.artifacts import Pair, RunContext, Training
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.pipeline import load_settings
 
@@ -14,9 +14,15 @@ def backbones(run: RunContext) -> list[str]:
 
 
 def arms(run: RunContext, synthetic: bool) -> list[Training]:
-    """The trainings of the run: those that wait for a synthetic set, or those that do not."""
+    """The trainings of the run: those that wait for a synthetic set, or those that do not.
+
+    Controls wait too where any arm trains with the set: they add as many images of each class as are in it.
+    """
     settings = load_settings(run)
-    wanted = [arm for arm in settings.arms.names if needs_synthetic(arm) == synthetic]
+    is_made = any(map(needs_synthetic, settings.arms.names))
+    wanted = [
+        arm for arm in settings.arms.names if (needs_synthetic(arm) or (is_control(arm) and is_made)) == synthetic
+    ]
     return [
         Training(classifier=name, arm=arm, seed=seed)
         for seed in settings.seeds.classifiers
@@ -25,12 +31,20 @@ def arms(run: RunContext, synthetic: bool) -> list[Training]:
     ]
 
 
-def pairs(run: RunContext) -> list[Training]:
-    """What is compared with its baseline: one entry for each classifier, seed and arm."""
+def does_without(training: Training) -> bool:
+    """Whether a training that waits for a synthetic set can do without: a control only asks how large the set is."""
+    return is_control(training.arm)
+
+
+def pairs(run: RunContext) -> list[Pair]:
+    """What is compared: for each classifier and seed, each arm with the baseline, and then with its control."""
     settings = load_settings(run)
+    chosen = settings.arms
+    held = [(arm, chosen.baseline) for arm in chosen.compared]
+    held += [(arm, control) for arm, control in chosen.controls.items() if control in chosen.names]
     return [
-        Training(classifier=name, arm=arm, seed=seed)
-        for arm in settings.arms.compared
+        Pair(classifier=name, arm=arm, against=against, seed=seed)
+        for arm, against in held
         for seed in settings.seeds.classifiers
         for name in settings.classifiers.names
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks import tracking
-from cxr_tasks.arms import ARMS, Extra, needs_synthetic
+from cxr_tasks.arms import ARMS, Extra, is_control, needs_synthetic
 from cxr_tasks.artifacts import (
     Artifact,
     Dataset,
@@ -25,6 +25,7 @@ from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import (
     REAL,
     Mapped,
+    added_by_controls,
     backbone_identity,
     curves_of,
     dataset_tags,
@@ -57,10 +58,12 @@ def train_arm(
         run: The DAG run.
         dataset: What it is trained and tested on.
         arm: One of :func:`cxr_tasks.steps.plan.arms`.
-        synthetic: The synthetic set, for arms that train with one.
+        synthetic: The synthetic set, for arms that train with one. A control adds as many images of each class as are
+            in the set; without a set, as many as the settings ask for.
         features: Handles of the steps that ran frozen backbones, the arm's own among them.
     """
     settings = load_settings(run)
+    counts = added_by_controls(settings, dataset, synthetic) if is_control(arm.arm) else None
     if not needs_synthetic(arm.arm):
         synthetic = None
     elif synthetic is None:
@@ -73,12 +76,12 @@ def train_arm(
     model = perform(
         run,
         TrainedModel,
-        lambda folder: _train_model(settings, dataset, arm, synthetic, identity, folder),
+        lambda folder: _train_model(settings, dataset, arm, synthetic, counts, identity, folder),
         version=3,
         settings={
             **how_trained(settings),
             **identity,
-            **_extra_settings(settings, arm),
+            **_extra_settings(settings, counts),
             **arm.model_dump(),
             "augmentation": settings.augmentation.model_dump(mode="json") if ARMS[arm.arm].classical else "none",
             "shortcuts": settings.evaluation.shortcuts,
@@ -160,6 +163,7 @@ def _train_model(
     dataset: Dataset,
     arm: Training,
     synthetic: SyntheticSet | None,
+    counts: dict[str, int] | None,
     identity: dict[str, Any],
     folder: Path,
 ) -> Made[TrainedModel]:
@@ -168,7 +172,7 @@ def _train_model(
     from cxr_tasks.classifiers.training import fit_classifier, steps_an_epoch, weights_digest
 
     classes = list(settings.data.classes)
-    images = _load(settings, dataset, arm, synthetic)
+    images = _load(settings, dataset, arm, synthetic, counts)
     _log_images(settings, arm, images)
     network = build_network(arm.classifier, settings, images.real.pixels, arm.seed)
     features = _features(settings, dataset, arm, network, identity, images)
@@ -231,7 +235,13 @@ def _log_images(settings: Settings, arm: Training, images: _ArmImages) -> None:
     )
 
 
-def _load(settings: Settings, dataset: Dataset, arm: Training, synthetic: SyntheticSet | None) -> _ArmImages:
+def _load(
+    settings: Settings,
+    dataset: Dataset,
+    arm: Training,
+    synthetic: SyntheticSet | None,
+    counts: dict[str, int] | None,
+) -> _ArmImages:
     from cxr_tasks.classifiers.blanking import blanked_images, mean_gray
     from cxr_tasks.classifiers.training_set import extra_images
 
@@ -239,7 +249,7 @@ def _load(settings: Settings, dataset: Dataset, arm: Training, synthetic: Synthe
     held_out = {split: dataset.images(split, size, classes) for split in ("validation", "test")}
     real = dataset.images("train", size, classes)
     made = synthetic.extra(classes, size) if synthetic is not None else None
-    extra = extra_images(ARMS[arm.arm], settings, real, dataset.content, made)
+    extra = extra_images(ARMS[arm.arm], settings, real, dataset.content, made, counts)
     gray, blanked = mean_gray(real), {}
     if settings.evaluation.shortcuts:
         blanked = blanked_images(held_out["test"], dataset.masks("test", size), gray)
@@ -303,9 +313,8 @@ def _save_model(network: Network, fitted: FittedClassifier, blanked: pd.DataFram
         blanked.to_parquet(folder / TrainedModel.BLANKED, index=False)
 
 
-def _extra_settings(settings: Settings, arm: Training) -> dict[str, Any]:
-    """What the images of a control arm depend on."""
-    if ARMS[arm.arm].extra in (None, "synthetic"):
+def _extra_settings(settings: Settings, counts: dict[str, int] | None) -> dict[str, Any]:
+    """What the images of a control depend on, which adds ``counts``; nothing for other arms."""
+    if counts is None:
         return {}
-    counts = settings.synthetic.model_dump(mode="json")["counts"]
     return {"counts": counts, "extra_seed": settings.seeds.synthetic, "gan_size": settings.gan.image_size}

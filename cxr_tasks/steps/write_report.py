@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import (
     Artifact,
+    ClaimRow,
     Comparison,
     Dataset,
     Features,
@@ -27,6 +28,7 @@ from cxr_tasks.report.results import Results
 from cxr_tasks.steps.common import Mapped, flat
 
 if TYPE_CHECKING:
+    from cxr_tasks.evaluation.claims import Claim
     from cxr_tasks.evaluation.comparison import PairComparison
     from cxr_tasks.report.render import Link
 
@@ -64,12 +66,14 @@ def write_report(
         from cxr_tasks.report.render import render_report
 
         content = gather(load_settings(run), results, _links(run, dataset))
+        claims = tuple(map(_claim_row, content.claims))
         (folder / Report.PAGE).write_text(render_report(content), encoding="utf-8")
         tracking.log_file(folder / Report.PAGE, run.mlflow_run_id)
         tracking.end_run(run.mlflow_run_id)
         report = Report(
             answer=content.answer,
             warnings=tuple(content.warnings),
+            claims=claims,
             pairs=tuple(_row(pair.network, pair.seed, pair.comparison) for pair in content.pairs),
             champions=promotion.decisions if promotion is not None else (),
             address=tracking.artifact_url(run.experiment_id, run.mlflow_run_id, Report.PAGE),
@@ -82,7 +86,7 @@ def write_report(
         inputs["promotion"] = promotion
     inputs |= {f"comparison {i}": comparison for i, comparison in enumerate(results.comparisons)}
     inputs |= {f"leak {i}": leak for i, leak in enumerate(results.leaks)}
-    return perform(run, Report, fill, version=2, settings={}, inputs=inputs)
+    return perform(run, Report, fill, version=3, settings={}, inputs=inputs)
 
 
 def _links(run: RunContext, dataset: Dataset) -> list[Link]:
@@ -116,8 +120,30 @@ def _links(run: RunContext, dataset: Dataset) -> list[Link]:
     ]
 
 
+def _claim_row(claim: Claim) -> ClaimRow:
+    """One line of what the run may claim, for the terminal and for programs."""
+    first, second = claim.against_baseline, claim.against_control
+    return ClaimRow(
+        classifier=claim.name,
+        seeds=claim.seeds,
+        baseline_arm=claim.baseline,
+        arm=claim.arm,
+        difference=first.mean,
+        low=first.low,
+        high=first.high,
+        p_value=first.p_value,
+        detectable=claim.detectable,
+        control=claim.control,
+        beyond_control=second.mean if second else None,
+        beyond_control_low=second.low if second else None,
+        beyond_control_high=second.high if second else None,
+        claims=claim.claims,
+        verdict=claim.verdict,
+    )
+
+
 def _row(network: str, seed: int, comparison: PairComparison) -> PairRow:
-    """One pair's line of the comparison table, for the terminal and for programs."""
+    """One pair's line of the table of comparisons by themselves, for the terminal and for programs."""
     return PairRow(
         classifier=network,
         seed=seed,
@@ -129,7 +155,8 @@ def _row(network: str, seed: int, comparison: PairComparison) -> PairRow:
         low=comparison.macro_f1_low,
         high=comparison.macro_f1_high,
         detectable=comparison.detectable,
-        mcnemar_p=comparison.mcnemar_p,
+        p_value=comparison.p_value,
+        sign_p=comparison.sign_p,
         test_images=comparison.images,
         verdict=comparison.verdict,
     )

@@ -242,6 +242,7 @@ class StackRun:
             "runs": runs,
             "answer": outcome.get("answer"),
             "warnings": outcome.get("warnings", []),
+            "claims": outcome.get("claims", []),
             "comparison": outcome.get("pairs", []),
             "champions": outcome.get("champions", []),
             "report": outcome.get("address"),

@@ -45,7 +45,7 @@ class Steps:
     """Stand-ins for the steps that work. ``calls``: their names and what tells the calls apart."""
 
     def __init__(self, monkeypatch):
-        self.calls, self.broken, self.passed = [], set(), True
+        self.calls, self.broken, self.passed, self.told = [], set(), True, {}
         for name in (
             "scan",
             "ingest",
@@ -103,15 +103,17 @@ class Steps:
         return f"{backbone} {'synthetic' if synthetic else 'real'}", handle
 
     def train_arm(self, dataset, training, synthetic, features):
-        assert (synthetic is not None) == (training.arm == "synthetic")
+        # A control hears how many images are in the set, where the run has one.
+        assert training.arm == "oversample" or (synthetic is not None) == (training.arm == "synthetic")
+        self.told[training.label] = synthetic
         assert [each.ref for group in features for each in group] == (
-            [] if training.classifier == "cnn" else ["vgg16False", "vgg16True"][: 1 + (synthetic is not None)]
+            [] if training.classifier == "cnn" else ["vgg16False", "vgg16True"][: 1 + (training.arm == "synthetic")]
         )
         return training.label, trained_arm(training)
 
     def compare(self, dataset, pair, groups):
         found = {arm.training: arm for group in groups for arm in group}
-        baseline, augmented = found.get(pair.model_copy(update={"arm": "none"})), found.get(pair)
+        baseline, augmented = (found.get(training) for training in pair.trainings)
         handle = Comparison(
             ref=f"compare/{pair.label}",
             pair=pair,
@@ -127,7 +129,7 @@ class Steps:
 
     def write_report(self, *given):
         self.reported = given
-        return "", Report(answer="", warnings=(), pairs=(), champions=(), address="")
+        return "", Report(answer="", warnings=(), claims=(), pairs=(), champions=(), address="")
 
 
 @pytest.fixture
@@ -180,8 +182,10 @@ def test_a_comparison_trains_both_arms(steps, begin):
     assert steps.calls[6:] == [
         "train_arm cnn none seed 3",
         "train_arm cnn oversample seed 3",
-        "compare cnn oversample seed 3",
+        "compare cnn oversample against none seed 3",
     ]
+    # By hand no GAN is trained only to be counted.
+    assert steps.told["cnn oversample seed 3"] is None
 
 
 def test_a_baseline_is_compared_with_nothing(steps, begin):
@@ -200,27 +204,32 @@ def test_a_report_trains_and_compares_all_that_the_settings_name(steps, begin):
         "train_arm vgg16 none seed 0",
         "train_arm cnn synthetic seed 0",
         "train_arm vgg16 synthetic seed 0",
+        "train_arm cnn oversample seed 0",
+        "train_arm vgg16 oversample seed 0",
     ]
-    assert steps.calls[-5:] == [
-        "compare cnn synthetic seed 0",
-        "compare vgg16 synthetic seed 0",
-        "explain cnn synthetic seed 0",
-        "explain vgg16 synthetic seed 0",
-        "write_report",
+    pairs = [
+        f"{name} {arm} against {against} seed 0"
+        for arm, against in (("synthetic", "none"), ("oversample", "none"), ("synthetic", "oversample"))
+        for name in ("cnn", "vgg16")
+    ]
+    assert steps.calls[-13:] == [f"{step} {pair}" for step in ("compare", "explain") for pair in pairs] + [
+        "write_report"
     ]
     _, gan, judgement, synthetic, comparisons, galleries, leaks, features, promotion = steps.reported
-    assert gan and judgement and synthetic and len(comparisons) == len(galleries) == 2
+    assert gan and judgement and synthetic and len(comparisons) == len(galleries) == 6
+    assert steps.told["cnn oversample seed 0"] == synthetic
     assert (leaks, promotion, run.failures) == ([], None, {}) and len(features[0]) == 2
 
 
 def test_one_failure_costs_one_branch(steps, begin):
-    steps.broken = {"train_arm cnn synthetic seed 0", "explain vgg16 synthetic seed 0"}
+    steps.broken = {"train_arm cnn synthetic seed 0", "explain vgg16 synthetic against none seed 0"}
     run = begin()
     run.report()
 
-    assert list(run.failures) == ["train_arm cnn synthetic seed 0", "explain vgg16 synthetic seed 0"]
+    assert list(run.failures) == ["train_arm cnn synthetic seed 0", "explain vgg16 synthetic against none seed 0"]
     comparisons, galleries = steps.reported[4:6]
-    assert [comparison.is_complete for comparison in comparisons] == [False, True] and len(galleries) == 1
+    complete = [comparison.is_complete for comparison in comparisons]
+    assert complete == [False, True, True, True, False, True] and len(galleries) == 5
 
 
 def test_a_gan_that_fails_costs_its_arms_and_is_tried_once(steps, begin):
@@ -231,7 +240,8 @@ def test_a_gan_that_fails_costs_its_arms_and_is_tried_once(steps, begin):
     assert steps.calls.count("train_gan") == 1 and list(run.failures) == ["train_gan"]
     assert not [call for call in steps.calls if call.startswith("train_arm") and "synthetic" in call]
     _, gan, judgement, synthetic, comparisons, *_ = steps.reported
-    assert (gan, judgement, synthetic) == (None, None, None) and len(comparisons) == 2
+    assert (gan, judgement, synthetic) == (None, None, None) and len(comparisons) == 6
+    assert steps.told["cnn oversample seed 0"] is None
 
 
 def test_a_gan_that_is_not_good_enough_is_no_failure(steps, begin):
@@ -239,8 +249,10 @@ def test_a_gan_that_is_not_good_enough_is_no_failure(steps, begin):
     run = begin()
     run.report()
 
-    _, gan, judgement, synthetic, *_ = steps.reported
+    _, gan, judgement, synthetic, comparisons, *_ = steps.reported
     assert gan and judgement and synthetic is None and run.failures == {}
+    # The control needs no synthetic image: what more real images do is told all the same.
+    assert [comparison.pair.arm for comparison in comparisons if comparison.is_complete] == ["oversample"] * 2
 
 
 def test_data_that_fail_end_the_run(steps, begin):

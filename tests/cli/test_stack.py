@@ -13,6 +13,26 @@ SUMMARY = {
     "runs": {"cxr_data": "manual"},
     "answer": "Nothing can be said.",
     "warnings": ["small images"],
+    "claims": [
+        {
+            "classifier": "CNN",
+            "seeds": 1,
+            "baseline_arm": "none",
+            "arm": "synthetic",
+            "difference": 0.1,
+            "low": -0.15,
+            "high": 0.35,
+            "p_value": 0.6,
+            "detectable": 0.3,
+            "control": "oversample",
+            "beyond_control": beyond,
+            "beyond_control_low": beyond and -0.2,
+            "beyond_control_high": beyond and 0.3,
+            "claims": 3,
+            "verdict": "no detectable difference",
+        }
+        for beyond in (0.05, None)
+    ],
     "comparison": [
         {
             "classifier": "CNN",
@@ -24,7 +44,8 @@ SUMMARY = {
             "difference": 0.1,
             "low": -0.05,
             "high": 0.25,
-            "mcnemar_p": 0.3,
+            "p_value": 0.2,
+            "sign_p": 0.3,
             "verdict": "no detectable difference",
         }
     ],
@@ -60,6 +81,9 @@ def test_status_says_what_the_last_run_said(cxr, home):
     for words in (
         f"Nothing runs in {home}",
         "+10.0 (-5.0 to +25.0) points",
+        "corrected for 3 comparisons",
+        "+10.0 (-15.0 to +35.0)",
+        "+5.0 (-20.0 to +30.0) oversample",
         "Nothing can be said.",
         "Before you use it: small images",
         "failed in 12 s, 1 of 2 tasks took their artifact as it was",

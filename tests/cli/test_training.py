@@ -29,7 +29,7 @@ def test_a_training_that_the_profile_does_not_name_is_added_to_its_settings():
     assert _naming(settings, named, ["gan.epochs=2"]) == {"gan": {"epochs": 2}}
     assert _naming(settings, other, None) == {
         "classifiers": {"names": [*settings.classifiers.names, "mobilenetv3"]},
-        "arms": {"compared": ["synthetic", "both"]},
+        "arms": {"compared": ["synthetic", "oversample", "both"]},
         "seeds": {"classifiers": [0, 7]},
     }
 

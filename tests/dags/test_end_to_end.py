@@ -151,7 +151,8 @@ def test_a_second_run_takes_every_artifact_as_it_is(first, pipeline):
 
 
 def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(first, pipeline, mlflow_client, tmp_path):
-    settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9}}
+    arms = {"arms": {"baseline": "classical", "compared": ["synthetic", "oversample"]}}
+    settings = {**ONE_PAIR, **arms, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9}}
 
     bad = pipeline(settings=settings, force=["judge"])
 
@@ -160,12 +161,16 @@ def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(firs
     extracting = {"features.of_dataset", "features.of_synthetic"}
     assert skipped == {"gan.synthesize", *extracting, "arms.train_with_synthetic", "arms.reproduce_leak"}
     assert {state for name, state in states.items() if name.split("/")[0] not in skipped} == {"success"}
+    # The control is not skipped: it needs no synthetic image.
+    waiting = {name: state for name, state in states.items() if name.startswith("arms.train_with_synthetic/")}
+    assert sorted(waiting.values()) == ["skipped", "success"]
     report = results["verdict.write_report/-1"]
-    assert "not good enough to train with" in report["answer"] and report["pairs"] == []
-    assert all("baseline" in row["arm"] for row in report["champions"])
+    assert "not good enough to train with" in report["answer"] and report["claims"] == []
+    assert [pair["arm"] for pair in report["pairs"]] == ["oversample"]
+    assert not any("synthetic" in row["arm"] for row in report["champions"])
     parent = results["configure/-1"]["run"]["mlflow_run_id"]
     html = Path(mlflow_client.download_artifacts(parent, "report.html", str(tmp_path))).read_text("utf-8")
-    assert "Arms without a partner" in html and "What it cost" in html and "Quality of the generated images" in html
+    assert "Each comparison by itself" in html and "What it cost" in html and "Quality of the generated images" in html
 
 
 def test_a_run_without_synthetic_images_trains_no_gan(first, pipeline, mlflow_client, tmp_path):

@@ -69,11 +69,29 @@ def test_differences_are_those_of_the_test_rows(pair) -> None:
     assert np.sum(result.augmented_confusion) == 120
 
 
-def test_mcnemar_is_the_exact_binomial_test(pair) -> None:
+def test_the_sign_test_is_the_exact_binomial_test_of_groups(pair) -> None:
     result = compared(*pair)
-    b, c = result.baseline_only_correct, result.augmented_only_correct
-    assert (c - b) / result.images == pytest.approx(result.accuracy_difference)
-    assert result.mcnemar_p == pytest.approx(min(1.0, 2 * binom.cdf(min(b, c), b + c, 0.5)))
+    by_image = result.augmented_only_correct - result.baseline_only_correct
+    assert by_image / result.images == pytest.approx(result.accuracy_difference)
+    b, c = result.baseline_better_groups, result.augmented_better_groups
+    assert 0 < b + c < result.baseline_only_correct + result.augmented_only_correct
+    assert result.sign_p == pytest.approx(min(1.0, 2 * binom.cdf(min(b, c), b + c, 0.5)))
+
+
+def test_copies_of_a_patients_images_are_no_new_evidence(pair) -> None:
+    """Every image of every third patient four times: no p-value and no count of groups moves."""
+    once = compared(*pair)
+    copied = []
+    for table in pair:
+        some = table[table["group"].str.endswith(("0", "3", "6", "9"))]
+        more = [some.assign(image_id=some["image_id"] + f"-{n}") for n in range(3)]
+        copied.append(pd.concat([table, *more]))
+
+    again = compared(*copied)
+
+    assert again.images > once.images and again.groups == once.groups
+    counts = ("sign_p", "baseline_better_groups", "augmented_better_groups")
+    assert [getattr(again, name) for name in counts] == [getattr(once, name) for name in counts]
 
 
 @settings(max_examples=15, deadline=None)
@@ -94,7 +112,8 @@ def test_symmetries(seed: int) -> None:
     assert backward.standard_error == pytest.approx(forward.standard_error)
     assert backward.detectable == pytest.approx(forward.detectable)
     assert forward.accuracy_low <= forward.accuracy_difference <= forward.accuracy_high
-    assert backward.mcnemar_p == pytest.approx(forward.mcnemar_p)
+    assert backward.sign_p == pytest.approx(forward.sign_p)
+    assert backward.p_value == pytest.approx(forward.p_value)
     assert forward.macro_f1_low <= forward.macro_f1_high
 
     shuffled = compared(baseline.sample(frac=1, random_state=1), augmented.sample(frac=1, random_state=2))
@@ -103,7 +122,7 @@ def test_symmetries(seed: int) -> None:
     assert shuffled.sentence == forward.sentence
 
     same = compared(baseline, baseline)
-    assert (same.macro_f1_difference, same.macro_f1_low, same.macro_f1_high, same.mcnemar_p) == (0, 0, 0, 1)
+    assert (same.macro_f1_difference, same.macro_f1_low, same.macro_f1_high, same.sign_p) == (0, 0, 0, 1)
     assert (same.accuracy_low, same.accuracy_high, same.detectable) == (0, 0, None)
     assert same.verdict == "no detectable difference"
     assert same.sentence.endswith("). " + detectable_text(None))
@@ -115,9 +134,9 @@ def test_the_sentence_says_everything() -> None:
     result = compared(arm(table, 0.6, rng), arm(table, 0.95, rng))
     assert result.verdict == "helps"
     assert result.sentence == (
-        f"VGG16: helps. Macro F1 changed by {points(result.macro_f1_difference)} points (95 % interval "
+        f"VGG16, by itself: helps. Macro F1 changed by {points(result.macro_f1_difference)} points (95 % interval "
         f"{points(result.macro_f1_low)} to {points(result.macro_f1_high)}; 120 test images from 120 groups; "
-        "McNemar p < 0.001). Four of five such tests would find a true difference of about "
+        "sign test p < 0.001). Four of five such tests would find a true difference of about "
         f"{100 * result.detectable:.1f} points."
     )
     assert PairComparison.model_validate(result.model_dump(mode="json")) == result

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from cxr_tasks.errors import DataError
@@ -15,14 +14,14 @@ from cxr_tasks.evaluation.intervals import (
     Estimate,
     accuracy,
     balanced_accuracy,
+    better_groups,
     disagreement_degrees,
     draw_weights,
     group_counts,
-    holm,
     macro_f1,
-    mcnemar_exact,
     paired_bootstrap,
     resampled,
+    sign_test,
 )
 
 
@@ -128,20 +127,90 @@ def test_the_detectable_effect_is_found_four_times_in_five(degrees: int) -> None
     assert Estimate(0.0, (0.0,), (degrees,)).detectable(0.95) is None
 
 
+@given(st.floats(-0.5, 0.5), st.floats(1e-4, 0.3), st.floats(1, 300))
+def test_the_p_value_of_one_variance_is_that_of_the_t_test(value: float, error: float, degrees: float) -> None:
+    assert Estimate(value, (error**2,), (degrees,)).p_value() == pytest.approx(
+        2 * scipy.stats.t.sf(abs(value) / error, degrees)
+    )
+
+
+@given(
+    st.floats(0.001, 0.5),
+    st.lists(st.tuples(st.floats(1e-3, 0.3), st.integers(1, 60)), min_size=1, max_size=3),
+    st.floats(0.5, 0.999),
+)
+def test_an_interval_leaves_out_0_where_its_p_value_is_small(
+    value: float, parts: list[tuple[float, int]], level: float
+) -> None:
+    """Verdicts and p-values cannot contradict each other, at any level."""
+    estimate = Estimate(value, tuple(error**2 for error, _ in parts), tuple(degrees for _, degrees in parts))
+    p_value = estimate.p_value()
+    assert 0 < p_value <= 1
+    # A probability that is nearer to 1 has too few digits left.
+    if p_value > 1e-6:
+        assert estimate.reach(1 - p_value / 2) == pytest.approx(value, rel=1e-6)
+    if abs(p_value - (1 - level)) > 1e-6:
+        assert (estimate.interval(level, -9)[0] > 0) == (p_value < 1 - level)
+
+
+def test_what_has_no_error_is_certain() -> None:
+    assert Estimate(0.0, (0.0,), (1,)).p_value() == 1
+    assert Estimate(0.1, (0.0, 0.0), (1, 2)).p_value() == 0
+    assert Estimate(0.0, (0.1,), (3,)).p_value() == 1
+    # A part without variance adds nothing, as with seeds that all came out alike.
+    assert Estimate(0.1, (0.01, 0.0), (5, 1)).p_value() == Estimate(0.1, (0.01,), (5,)).p_value()
+
+
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_statsmodels(b: int, c: int) -> None:
+def test_with_one_image_a_group_the_sign_test_is_mcnemars(b: int, c: int) -> None:
     reference = mcnemar([[5, b], [c, 5]], exact=True).pvalue if b + c else 1.0
-    assert mcnemar_exact(b, c) == pytest.approx(min(1.0, reference))
+    right = np.repeat([[True, False], [False, True], [True, True]], [b, c, 5], axis=0)
+
+    better = better_groups(np.arange(b + c + 5).astype(str), *right.T)
+
+    assert better == (b, c)
+    assert sign_test(*better) == pytest.approx(min(1.0, reference))
 
 
-# The reference needs a twentieth of a second for each call.
-@settings(max_examples=15)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_is_statsmodels(p_values: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+images = st.lists(st.tuples(st.integers(0, 8), st.booleans(), st.booleans()), min_size=1, max_size=40)
 
 
-def test_holm_of_nothing_and_of_nonsense() -> None:
-    assert holm([]) == []
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        holm([0.5, float("nan")])
+@given(images, st.lists(st.integers(1, 6), min_size=9, max_size=9), st.randoms())
+def test_copies_of_a_groups_images_change_nothing_in_the_sign_test(
+    rows: list[tuple[int, bool, bool]], copies: list[int], random: object
+) -> None:
+    """Every image of a group as often as one likes, in any order: the same groups differ, and p is the same."""
+    copied = [row for row in rows for _ in range(copies[row[0]])]
+    random.shuffle(copied)  # type: ignore[attr-defined]
+
+    once, again = (better_groups(*(np.array(column) for column in zip(*each, strict=True))) for each in (rows, copied))
+
+    assert once == again and sign_test(*once) == sign_test(*again)
+
+
+@given(images)
+def test_the_sign_test_counts_each_group_once_by_the_arm_that_is_ahead(rows: list[tuple[int, bool, bool]]) -> None:
+    net: dict[int, int] = {}
+    for group, baseline, augmented in rows:
+        net[group] = net.get(group, 0) + augmented - baseline
+
+    groups, baseline, augmented = (np.array(column) for column in zip(*rows, strict=True))
+
+    assert better_groups(groups, baseline, augmented) == (
+        sum(value < 0 for value in net.values()),
+        sum(value > 0 for value in net.values()),
+    )
+    assert better_groups(groups, augmented, baseline) == better_groups(groups, baseline, augmented)[::-1]
+
+
+def test_the_sign_test_is_exact_where_images_of_a_group_go_together() -> None:
+    """Arms are exchangeable, and all images of a group agree: false alarms stay below 5 %, by images they do not."""
+    rng, by_groups, by_images = np.random.default_rng(0), [], []
+    groups = np.repeat(np.arange(20).astype(str), 8)
+    for _ in range(400):
+        ahead = np.repeat(rng.random(20) < 0.5, 8)
+        by_groups.append(sign_test(*better_groups(groups, ~ahead, ahead)))
+        by_images.append(sign_test(int((~ahead).sum()), int(ahead.sum())))
+    # Three standard errors of 400 draws above 5 %.
+    assert np.mean(np.array(by_groups) <= 0.05) <= 0.083
+    assert np.mean(np.array(by_images) <= 0.05) > 0.3

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cxr_tasks import steps
-from cxr_tasks.artifacts import Decision, Judgement, Promotion, RunContext, Training
+from cxr_tasks.artifacts import Decision, Judgement, Pair, Promotion, RunContext, Training
+from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings, merge, resolve
 from cxr_tasks.evaluation.answer import NOTHING
 from cxr_tasks.report.content import ONE_SEED, gather, judgement_warnings, named_findings
@@ -112,11 +113,8 @@ def test_what_a_reader_must_know_stands_in_the_warnings(results: Results) -> Non
 
     assert warnings[0].startswith("Profile quick:")
     assert ONE_SEED in warnings
-    assert (
-        "The synthetic set also gives classes more training images (COVID 6 to 11, Viral Pneumonia 6 to 10)."
-        in (warnings[1][:101])
-    )
-    assert warnings[1].endswith("The arm oversample would show whether they do. This run did not train it.")
+    # The control is among the arms of the profile: what it shows stands in the answer.
+    assert not any("would show whether they do" in warning for warning in warnings)
     assert "Normal: coverage could not be measured (too few images)." in warnings
     assert "Synthetic set: dropped 3 synthetic images: near-copy of a training image." in warnings
     assert warnings[-1] == "Data: few images of class COVID"
@@ -206,15 +204,97 @@ def test_several_seeds_are_summed_up_and_need_no_warning(results: Results) -> No
     assert render_report(content)
 
 
+def beside(classifier: str, against: str, arm: str = "synthetic") -> Pair:
+    return Pair(classifier=classifier, arm=arm, against=against, seed=0)
+
+
+def run_of(results: Results, skills: dict[str, float], names: tuple[str, ...] = ("cnn",)) -> tuple[Any, list[Any]]:
+    """The content of a run whose arms have these skills, with its comparisons."""
+    settings = chosen(
+        {"classifiers": {"names": list(names)}, "arms": {"compared": [arm for arm in skills if arm != "none"]}}
+    )
+    run, dataset, compared = handles.begin(), results.dataset, []
+    for name in names:
+        arms = [handles.trained_arm(run, dataset, name, arm, skill=skill) for arm, skill in skills.items()]
+        held = [beside(name, "none", arm) for arm in settings.arms.compared]
+        held += [beside(name, against, arm) for arm, against in settings.arms.controls.items() if against in skills]
+        compared += [steps.compare(run, dataset, each, [arms]) for each in held]
+    return gather(settings, replace(results, comparisons=compared), []), compared
+
+
+def test_help_is_told_beyond_the_control_by_a_comparison_with_it(results: Results) -> None:
+    content, compared = run_of(results, {"none": 0.5, "synthetic": 6.0, "oversample": 0.5})
+
+    (claim,), result = content.claims, compared[-1].result()
+    assert (result.baseline_arm, result.augmented_arm) == ("oversample", "synthetic")
+    assert claim.verdict == "helps" and claim.against_control is not None
+    assert (claim.against_control.low, claim.against_control.high) == pytest.approx(
+        (result.macro_f1_low, result.macro_f1_high)
+    )
+    assert "synthetic augmentation helps CNN" in content.answer and "beyond oversample +" in content.answer
+    assert "One comparison was asked." in content.answer
+    assert [(shown.baseline_arm, shown.augmented_arm) for shown in content.pairs] == [
+        ("none", "synthetic"),
+        ("none", "oversample"),
+        ("oversample", "synthetic"),
+    ]
+    assert render_report(content)
+
+
+def test_what_more_real_images_do_as_well_is_no_help_of_the_synthetic_ones(results: Results) -> None:
+    content, compared = run_of(results, {"none": 0.5, "synthetic": 6.0, "oversample": 6.0})
+
+    assert compared[0].verdict == compared[1].verdict == "helps"
+    assert [claim.verdict for claim in content.claims] == ["helps, not shown beyond the control"]
+    assert (
+        "helps" not in content.answer and "not detectably better than showing real images over again" in content.answer
+    )
+
+
+def test_a_run_whose_control_the_user_took_away_says_so_first_and_warns(results: Results) -> None:
+    content, _ = run_of(results, {"none": 0.5, "synthetic": 6.0})
+
+    assert "helps CNN" in content.answer and "This run did not train the control oversample." in content.answer
+    (warning,) = [each for each in content.warnings if "would show whether they do" in each]
+    assert "(COVID 6 to 11, Viral Pneumonia 6 to 10)" in warning
+    assert warning.endswith("The arm oversample would show whether they do. This run did not train it.")
+
+
+def test_an_arm_that_is_augmented_classically_needs_the_control_that_is_too(results: Results) -> None:
+    content, _ = run_of(results, {"none": 0.5, "both": 6.0, "oversample": 0.5})
+
+    assert "This run did not train the control oversample_classical." in content.answer
+    assert any("The arm oversample_classical would show" in warning for warning in content.warnings)
+
+
+def test_the_headline_counts_all_that_was_asked_and_uses_no_verdict_by_itself(results: Results) -> None:
+    names = tuple(CLASSIFIERS)
+    alone, (single, *_) = run_of(results, {"none": 1.0, "synthetic": 3.0}, names[:1])
+    among, compared = run_of(results, {"none": 1.0, "synthetic": 3.0}, names)
+
+    assert single.verdict == compared[0].verdict == "helps" and 0.05 / 6 < single.result().p_value < 0.05
+    assert alone.claims[0].verdict == "helps" and "helps VGG16" in alone.answer
+    by_name = {claim.name: claim for claim in among.claims}
+    assert by_name["VGG16"].verdict == "no detectable difference" and "6 comparisons were asked" in among.answer
+    helped = among.answer.split("makes no detectable difference")[0]
+    assert "VGG16" not in helped
+    # By itself it stands in the table all the same.
+    assert next(shown for shown in among.pairs if shown.network == "VGG16").comparison.verdict == "helps"
+
+
 def test_a_verdict_that_the_corrected_test_does_not_confirm_is_doubted(results: Results) -> None:
-    dataset, run = results.dataset, handles.begin()
-    (helped,) = pairs_of(run, dataset, pair("vgg16"), skills=(1.0, 3.0))
-    others = pairs_of(run, dataset, *(pair(name) for name in ("cnn", "resnet50", "densenet121", "mobilenetv3")))
+    (helped,) = pairs_of(handles.begin(), results.dataset, pair("vgg16"), skills=(1.0, 4.0))
+    asked = {"classifiers": {"names": ["vgg16"]}, "arms": {"compared": ["synthetic"]}}
+    much = {"classifiers": {"names": list(CLASSIFIERS)}, "arms": {"compared": ["synthetic", "both"]}}
 
-    compared = [[helped], [helped, *others]]
-    alone, among_others = (gather(chosen(), replace(results, comparisons=each), []).answer for each in compared)
+    alone, among_others = (
+        gather(chosen(each), replace(results, comparisons=[helped]), []).answer for each in (asked, much)
+    )
 
-    assert helped.verdict == "helps" and 0.05 / 5 < helped.result().mcnemar_p < 0.05
+    # 12 comparisons: the interval still leaves out 0, and the test by groups does not confirm.
+    result = helped.result()
+    assert 12 * result.p_value < 0.05 < 12 * result.sign_p and result.sign_p < 0.05
+    assert "helps VGG16" in alone and "helps VGG16" in among_others
     assert "does not confirm" not in alone
     assert "does not confirm the verdict for VGG16" in among_others
 
@@ -241,12 +321,6 @@ def test_two_changes_at_once_are_warned_of(results: Results, baseline: str, comp
     warnings = gather(chosen(arms), Results(dataset=results.dataset), []).warnings
 
     assert sum("differ in two things" in warning for warning in warnings) == warned
-
-
-def test_a_run_with_a_control_needs_no_warning_of_its_absence(results: Results) -> None:
-    settings = chosen({"arms": {"compared": ["synthetic", "oversample"]}})
-
-    assert not any("This run did not train it" in warning for warning in gather(settings, results, []).warnings)
 
 
 @pytest.mark.parametrize(

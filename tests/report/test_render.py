@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from cxr_tasks.artifacts import Decision
+from cxr_tasks.evaluation.claims import Claim, Joint
 from cxr_tasks.evaluation.comparison import PairComparison, compare_predictions
 from cxr_tasks.evaluation.plots import png_bytes, sample_grid
 from cxr_tasks.evaluation.seeds import SeedsComparison
@@ -83,6 +84,23 @@ def pair(network: str, seed: int = 0, **changes: Any) -> ReportPair:
     )
 
 
+def claim(network: str, verdict: str = "no detectable difference", **changes: Any) -> Claim:
+    values: dict[str, Any] = {
+        "name": network,
+        "arm": "synthetic",
+        "baseline": "classical",
+        "control": "oversample",
+        "seeds": 1,
+        "against_baseline": Joint(mean=0.0123, low=-0.031, high=0.052, p_value=0.61),
+        "against_control": Joint(mean=-0.004, low=-0.02, high=0.018, p_value=1.0),
+        "detectable": 0.061,
+        "claims": 3,
+        "confidence": 0.95,
+        "verdict": verdict,
+    }
+    return Claim.model_validate(values | changes)
+
+
 def content(**changes: Any) -> ReportContent:
     values: dict[str, Any] = {
         "title": "Synthetic augmentation",
@@ -109,6 +127,7 @@ def full() -> ReportContent:
     ]
     return content(
         answer="Synthetic augmentation helps.",
+        claims=[claim("VGG16"), claim("CNN", against_control=None)],
         pairs=pairs,
         protocol=[("GAN training", "1,500 epochs, 284,250 steps"), ("Budget", EVIL)],
         leak=Table(title="Wrong figures", note="On purpose.", columns=["Network", "Gain"], rows=[["VGG16", "-5.1"]]),
@@ -168,7 +187,11 @@ def test_a_full_report_says_what_it_was_given() -> None:
         "Operating thresholds",
         "Wrong figures",
         "s3://bucket/key",
-        "Holm's correction allows for 2 pairs",
+        "The run asked for 3 comparisons",
+        "+1.2 (-3.1 to +5.2)-0.4 (-2.0 to +1.8)oversample",
+        "not measuredoversample",
+        "each has 98.33 % confidence",
+        "The exact sign test counts groups and not images",
         *paper.CAVEATS,
     ):
         assert words in text
@@ -199,7 +222,8 @@ def test_user_strings_are_escaped_everywhere() -> None:
     [
         ({}, "No synthetic set was made"),
         ({}, "No model was promoted"),
-        ({"pairs": [pair("ResNet50")]}, "allows for 1 pair being tested"),
+        ({"pairs": [pair("ResNet50")]}, "Each comparison by itself"),
+        ({"claims": [claim("CNN", claims=1)]}, "The run asked for 1 comparison:"),
         ({"protocol": [("Budget", "so many steps")]}, "so many steps"),
     ],
 )
@@ -234,6 +258,9 @@ def test_several_seeds_are_summed_up_by_network() -> None:
         low=-0.03,
         high=0.04,
         detectable=0.051,
+        p_value=0.6,
+        variances=(0.0003,),
+        degrees=(30.0,),
         confidence=0.95,
         verdict="no detectable difference",
         sentence="",
@@ -243,6 +270,15 @@ def test_several_seeds_are_summed_up_by_network() -> None:
     assert "Over seeds" in text and "none → both" in text
     assert "+1.2 (−3.0 to +4.0)4.6−1.0 to +2.0±5.1" in text
     assert "Over seeds" not in Page(render_report(content(pairs=pairs[:1]))).text
+
+
+def test_corrected_verdicts_stand_before_those_by_themselves_and_both_are_named() -> None:
+    text = " ".join(Page(render_report(full())).text.split())
+
+    order = ["What this run may claim", "Verdict, corrected", "Each comparison by itself", "Verdictby itself"]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert "What this run may claim" not in Page(render_report(content(pairs=[pair("CNN")]))).text
 
 
 def test_figures_that_are_wrong_on_purpose_stand_in_red_and_are_announced() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from cxr_tasks import steps
-from cxr_tasks.artifacts import Comparison, Gallery, Training
+from cxr_tasks.artifacts import Comparison, Gallery, Pair, Training
 from cxr_tasks.config import resolve
 from cxr_tasks.evaluation.metrics import classification_metrics
 from cxr_tasks.steps.compare import pair_name
@@ -93,7 +93,8 @@ class TestCompare:
         compared = steps.compare(run, dataset, PAIR, [arms, None])
 
         result = compared.result()
-        assert (compared.pair, compared.name, compared.verdict) == (PAIR, "CNN", result.verdict)
+        assert (compared.name, compared.verdict) == ("CNN synthetic", result.verdict)
+        assert compared.pair == Pair(**PAIR.model_dump(), against="none")
         assert compared.notes == (result.sentence,)
         assert (result.baseline_arm, result.augmented_arm, result.images) == ("none", "synthetic", 24)
         assert result.macro_f1_difference == pytest.approx(arms[1].test_macro_f1 - arms[0].test_macro_f1)
@@ -126,6 +127,18 @@ class TestCompare:
 
         assert whole.ref != half.ref and whole.is_complete
 
+    def test_an_arm_is_compared_with_its_control_on_the_same_images(self, run, dataset, arms):
+        control = handles.trained_arm(run, dataset, "cnn", "oversample")
+
+        compared = steps.compare(run, dataset, Pair(**PAIR.model_dump(), against="oversample"), [[*arms, control]])
+
+        result = compared.result()
+        assert (compared.baseline, compared.augmented) == (control, arms[1])
+        assert compared.name == "CNN synthetic beside oversample"
+        assert (result.baseline_arm, result.augmented_arm) == ("oversample", "synthetic")
+        assert result.macro_f1_difference == pytest.approx(arms[1].test_macro_f1 - control.test_macro_f1)
+        assert result.macro_f1_low < result.macro_f1_difference < result.macro_f1_high
+
     def test_a_baseline_of_other_settings_is_another_pair(self, dataset):
         run = handles.begin({"arms": {"baseline": "classical", "compared": ["both"]}})
         arms = [handles.trained_arm(run, dataset, "cnn", arm) for arm in ("none", "classical", "both")]
@@ -137,9 +150,9 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("change", "name"),
         [
-            ({}, "VGG16"),
+            ({"arms": {"compared": ["both"]}}, "VGG16"),
             ({"arms": {"compared": ["synthetic", "both"]}}, "VGG16 both"),
-            ({"seeds": {"classifiers": [0, 1]}}, "VGG16, seed 1"),
+            ({"arms": {"compared": ["both"]}, "seeds": {"classifiers": [0, 1]}}, "VGG16, seed 1"),
             ({"arms": {"compared": ["synthetic", "both"]}, "seeds": {"classifiers": [0, 1]}}, "VGG16 both, seed 1"),
         ],
     )
@@ -161,6 +174,16 @@ class TestExplain:
 
         assert (gallery.comparison, gallery.shown) == (pair.ref, 3)
         assert (gallery.file(Gallery.PICTURE) or b"").startswith(PNG)
+
+    def test_it_shows_an_arm_once_beside_its_baseline(self, run, dataset, pair):
+        control = handles.trained_arm(run, dataset, "cnn", "oversample", with_model=True, skill=0.5)
+        beside = Pair(**PAIR.model_dump(), against="oversample")
+        of_control = Training(classifier="cnn", arm="oversample", seed=0)
+        others = [steps.compare(run, dataset, held, [[*pair.arms.values(), control]]) for held in (beside, of_control)]
+
+        galleries = [steps.explain(run, dataset, other) for other in others]
+
+        assert all(other.is_complete for other in others) and [gallery.shown for gallery in galleries] == [0, 0]
 
     def test_it_shows_nothing_where_nothing_is_asked_for(self, dataset, pair):
         gallery = steps.explain(handles.begin({"evaluation": {"gallery": 0}}), dataset, pair)

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from cxr_tasks import steps, tracking
-from cxr_tasks.artifacts import Comparison, Dataset, Decision, RunContext, TrainedArm, TrainedModel, Training
+from cxr_tasks.artifacts import Comparison, Dataset, Decision, Pair, RunContext, TrainedArm, TrainedModel, Training
 from cxr_tasks.config import resolve
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
 from cxr_tasks.registry import champions
@@ -422,7 +422,7 @@ class TestPromote:
     def compared(self, baseline: TrainedArm, augmented: TrainedArm | None) -> Comparison:
         return Comparison(
             ref=f"compare/{uuid.uuid4().hex}",
-            pair=baseline.training.model_copy(update={"arm": "synthetic"}),
+            pair=Pair(classifier=baseline.training.classifier, arm="synthetic", against=baseline.training.arm, seed=0),
             name="",
             baseline=baseline,
             augmented=augmented,

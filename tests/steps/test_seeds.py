@@ -29,6 +29,7 @@ RUN_OF: dict[str, Any] = {
 }
 ONE_SEED = [name for name in SeedSettings.model_fields if name != "classifiers"]
 SYNTHETIC, CONTROL = ("synthetic", "both"), ("oversample",)
+HELD = [(arm, "none") for arm in (*SYNTHETIC, *CONTROL)] + [("synthetic", "oversample")]
 
 
 class Keys:
@@ -98,9 +99,12 @@ def moved(before: dict[str, str], after: dict[str, str]) -> set[str]:
 def of_arms(classifiers: tuple[str, ...], arms: tuple[str, ...], *, trained: bool = True) -> set[str]:
     """The steps that train and evaluate these arms, and compare what depends on them."""
     labels = {f"{name} {arm} seed 0" for name in classifiers for arm in arms}
-    compared = {label for label in labels if " none " not in label}
-    if "none" in arms:
-        compared = {f"{name} {arm} seed 0" for name in classifiers for arm in (*SYNTHETIC, *CONTROL)}
+    compared = {
+        f"{name} {arm} against {against} seed 0"
+        for name in classifiers
+        for arm, against in HELD
+        if {arm, against} & set(arms)
+    }
     made = {f"train_arm {label}" for label in labels} if trained else set()
     return made | {f"evaluate_arm {label}" for label in labels} | {f"compare {label}" for label in compared}
 
@@ -136,7 +140,7 @@ class TestKeys:
         same = {name for name in before if not name.startswith("compare")}
         assert {name for name in same if before[name] != after[name]} == set()
         new = after.keys() - before.keys()
-        assert len(new) == 2 * (4 + 4 + 3) + 2 and all("seed 1" in name for name in new)
+        assert len(new) == 2 * (4 + 4 + 4) + 2 and all("seed 1" in name for name in new)
         assert not {after[name] for name in new} & set(before.values())
 
     def test_only_the_seed_of_the_split_makes_another_dataset(self) -> None:
@@ -218,6 +222,7 @@ class TestArrays:
             "accuracy_low",
             "accuracy_high",
             "standard_error",
+            "p_value",
             "detectable",
         }
         assert {name for name in one if one[name] != other[name]} == of_the_resamples

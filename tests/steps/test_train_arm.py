@@ -77,6 +77,31 @@ class TestArms:
         provenance = [call["train"].rows["provenance"].iloc[18:].unique().tolist() for call in untrained.calls]
         assert provenance == [["synthetic"], ["real"], ["real"]]
 
+    @pytest.mark.parametrize("control", ["oversample", "oversample_classical", "real_resized"])
+    def test_a_control_adds_as_many_images_of_each_class_as_the_set_has(self, untrained, control):
+        """Not as many as were asked for: images that the filter dropped are missing from both."""
+        asked = {"synthetic": {"counts": {"COVID": 8, "Viral Pneumonia": 7}}}
+        run, dataset = handles.begin(LARGER | asked), handles.dataset(sizes=SIZES)
+        made = handles.synthetic_set({"COVID": 5, "Normal": 1, "Viral Pneumonia": 0})
+
+        steps.train_arm(run, dataset, training("synthetic"), made)
+        with_set = steps.train_arm(run, dataset, training(control), made)
+        without = steps.train_arm(run, dataset, training(control))
+
+        added = [call["train"].rows["label"].iloc[18:].value_counts().to_dict() for call in untrained.calls]
+        assert added == [{"COVID": 5, "Normal": 1}] * 2 + [{"COVID": 8, "Viral Pneumonia": 7}]
+        assert with_set.model.ref != without.model.ref
+        provenance = [set(call["train"].rows["provenance"].iloc[18:]) for call in untrained.calls]
+        assert provenance == [{"synthetic"}, {"real"}, {"real"}]
+
+    def test_a_control_is_of_a_count_and_not_of_the_images(self, untrained):
+        run, dataset, made = handles.begin(), handles.dataset(), handles.synthetic_set()
+        again = made.model_copy(update={"ref": "synthesize/other", "made_by": "another run"})
+
+        one, other = (steps.train_arm(run, dataset, training("oversample"), each) for each in (made, again))
+
+        assert one.model.ref == other.model.ref and len(untrained.calls) == 1
+
     def test_all_seeds_are_shown_the_same_real_images_again(self, untrained):
         run, dataset = handles.begin(LARGER), handles.dataset(sizes=SIZES)
         for seed in (0, 1):
@@ -192,6 +217,16 @@ class TestFeatures:
 
         assert (first.computed, second.computed, second.found) == (108, 9, 108)
         assert steps.extract_features(resized, dataset, "vgg16").reused
+
+    def test_a_control_at_the_gans_resolution_is_run_when_the_size_of_the_set_is_known(self, untrained, counted):
+        arms = {"arms": {"compared": ["synthetic", "real_resized"]}}
+        run, dataset, made = handles.begin(LARGER | arms), handles.dataset(sizes=SIZES), handles.synthetic_set()
+
+        real, synthetic = (steps.extract_features(run, dataset, "vgg16", each) for each in (None, made))
+        counted.clear()
+        steps.train_arm(run, dataset, training("real_resized", "vgg16"), made, [[real, synthetic]])
+
+        assert (real.computed, synthetic.computed) == (108, 9 + 9) and counted == []
 
     def test_forced_features_are_made_anew(self, counted):
         dataset = handles.dataset()

@@ -66,7 +66,19 @@ def test_a_report_says_in_short_what_came_out(run, compared):
         result.macro_f1_high,
     )
     assert row.augmented_macro_f1 - row.baseline_macro_f1 == pytest.approx(row.difference)
-    assert (row.verdict, row.test_images, row.mcnemar_p) == (result.verdict, 24, result.mcnemar_p)
+    assert (row.verdict, row.test_images) == (result.verdict, 24)
+    assert (row.p_value, row.sign_p) == (result.p_value, result.sign_p)
+    (claim,) = written.claims
+    assert (claim.classifier, claim.arm, claim.baseline_arm, claim.control) == (
+        "CNN",
+        "synthetic",
+        "none",
+        "oversample",
+    )
+    # Two classifiers and one arm that is no control; the control was not compared.
+    assert claim.claims == 2 and claim.p_value == min(1.0, 2 * result.p_value)
+    assert claim.low < row.low < claim.difference == row.difference < row.high < claim.high
+    assert claim.beyond_control is None
     assert written.champions == (CHAMPION,) and "CNN" in written.answer
     page = (written.file(Report.PAGE) or b"").decode()
     assert page.startswith("<!DOCTYPE html>") and "first champion" in page
