@@ -22,6 +22,9 @@ LUNG_OPACITY = "Lung_Opacity"
 # The key of classifiers.weights that speaks for every backbone without one of its own.
 DEFAULT_WEIGHTS = "default"
 
+# The widest limits of images that a profile may set. A colour image of 50 million pixels takes 200 MB to decode.
+SMALLEST_SIDE, MOST_PIXELS = 32, 50_000_000
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -102,13 +105,16 @@ class DataSettings(Strict):
 
     A class is read from the folder of its name and from those that ``folders`` maps to it.
     ``lung_opacity`` adds that class of the Radiography Database. ``shard_images``: files that one task
-    reads. ``expected_counts``: files of each class, or ``null`` where any number will do.
+    reads. ``smallest_side`` and ``most_pixels``: an image with a shorter side, or with more pixels in all, is set
+    aside. ``expected_counts``: files of each class, or ``null`` where any number will do.
     """
 
     classes: tuple[str, ...] = Field(min_length=2)
     lung_opacity: bool
     folders: dict[str, str]
     shard_images: Positive
+    smallest_side: Annotated[int, Field(ge=SMALLEST_SIDE)]
+    most_pixels: Annotated[int, Field(gt=0, le=MOST_PIXELS)]
     near_duplicates: NearDuplicateSettings
     max_rejected_fraction: Fraction
     min_images_per_class: Positive

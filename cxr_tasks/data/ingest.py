@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from cxr_tasks.config import NearDuplicateSettings
-from cxr_tasks.data.decode import THUMBNAIL_SIDE, Decoded, Unusable, decode
+from cxr_tasks.data.decode import THUMBNAIL_SIDE, WIDEST, Decoded, Limits, decode
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
+from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.masks import decode_mask, masks_file
 from cxr_tasks.data.scan import read_fault
 from cxr_tasks.data.threads import in_blocks
@@ -77,7 +78,9 @@ def pixels_file(size: int) -> str:
     return f"pixels-{size}.npy"
 
 
-def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Path) -> pd.DataFrame:
+def read_shard(
+    root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Path, limits: Limits = WIDEST
+) -> pd.DataFrame:
     """Decode ``files`` into ``folder``: rows, packed pixels and masks, thumbnails, and copies of what is set aside.
 
     Args:
@@ -86,6 +89,7 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
         sizes: Sides in pixels to pack. Each image is resized from the original once for each. Without any, files are
             looked at and no pixels are kept.
         folder: Where the shard is written; must exist.
+        limits: Which sizes of images are decoded.
 
     Returns:
         A row per file: ``image_id`` (SHA-256 of the file), ``path``, ``label``, ``status``, ``reason``, and of used
@@ -101,7 +105,7 @@ def read_shard(root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Pa
     listed = list(files.itertuples())
     with ExitStack() as stack:
         pack = _Pack(folder, sizes, len(listed), stack)
-        for results in in_blocks(lambda file: _read_file(root, file, sizes), listed):
+        for results in in_blocks(lambda file: _read_file(root, file, sizes, limits), listed):
             block = listed[len(rows) : len(rows) + len(results)]
             pack.add(results)
             for file, (image, mask) in zip(block, results, strict=True):
@@ -200,23 +204,23 @@ def _pixels(folder: Path, size: int, rows: int) -> BinaryIO:
     return stream
 
 
-def _read_file(root: Path, file: Any, sizes: Sequence[int]) -> FileContent:
+def _read_file(root: Path, file: Any, sizes: Sequence[int], limits: Limits) -> FileContent:
     content = file.fault or _content(root, file.path, file.sha256)
     if isinstance(content, str):
         return content, ""
     try:
-        image = decode(content, file.path, sizes)
+        image = decode(content, file.path, sizes, limits)
     except Unusable as error:
         return str(error), ""
-    return image, _read_mask(root, file, sizes) if file.mask else ""
+    return image, _read_mask(root, file, sizes, limits.most_pixels) if file.mask else ""
 
 
-def _read_mask(root: Path, file: Any, sizes: Sequence[int]) -> list[np.ndarray] | str:
+def _read_mask(root: Path, file: Any, sizes: Sequence[int], most_pixels: int) -> list[np.ndarray] | str:
     content = _content(root, file.mask, file.mask_sha256) if file.mask_sha256 else "the file cannot be read"
     if isinstance(content, str):
         return content
     try:
-        return decode_mask(content, file.mask, sizes)
+        return decode_mask(content, file.mask, sizes, most_pixels)
     except Unusable as error:
         return str(error)
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from cxr_tasks.data.decode import Unusable, check_area, opened
+from cxr_tasks.data.decode import WIDEST, opened
+from cxr_tasks.data.formats import Unusable
 
 
 def masks_file(size: int) -> str:
@@ -21,7 +22,9 @@ def masks_file(size: int) -> str:
     return f"masks-{size}.npy"
 
 
-def decode_mask(content: bytes, name: str, sizes: Sequence[int]) -> list[np.ndarray]:
+def decode_mask(
+    content: bytes, name: str, sizes: Sequence[int], most_pixels: int = WIDEST.most_pixels
+) -> list[np.ndarray]:
     """Decode a whole mask file once.
 
     Lung is what is brighter than half of the brightest value. So 0/1, 0/255 and JPEG's blurred edges are read alike.
@@ -32,15 +35,15 @@ def decode_mask(content: bytes, name: str, sizes: Sequence[int]) -> list[np.ndar
         content: All bytes of the file.
         name: Name or path of the file.
         sizes: Sides in pixels of the masks wanted.
+        most_pixels: That are decoded.
 
     Returns:
         For each size the mask, resized with nearest neighbour and packed, (S, ⌈S/8⌉) uint8.
 
     Raises:
-        Unusable: The file is damaged or no PNG or JPEG, or the mask is all lung or has none.
+        Unusable: The file is damaged or no image that is read, or the mask is all lung or has none.
     """
-    with opened(content, name) as image:
-        check_area(image)
+    with opened(content, name, most_pixels) as image:
         gray = image.convert("L")
     values = np.asarray(gray)
     brightest = values.max()

@@ -30,11 +30,12 @@ READ_AT_ONCE = 2**20  # bytes
 
 
 def listing_key(layout: Layout) -> str:
-    """A hash of every file's class, name and stamp: it changes whenever anything may have changed."""
+    """A hash of every file's class, name and stamp, and of the notes: it changes whenever anything may have changed."""
     digest = hashlib.sha256()
     for label, entry in (*layout.images, *layout.metadata, *layout.masks.items()):
         line = f"{label}\0{entry.path}\0{entry.stamp}\0{entry.fault}\n"
         digest.update(line.encode(errors="surrogateescape"))
+    digest.update("\n".join(layout.notes).encode())
     return digest.hexdigest()
 
 

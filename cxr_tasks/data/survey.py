@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_tasks.config import Settings
+from cxr_tasks.data.decode import Limits
 from cxr_tasks.data.duplicates import CLASH, IDENTICAL
 from cxr_tasks.data.expectations import check_manifest
 from cxr_tasks.data.ingest import SET_ASIDE, USED, FilesChanged, join_shards, read_shard, without_changed
@@ -133,7 +134,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             layout = lay_out(opened.entries(), data.classes, data.folders, source)
             tables = read_tables(opened, layout)
         files = scan_files(opened, layout, {}, tables)
-        rows = _read_rows(opened, files, shard)
+        rows = _read_rows(opened, files, shard, Limits(data.smallest_side, data.most_pixels))
         with _one_part("compare images"):
             manifest, near = join_shards([shard], files, data.near_duplicates, joined)
         with _one_part("check expectations"):
@@ -158,7 +159,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             for table in tables
         ),
         splits=count_splits(manifest, data.classes),
-        warnings=(*check.warnings, *_unmatched(tables, files)),
+        warnings=(*check.warnings, *layout.notes, *_unmatched(tables, files)),
         failures=tuple(check.failures),
         passed=not check.failures,
     )
@@ -172,11 +173,11 @@ def _one_part(work: str) -> Iterator[None]:
     advance(work, 1, 1)
 
 
-def _read_rows(opened: Source, files: pd.DataFrame, folder: Path) -> pd.DataFrame:
+def _read_rows(opened: Source, files: pd.DataFrame, folder: Path, limits: Limits) -> pd.DataFrame:
     """Read all files as one shard without pixels; files that change meanwhile are set aside."""
     for _ in range(2 * len(files) + 1):
         try:
-            return read_shard(opened.fetch(entries_of(files)), files, (), folder)
+            return read_shard(opened.fetch(entries_of(files)), files, (), folder, limits)
         except FilesChanged as error:
             files = without_changed(files, error.faults)
     raise AssertionError("each turn leaves out at least one file")

@@ -33,15 +33,18 @@ def ingest(run: RunContext, scanned: Scan, shard: int) -> Shard:
 
 
 def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> Shard:
+    from cxr_tasks.data.decode import Limits
     from cxr_tasks.data.ingest import SET_ASIDE, read_shard
     from cxr_tasks.data.scan import entries_of
     from cxr_tasks.data.sources import open_source
 
-    sizes = load_settings(run).image_sizes
+    settings = load_settings(run)
+    sizes, data = settings.image_sizes, settings.data
+    limits = Limits(data.smallest_side, data.most_pixels)
 
     def fill(folder: Path) -> Made[Shard]:
         root = open_source(scanned.source).fetch(entries_of(files))
-        rows = read_shard(root, files, sizes, folder)
+        rows = read_shard(root, files, sizes, folder, limits)
         aside, unusable = rows[rows["status"] == SET_ASIDE], rows[rows["mask_fault"] != ""]
         for row in aside.itertuples():
             log.warning("set aside %s: %s", row.path, row.reason)
@@ -59,8 +62,8 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
         run,
         Shard,
         fill,
-        version=2,
-        settings={"sizes": sizes},
+        version=3,
+        settings={"sizes": sizes, "smallest_side": data.smallest_side, "most_pixels": data.most_pixels},
         inputs={"files": digest(files[["path", "label", "sha256", "fault", "mask_sha256"]])},
         after=[scanned],
         label=f"shard {shard + 1} of {scanned.shards}",

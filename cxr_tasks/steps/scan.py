@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from cxr_tasks.artifacts import RunContext, Scan
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.store import artifact_ref, open_store
+
+log = logging.getLogger(__name__)
 
 
 def scan(run: RunContext, source: str) -> Scan:
@@ -39,14 +42,18 @@ def scan(run: RunContext, source: str) -> Scan:
         unread = (files["fault"] != "") | ((files["mask"] != "") & (files["mask_sha256"] == ""))
         by_class = {label: int((files["label"] == label).sum()) for label in settings.classes}
         notes = tuple(f"{t.path}: {t.matched(files):,} of {len(t.rows):,} rows name a file" for t in tables)
-        scanned = Scan(source=source, shards=int(files["shard"].max()) + 1, files=by_class, notes=notes)
+        for note in layout.notes:
+            log.warning("%s: %s", source, note)
+        scanned = Scan(
+            source=source, shards=int(files["shard"].max()) + 1, files=by_class, notes=(*notes, *layout.notes)
+        )
         return Made(scanned, {"files": len(files)}, volatile=bool(unread.any()))
 
     scanned = perform(
         run,
         Scan,
         fill,
-        version=3,
+        version=4,
         settings={"classes": list(settings.classes), "shard_images": settings.shard_images},
         inputs={"listing": listing_key(layout)},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import struct
 import zlib
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
@@ -32,28 +33,58 @@ def bad_files() -> dict[str, tuple[str, bytes]]:
     """Name and content of the files by their kind."""
     gray = ribs()
     png, jpeg = encoded(gray), encoded(gray, "JPEG", quality=90)
+    wide, mask = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257), lungs()
     by_suffix = {
         "zero bytes": (".png", b""),
         "truncated PNG": (".png", png[: len(png) // 2]),
         "truncated JPEG": (".jpg", jpeg[: len(jpeg) // 2]),
         "PNG cut in its header": (".png", png[:20]),
         "not an image": (".png", b"This is not an image."),
-        "JPEG named PNG": (".png", jpeg),
-        "PNG named JPEG": (".jpg", png),
-        "GIF named PNG": (".png", encoded(gray, "GIF")),
         "DICOM named PNG": (".png", bytes(128) + b"DICM" + bytes(200)),
         "DICOM": (".dcm", bytes(128) + b"DICM" + bytes(200)),
-        "TIFF": (".tif", encoded(gray, "TIFF")),
-        "BMP": (".bmp", encoded(gray, "BMP")),
-        "GIF": (".gif", encoded(gray, "GIF")),
-        "no suffix": ("", png),
+        "HTML": (".png", b"\xef\xbb\xbf\r\n<!DOCTYPE HTML><html>Access denied</html>"),
+        "HTML of a drive": (".jpg", b"<html><title>Google Drive - Quota exceeded</title></html>"),
+        "XML": (".png", b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'),
+        "pointer of Git LFS": (".png", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"),
+        "pointer of git-annex": (".png", b"/annex/objects/SHA256E-s1--00.png\n"),
+        "placeholder of iCloud": (".icloud", b"bplist00"),
+        "placeholder of Google Drive": (".png", b'{"url": "https://docs.google.com/open?id=1"}'),
+        "zeros": (".png", bytes(5000)),
+        "unfinished": (".crdownload", png),
+        "old version": (".bak", png),
+        "zip": (".zip", b"PK\x03\x04" + noise(100)),
+        "RAR": (".rar", b"Rar!\x1a\x07\x00" + noise(100)),
+        "7z": (".png", b"7z\xbc\xaf\x27\x1c" + noise(100)),
+        "tar": (".png", bytes(257) + b"ustar" + bytes(300)),
+        "packed PNG": (".png.gz", gzip.compress(png)),
+        "part of an archive": (".zip.002", b"\x00" + noise(100)),
+        "PDF": (".png", b"%PDF-1.7"),
+        "AVIF": (".png", encoded(gray, "AVIF")),
+        "HEIC": (".jpg", b"\0\0\0\x18ftypheic" + noise(100)),
+        "16-bit TIFF": (".tif", encoded(wide, "TIFF")),
+        "rotated TIFF": (".tif", encoded(gray, "TIFF", tiffinfo={0x0112: 6})),
+        "pages of a TIFF": (".tif", encoded(gray, "TIFF", save_all=True, append_images=[gray.rotate(90)])),
+        "cut TIFF": (".tif", cut_tiff(encoded(gray, "TIFF", compression="tiff_lzw"))),
+        "animated GIF": (".gif", encoded(gray, "GIF", save_all=True, append_images=[gray.rotate(90)])),
+        "animated WebP": (".webp", encoded(gray, "WEBP", save_all=True, append_images=[gray.rotate(90)])),
+        "transparent WebP": (".webp", encoded(with_hole(gray, "RGBA"), "WEBP")),
+        "cut WebP": (".webp", encoded(gray, "WEBP")[:-100]),
+        "WebP bomb": (".webp", webp_that_claims(16_384, 16_384)),
+        "16-bit JPEG 2000": (".jp2", encoded(wide, "JPEG2000")),
+        "cut JPEG 2000": (".jp2", encoded(gray, "JPEG2000")[:-500]),
+        "JPEG-LS": (".jpg", b"\xff\xd8\xff\xf7" + bytes(100)),
+        "two levels": (".png", encoded(mask)),
+        "levels 0 and 1": (".png", encoded(mask.point(lambda v: v // 255))),
+        "two levels as JPEG": (".jpg", encoded(mask, "JPEG", quality=40)),
+        "two levels made small": (".jpg", encoded(mask.resize((64, 64)), "JPEG", quality=75)),
+        "few levels": (".png", encoded(gray.point(lambda v: v // 64 * 50))),
         "PNG bomb": (".png", png_that_claims(50_000, 50_000)),
         "JPEG bomb": (".jpg", jpeg_that_claims(jpeg, 50_000, 50_000)),
         "JPEG of many scans": (".jpg", jpeg_of_many_scans(gray)),
-        "16-bit gray": (".png", encoded(Image.fromarray(np.asarray(gray).astype(np.uint16) * 257))),
+        "16-bit gray": (".png", encoded(wide)),
         "16-bit colour": (".png", png_of_16_bit_colour(gray)),
         "12-bit JPEG": (".jpg", jpeg_of_12_bits(jpeg)),
-        "palette": (".png", encoded(gray.convert("P"))),
+        "colour palette": (".png", encoded(Image.merge("RGB", (gray, gray.rotate(180), gray)).quantize(200))),
         "black and white": (".png", encoded(gray.convert("1"))),
         "CMYK": (".jpg", encoded(gray.convert("CMYK"), "JPEG")),
         "transparent RGBA": (".png", encoded(with_hole(gray, "RGBA"))),
@@ -95,6 +126,32 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
     stream = BytesIO()
     image.save(stream, format, **options)
     return stream.getvalue()
+
+
+def lungs(size: tuple[int, int] = (96, 80)) -> Image.Image:
+    """A mask: two ellipses in white on black."""
+    mask = Image.new("L", (384, 320))
+    for left in (40, 216):
+        ImageDraw.Draw(mask).ellipse((left, 30, left + 128, 290), fill=255)
+    return mask.resize(size, Image.Resampling.NEAREST)
+
+
+def webp_that_claims(width: int, height: int) -> bytes:
+    """A small file whose decoder would take memory for its pixels as soon as it is made."""
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunks = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + sides
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+def cut_tiff(content: bytes) -> bytes:
+    """A TIFF whose directory is whole and whose pixels reach beyond the end of the file."""
+    (directory,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, directory)
+    for place in range(directory + 2, directory + 2 + 12 * entries, 12):
+        (tag,) = struct.unpack_from("<H", content, place)
+        if tag == 279:  # the lengths of the strips
+            return content[: place + 8] + struct.pack("<I", len(content)) + content[place + 12 :]
+    raise AssertionError("no lengths of strips")
 
 
 def noise(length: int) -> bytes:

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
-from cxr_tasks.data.decode import Decoded, Unusable, decode
+from cxr_tasks.data.decode import Decoded, Limits, decode
+from cxr_tasks.data.formats import Unusable
 from tests.data.bad_files import (
     bad_files,
     changed,
     chunk,
     encoded,
+    lungs,
     noise,
     orientation,
     png_that_claims,
@@ -30,28 +32,61 @@ from tests.data.bad_files import (
     write_bad_files,
 )
 
+MASK = "a few gray levels make up almost the whole image: it is a mask, a drawing or blank, and no X-ray"
 REASONS = {
     "zero bytes": "the file is empty (0 bytes): copy it again",
     "truncated PNG": "the file is cut off before its end: copy it again",
     "truncated JPEG": "the file is cut off before its end: copy it again",
     "PNG cut in its header": "the file is cut off before its end: copy it again",
     "not an image": "the file is not an image",
-    "JPEG named PNG": "the file is named PNG but holds JPEG: give it the right ending",
-    "PNG named JPEG": "the file is named JPEG but holds PNG: give it the right ending",
-    "GIF named PNG": "the file is named PNG but holds GIF: export the image as PNG or JPEG",
-    "DICOM named PNG": "the file is named PNG but holds DICOM: export the image as PNG or JPEG",
-    "DICOM": "files of type .dcm are not read: export the image as PNG or JPEG",
-    "TIFF": "files of type .tif are not read: export the image as PNG or JPEG",
-    "BMP": "files of type .bmp are not read: export the image as PNG or JPEG",
-    "GIF": "files of type .gif are not read: export the image as PNG or JPEG",
-    "no suffix": "files without a type in their name are not read: export the image as PNG or JPEG",
+    "DICOM named PNG": "the file holds DICOM: export the image as PNG or JPEG",
+    "DICOM": "the file holds DICOM: export the image as PNG or JPEG",
+    "HTML": "the file holds a web page and no image, as where a login is missing: download the image again",
+    "HTML of a drive": "the file holds a web page of Google Drive and no image, as where a login is missing: "
+    "download the image again",
+    "XML": "the file holds XML and no image, as where a download is refused: download the image again",
+    "pointer of Git LFS": "the file is a pointer of Git LFS and not the image itself: run git lfs pull",
+    "pointer of git-annex": "the file is a pointer of git-annex and not the image itself: run git annex get",
+    "placeholder of iCloud": "the file is a placeholder of iCloud: make the image available offline",
+    "placeholder of Google Drive": "the file holds a placeholder of Google Drive: download the image again",
+    "zeros": "all bytes of the file are zero, as a cloud drive or a broken copy leaves them: copy it again",
+    "unfinished": "files that end in .crdownload are unfinished: download the image again, or rename the file if it is "
+    "whole",
+    "old version": "files that end in .bak are old versions: rename the file if it is meant",
+    "zip": "the file holds a zip archive: unpack it",
+    "RAR": "the file holds a RAR archive: unpack it",
+    "7z": "the file holds a 7z archive: unpack it",
+    "tar": "the file holds a tar archive: unpack it",
+    "packed PNG": "the file holds what gzip has packed: unpack it",
+    "part of an archive": "one part of a split archive is not read: put the parts together, unpack them, and give the "
+    "folder",
+    "PDF": "the file holds PDF: export the image as PNG or JPEG",
+    "AVIF": "the file holds AVIF: export the image as PNG or JPEG",
+    "HEIC": "the file holds HEIC: export the image as PNG or JPEG",
+    "16-bit TIFF": "16 bits a pixel and no display window is known: export the image with 8 bits",
+    "rotated TIFF": "the file says it is rotated (EXIF orientation 6): save it upright",
+    "pages of a TIFF": "the file holds 2 images: save the one that is meant",
+    "cut TIFF": "the file is cut off before its end: copy it again",
+    "animated GIF": "the file holds 2 images: save the one that is meant",
+    "animated WebP": "the file holds 2 images: save the one that is meant",
+    "transparent WebP": "parts of the image are transparent: save it without transparency",
+    "cut WebP": "the file is cut off before its end: copy it again",
+    "WebP bomb": "16384×16384 pixels: at most 50,000,000 in all are decoded, make the image smaller",
+    "16-bit JPEG 2000": "16 bits a pixel and no display window is known: export the image with 8 bits",
+    "cut JPEG 2000": "the image is damaged (broken data stream when reading image file): copy or export it again",
+    "JPEG-LS": "a kind of JPEG that is not read (lossless, JPEG-LS or arithmetic): save the image as PNG",
+    "two levels": MASK,
+    "levels 0 and 1": MASK,
+    "two levels as JPEG": MASK,
+    "two levels made small": MASK,
+    "few levels": MASK,
     "PNG bomb": "50000×50000 pixels: at most 50,000,000 in all are decoded, make the image smaller",
     "JPEG bomb": "50000×50000 pixels: at most 50,000,000 in all are decoded, make the image smaller",
     "JPEG of many scans": "more than 100 passes over the pixels: save the image again as PNG or JPEG",
     "16-bit gray": "16 bits a pixel and no display window is known: export the image with 8 bits",
     "16-bit colour": "16 bits a pixel and no display window is known: export the image with 8 bits",
     "12-bit JPEG": "12 bits a pixel and no display window is known: export the image with 8 bits",
-    "palette": "the pixels are numbers of a colour palette: save the image as 8-bit gray",
+    "colour palette": "the image is in colour and not a gray X-ray",
     "black and white": "1 bit a pixel, black or white: export the image as 8-bit gray",
     "CMYK": "the colours are CMYK, made for printing: save the image as 8-bit gray",
     "transparent RGBA": "parts of the image are transparent: save it without transparency",
@@ -79,6 +114,16 @@ REASONS = {
 GRAY = ribs()
 PNG, JPEG = encoded(GRAY), encoded(GRAY, "JPEG", quality=90)
 SEEDS = {"a.png": PNG, "b.jpg": JPEG, "c.jpg": encoded(GRAY.convert("RGB"), "JPEG", progressive=True)}
+OTHER_SEEDS = {
+    "d.webp": encoded(GRAY, "WEBP"),
+    "e.webp": encoded(GRAY.convert("RGBA"), "WEBP", lossless=True),
+    "f.jp2": encoded(GRAY, "JPEG2000"),
+    "g.j2k": encoded(GRAY.convert("RGB"), "JPEG2000", no_jp2=True, irreversible=True),
+    "h.gif": encoded(GRAY, "GIF"),
+    "i.bmp": encoded(GRAY.convert("RGB"), "BMP"),
+    "j.tif": encoded(GRAY, "TIFF"),
+    "k.png": encoded(GRAY.convert("P")),
+}
 
 
 def reason(content: bytes, name: str = "a.png") -> str:
@@ -124,6 +169,71 @@ def test_each_bad_file_has_its_own_reason(kind: str) -> None:
     name, content = bad_files()[kind]
 
     assert reason(content, name) == REASONS[kind]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.jfif", "a.jpe", "a.dcm", "a", "IM0001", "a.WEBP"])
+@pytest.mark.parametrize("seed", SEEDS | OTHER_SEEDS)
+def test_an_image_is_known_by_its_content_and_not_by_its_name(seed: str, name: str) -> None:
+    content = (SEEDS | OTHER_SEEDS)[seed]
+    gray = Image.open(BytesIO(content)).convert("L")
+
+    decoded = decode(content, f"COVID/images/{name}", (40,))
+
+    np.testing.assert_array_equal(decoded.images[0], gray.resize((40, 40), Image.Resampling.BILINEAR))
+    assert np.abs(np.asarray(gray, int) - np.asarray(GRAY, int)).mean() < 4
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_a_tiff_of_one_page_is_read(compression: str | None) -> None:
+    assert outcome(encoded(GRAY, "TIFF", compression=compression), "a.tif") == ""
+
+
+def test_black_is_black_in_a_tiff_that_counts_from_white() -> None:
+    negative = encoded(GRAY, "TIFF", tiffinfo={262: 0})
+    assert ImageOps.invert(GRAY).tobytes() in negative
+
+    assert decode(negative, "a.tif", ()).mean == pytest.approx(decode(PNG, "a.png", ()).mean)
+
+
+@pytest.mark.parametrize("tint", [(0.8, 0.88, 1), (0.6, 0.75, 1), (1, 0.9, 0.7), (0.7, 1, 0.8)])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_a_tinted_film_is_read_as_gray(tint: tuple[float, ...], format: str) -> None:
+    film = Image.merge("RGB", [GRAY.point([int(value * share) for value in range(256)]) for share in tint])
+    content = encoded(film, format)
+
+    assert outcome(content, "a") == ""
+    np.testing.assert_array_equal(
+        decode(content, "a", (40,)).images[0],
+        Image.open(BytesIO(content)).convert("L").resize((40, 40), Image.Resampling.BILINEAR),
+    )
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.integers(50, 95), st.integers(100, 300), st.booleans())
+@settings(max_examples=60)
+def test_a_mask_of_any_two_levels_is_no_x_ray(low: int, high: int, quality: int, side: int, as_jpeg: bool) -> None:
+    # Levels nearer to each other than this drown in what JPEG adds.
+    if abs(high - low) < (60 if as_jpeg else 1):
+        high = (low + 100) % 256
+    mask = lungs((256, 256)).resize((side, side)).point(lambda value: low + (high - low) * value // 255)
+
+    assert reason(encoded(mask, "JPEG", quality=quality) if as_jpeg else encoded(mask), "a") == MASK
+
+
+@given(st.integers(0, 10**6), st.floats(0.15, 1), st.booleans())
+@settings(max_examples=40)
+def test_an_image_of_many_levels_is_no_mask_at_any_contrast(seed: int, contrast: float, inverted: bool) -> None:
+    image = ribs(seed=seed).point(lambda value: int(128 + contrast * (value - 128)))
+
+    assert outcome(encoded(ImageOps.invert(image) if inverted else image), "a.png") == ""
+
+
+def test_limits_are_those_that_are_given() -> None:
+    narrow = Limits(smallest_side=80, most_pixels=96 * 80)
+
+    assert decode(PNG, "a.png", (), narrow).width == 96
+    for side, area in ((81, 96 * 80), (80, 96 * 80 - 1)):
+        with pytest.raises(Unusable, match=r"at least 81 a side|at most 7,679 in all"):
+            decode(PNG, "a.png", (), Limits(side, area))
 
 
 def test_bad_files_can_be_written_and_listed_again(tmp_path: Path) -> None:
@@ -256,10 +366,10 @@ def test_gray_in_three_channels_is_the_same_image(seed: int, width: int, height:
     image = ribs((width, height), seed)
     rows = [
         facts(decode(encoded(image.convert(mode), optimize=mode == "L"), "a.png", (16, 50)))
-        for mode in ("L", "RGB", "RGBA", "LA")
+        for mode in ("L", "RGB", "RGBA", "LA", "P")
     ]
 
-    assert rows == rows[:1] * 4
+    assert rows == rows[:1] * 5
 
 
 any_bytes = st.binary(max_size=300)
@@ -276,8 +386,8 @@ def test_random_bytes_are_decoded_or_have_a_reason(start: bytes, rest: bytes, na
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
     """A real file with some bytes replaced, mostly in its header, perhaps with a piece taken out or cut off."""
-    name = draw(st.sampled_from(sorted(SEEDS)))
-    content = bytearray(SEEDS[name])
+    name = draw(st.sampled_from(sorted(SEEDS | OTHER_SEEDS)))
+    content = bytearray((SEEDS | OTHER_SEEDS)[name])
     places = st.one_of(st.integers(0, 199), st.integers(0, len(content) - 1))
     for place, value in draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=6)):
         content[place] = value

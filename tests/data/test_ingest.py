@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from cxr_tasks.config import DataSettings
-from cxr_tasks.data.decode import Unusable, decode
+from cxr_tasks.data.decode import decode
 from cxr_tasks.data.duplicates import CLASH
+from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.ingest import (
     CHANGED,
     LARGEST_FILE,

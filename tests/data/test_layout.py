@@ -104,11 +104,101 @@ def test_masks_are_never_taken() -> None:
         "COVID/Masks/2.png",
         "Normal/1.png",
         "Normal/masks.png",
+        "Normal/1_mask.png",
         Entry("Normal/masks", 0, "", "the folder cannot be read (permission denied)"),
     )
 
-    normal = [("Normal", "Normal/1.png"), ("Normal", "Normal/masks.png")]
-    assert images(found) == [("COVID", "COVID/images/1.png"), *normal]
+    assert images(found) == [("COVID", "COVID/images/1.png"), ("Normal", "Normal/1.png")]
+    assert masks(found) == {"COVID/images/1.png": "COVID/masks/1.png", "Normal/1.png": "Normal/1_mask.png"}
+
+
+MASK_FOLDERS = ("masks", "lung masks", "lungs mask", "infection masks", "mask png", "segmentations", "ground truth")
+MASK_FOLDERS += ("lung segmentation", "manual masks", "Masken", "labels", "masks 256", "left masks", "heart masks")
+IMAGE_FOLDERS = ("images", "no masks", "images without masks", "segmentation data", "masked", "more", "Damaskus")
+
+
+@st.composite
+def spelled(draw: st.DrawFn, names: tuple[str, ...]) -> str:
+    """One of ``names`` as people write it."""
+    words = draw(st.sampled_from(names)).split()
+    words = [draw(st.sampled_from([word, word.lower(), word.upper(), word.capitalize()])) for word in words]
+    name = draw(st.sampled_from([" ", "_", "-", ".", " - ", "__"])).join(words)
+    return draw(st.sampled_from([name, f" {name}", f"{name}_", f"({name})"]))
+
+
+@given(spelled(MASK_FOLDERS), st.sampled_from(["", "archive/", "Lung Segmentation/", "Masks/"]), st.booleans())
+def test_a_folder_of_masks_holds_no_image_however_it_is_spelled(folder: str, above: str, outside: bool) -> None:
+    """Below the class or above it; a folder that encloses everything says nothing of what is in it."""
+    below = f"{folder}/COVID" if outside else f"COVID/{folder}"
+    found = (
+        laid_out(f"{above}images/COVID/1.png", f"{above}images/Normal/1.png", f"{above}{below}/1.png")
+        if outside
+        else laid_out(f"{above}COVID/images/1.png", f"{above}Normal/1.png", f"{above}{below}/1.png")
+    )
+
+    assert f"{above}{below}/1.png" not in [path for _, path in images(found)]
+    assert len(found.images) == 2
+    others = ("infection", "segmentations", "truth", "labels", "left", "heart")
+    lungs = not any(word in folder.lower() for word in others)
+    assert len(masks(found)) == lungs
+    assert len(found.notes) == 1 - lungs and all("only masks of lungs are" in note for note in found.notes)
+
+
+@given(spelled(IMAGE_FOLDERS))
+def test_a_folder_that_does_not_hold_masks_is_read(folder: str) -> None:
+    assert len(laid_out(f"COVID/{folder}/1.png", "Normal/1.png").images) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("1_mask.png", "1"),
+        ("1-lung-mask.jpg", "1"),
+        ("mask_1.png", "1"),
+        ("b (2) MASK.png", "b (2)"),
+        ("1 - masks", "1"),
+    ],
+)
+def test_a_mask_beside_its_image_is_known_by_its_name(name: str, of: str) -> None:
+    found = laid_out(f"COVID/{of}.png", f"COVID/{name}", "Normal/1.png")
+
+    assert masks(found) == {f"COVID/{of}.png": f"COVID/{name}"}
+    assert len(found.images) == 2
+
+
+@pytest.mark.parametrize("name", ["1_infection_mask.png", "1_seg.png", "1_gt.png", "infection-mask.png", "1_label.png"])
+def test_a_mask_of_something_else_is_neither_an_image_nor_a_mask_of_lungs(name: str) -> None:
+    found = laid_out("COVID/1.png", f"COVID/{name}", "COVID/infection masks/1.png", "Normal/1.png")
+
+    assert len(found.images) == 2 and masks(found) == {}
+    assert found.notes[0].startswith("2 of 2 masks are not used, such as 'COVID/")
+
+
+def test_masks_in_a_tree_of_their_own_find_their_images() -> None:
+    found = laid_out(
+        "set/images/COVID/1.png", "set/images/Normal/1.png", "set/masks/COVID/1.png", "set/masks/Normal/1.png"
+    )
+
+    assert masks(found) == {f"set/images/{label}/1.png": f"set/masks/{label}/1.png" for label in CLASSES}
+
+
+ARCHIVES = ["COVID/images.zip", "COVID.7z", "more/x.rar", "data.zip.001", "data.z01", "a.part1.rar", "COVID/1.png.gz"]
+
+
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_an_archive_that_is_not_read_is_told_with_its_path(archive: str) -> None:
+    paths = ("COVID/1.png", "Normal/1.png", archive)
+
+    (note,) = laid_out(*paths).notes
+
+    assert note.startswith(f"'{archive}': ") and ("unpack it" in note or "put the parts together" in note)
+    assert f"Note '{archive}'" in sentence("COVID/1.png", archive)
+
+
+def test_many_archives_are_told_in_one_sentence() -> None:
+    (note,) = laid_out("COVID/1.png", "Normal/1.png", *(f"Normal/{n}.png.gz" for n in range(30))).notes
+
+    assert note.startswith("'Normal/0.png.gz' and 29 more: ")
 
 
 def test_folders_of_other_classes_are_left_alone() -> None:
@@ -196,7 +286,7 @@ def test_folder_without_an_image_is_named(path: str) -> None:
     )
 
 
-names = st.sampled_from(["1", "COVID-1", "b c", "ü", "x.1", "masks", "COVID", "Normal"])
+names = st.sampled_from(["1", "COVID-1", "b c", "ü", "x.1", "COVID", "Normal"])
 suffixes = st.sampled_from([".png", ".JPG", ".dcm", "", ".txt", ".CSV", ".metadata.csv"])
 inside = st.lists(st.sampled_from(["images", "masks", "MASKS", "more", "COVID", "Lung_Opacity"]), max_size=3)
 tops = st.sampled_from([*CLASSES, *FOLDERS, "Lung_Opacity", "other"])

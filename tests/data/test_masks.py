@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cxr_tasks.data.dataset import centre_box, select_masks
-from cxr_tasks.data.decode import Unusable
+from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.ingest import CHANGED, ROWS, USED, FilesChanged, read_shard
 from cxr_tasks.data.masks import decode_mask, masks_file, unpack_masks
 from tests.data.reading import Reading, data_settings, read_folder, scan_folder

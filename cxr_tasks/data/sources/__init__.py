@@ -12,7 +12,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from cxr_tasks.data.sources.archive import SUFFIXES, ArchiveSource
+from cxr_tasks.data.sources.archive import ArchiveSource
+from cxr_tasks.data.sources.archive_names import SUFFIXES
 from cxr_tasks.data.sources.base import Entry, Source
 from cxr_tasks.data.sources.folder import FolderSource
 from cxr_tasks.data.sources.kaggle import KaggleSource

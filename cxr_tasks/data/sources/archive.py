@@ -20,7 +20,6 @@ from cxr_tasks.data.sources.folder import FolderSource
 from cxr_tasks.data.sources.unpacking import Unpacked, unpack_archive
 from cxr_tasks.errors import DataError, shown
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 UNPACKED_FILES, UNPACKING_RECORD = "files", "record.json"
 # Raise this when more or less of an archive is unpacked than before: archives in the cache are then unpacked anew.
 UNPACKING_VERSION = 2

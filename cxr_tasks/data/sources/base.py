@@ -14,7 +14,6 @@ CIRCLE = "the symbolic link leads in a circle"
 DENIED = "the file cannot be read (permission denied)"
 # Far more than any collection of X-rays. Beyond this, links lead to the same files again and again.
 MAX_FILES = 5_000_000
-CLUTTER = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +65,6 @@ class Source(ABC):
         Raises:
             DataError: The source cannot be read.
         """
-
-
-def is_clutter(name: str) -> bool:
-    """Whether a file or folder of this name is hidden or left behind by a desktop."""
-    return name.startswith(".") or name.lower() in CLUTTER
-
-
-def is_left_out(path: str) -> bool:
-    """Whether the file at ``path`` is clutter, or lies in a folder that is."""
-    return any(map(is_clutter, path.split("/")))
 
 
 def name_fault(path: str, folder: Path) -> str:

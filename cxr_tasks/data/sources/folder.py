@@ -8,7 +8,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from cxr_tasks.data.sources.base import CIRCLE, DENIED, MAX_FILES, NOWHERE, Entry, Source, is_clutter
+from cxr_tasks.data.sources.base import CIRCLE, DENIED, MAX_FILES, NOWHERE, Entry, Source
+from cxr_tasks.data.sources.clutter import is_clutter
 from cxr_tasks.errors import DataError, shown
 
 Identity = tuple[int, int]

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cxr_tasks.cache import cache_folder, locked
-from cxr_tasks.data.sources.base import Entry, Source, is_left_out, name_fault
+from cxr_tasks.data.sources.base import Entry, Source, name_fault
+from cxr_tasks.data.sources.clutter import is_left_out
 from cxr_tasks.errors import DataError, shown
 from cxr_tasks.progress import advance
 from cxr_tasks.s3 import CONNECTIONS, Bucket, BucketUse

@@ -22,7 +22,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from cxr_tasks.cache import disk_full, is_disk_full
-from cxr_tasks.data.sources.base import CIRCLE, MAX_FILES, NOWHERE, Entry, is_left_out, name_fault
+from cxr_tasks.data.sources.base import CIRCLE, MAX_FILES, NOWHERE, Entry, name_fault
+from cxr_tasks.data.sources.clutter import is_left_out
 from cxr_tasks.errors import DataError, in_one_line, shown
 
 MAX_RATIO = 100

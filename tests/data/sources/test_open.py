@@ -31,7 +31,7 @@ def test_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
 
     assert said(f"{tmp_path}/images.rar") == (
         f"The data source {tmp_path}/images.rar is a file, but not an archive that can be read "
-        f"(.zip, .tar, .tar.gz, .tgz): {GIVE}"
+        f"(.zip, .tar, .tar.gz, .tgz, .tar.bz2, .tbz2, .tar.xz, .txz): {GIVE}"
     )
 
 
