@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Artifact, Kind, RunContext
 from cxr_tasks.config import Settings, flatten
-from cxr_tasks.store import artifact_ref, open_store
+from cxr_tasks.store import Entry, artifact_ref, open_store
 
 log = logging.getLogger(__name__)
 
@@ -98,15 +98,18 @@ def perform(
     forced = is_forced(run, step, inputs) or any(handle.forced for handle in after)
     work = f"{step} {label}".strip()
     with _mlflow_run(run, work, ref, {"cxr.step": step, **(tags or {})}, within) as run_id:
+        before = open_store().entry(ref)
         found = None if forced else _published(ref, kind)
         if within is None:
             tracking.log_params(flatten(settings))
+        postponed = None
         if found is not None:
             log.info("%s: artifact %s was made before and is taken as it is", work, ref)
-        postponed = None
-        if found is None:
+        else:
             try:
-                found = _make(ref, kind, fill, {"step": step, "settings": dict(settings), "inputs": refs}, run_id)
+                record = {"step": step, "settings": dict(settings), "inputs": refs}
+                found = _make_alone(ref, kind, fill, record, run_id, before, work)
+                forced = forced or _differs(before, found)
             except Postponed as reason:
                 log.warning("%s: %s", work, reason)
                 postponed = reason.artifact
@@ -120,7 +123,6 @@ def perform(
         if within is None:
             if reused:
                 tracking.log_curves(found.curves)
-                tracking.log_inputs_of(found.made_by)
             tracking.set_reused(found.made_by if reused else None)
         tracking.log_metrics(found.metrics)
         made = {"ref": ref, "made_by": found.made_by, "seconds": found.seconds, "reused": reused, "forced": forced}
@@ -129,13 +131,14 @@ def perform(
 
 @dataclass(frozen=True)
 class _Published(Generic[Kind]):
-    """An artifact as the store has it."""
+    """An artifact as the store has it. ``hashes``: of its files."""
 
     artifact: Kind
     made_by: str
     seconds: float
     metrics: Mapping[str, float]
     curves: Sequence[Mapping[str, float]]
+    hashes: Mapping[str, str]
 
 
 def _mlflow_run(
@@ -147,24 +150,49 @@ def _mlflow_run(
 
 
 def _published(ref: str, kind: type[Kind], *, volatile: bool = False) -> _Published[Kind] | None:
-    """The artifact ``ref``, unless it has to be made: it is not there, of an older form, or volatile.
+    """The artifact ``ref``, unless it has to be made: it is not there, damaged, of an older form, or volatile.
 
     Args:
         ref: Its reference.
         kind: What it is.
         volatile: Take a volatile one too.
     """
-    record = open_store().record(ref)
+    record = open_store().take(ref)
     if record is None or (record.get("volatile") and not volatile):
         return None
     try:
-        artifact = kind.model_validate(record["made"])
+        return _Published(
+            kind.model_validate(record["made"]),
+            record["mlflow_run_id"],
+            record["seconds"],
+            record.get("metrics", {}),
+            record.get("curves", []),
+            _hashes(record),
+        )
     except (KeyError, ValidationError):
         log.info("artifact %s was made by another version of this program and is made anew", ref)
         return None
-    return _Published(
-        artifact, record["mlflow_run_id"], record["seconds"], record.get("metrics", {}), record.get("curves", [])
-    )
+
+
+def _make_alone(
+    ref: str,
+    kind: type[Kind],
+    fill: Callable[[Path], Made[Kind]],
+    record: dict[str, Any],
+    run_id: str,
+    before: Entry,
+    work: str,
+) -> _Published[Kind]:
+    """Make the artifact ``ref`` while nobody else does, unless somebody did so since it was ``before``."""
+    store = open_store()
+    with store.lease(f"artifact/{ref}", work):
+        if not before.is_still(store.entry(ref)):
+            # Made at the same time, so it counts like one's own: volatile, or made anew on request.
+            found = _published(ref, kind, volatile=True)
+            if found is not None:
+                log.info("%s: another run has just made artifact %s, which is taken", work, ref)
+                return found
+        return _make(ref, kind, fill, record, run_id)
 
 
 def _make(
@@ -174,12 +202,29 @@ def _make(
     store, started = open_store(), time.monotonic()
     record["mlflow_run_id"] = run_id
     # Where a record is there, it is one that does not count any more.
-    with store.publish(ref, record, replace=store.record(ref) is not None) as folder:
+    with store.publish(ref, record, replace=True) as folder:
         made = fill(folder)
         record["made"] = made.artifact.model_dump(mode="json", exclude=set(Artifact.MOMENT))
         record["metrics"], record["curves"] = dict(made.metrics), list(made.curves)
         record["volatile"] = made.volatile
         record["seconds"] = round(time.monotonic() - started, 1)
-    # Of two runs that made it at once one was published, and both go on with that one.
+    # Where leases are not to be had, two may have made it at once: one was published, and both go on with that one.
     published = _published(ref, kind, volatile=True)
-    return published or _Published(made.artifact, run_id, record["seconds"], made.metrics, made.curves)
+    return published or _Published(made.artifact, run_id, record["seconds"], made.metrics, made.curves, {})
+
+
+def _hashes(record: Mapping[str, Any]) -> dict[str, str]:
+    """The hash of each file that a record names; nothing where the record is of 0.1.0."""
+    return {name: told["sha256"] for name, told in record.get("files", {}).items()}
+
+
+def _differs(before: Entry, found: _Published[Any]) -> bool:
+    """Whether what was made because the artifact before was damaged is not the same again.
+
+    What follows was made from that, and is to be made anew as well. What follows from a volatile artifact is keyed by
+    its content.
+    """
+    lost = before.content
+    if lost is None or lost.get("volatile") or "files" not in lost:
+        return False
+    return _hashes(lost) != found.hashes

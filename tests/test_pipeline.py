@@ -1,9 +1,11 @@
 """An artifact is made once, taken by whoever asks for the same again, and made anew where it was asked for."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from cxr_tasks.artifacts import Artifact, RunContext
 from cxr_tasks.config import resolve
 from cxr_tasks.pipeline import Made, Postponed, is_forced, load_settings, perform
-from cxr_tasks.store import FolderStore, artifact_ref
+from cxr_tasks.store import FolderStore, S3Store, Store, artifact_ref, open_store
 
 RUN = RunContext(dag_run="one", settings="settings/one")
 
@@ -252,44 +254,181 @@ def test_a_step_within_earlier_work_shares_its_run() -> None:
     assert step(Make(After), inputs={"earlier": earlier}, within=step(Make())).reused
 
 
-def test_of_two_that_make_it_at_once_one_is_published_and_both_go_on_with_it(store: FolderStore) -> None:
-    both = Barrier(2)
+def counting(kind: Callable[..., Any] = Before, *, volatile: bool = False) -> tuple[list[int], Callable[..., Any]]:
+    """What fills an artifact, slowly, and a list of a number a call."""
+    calls: list[int] = []
 
-    def maker(answer: int) -> Callable[[Path], Made[Before]]:
-        def fill(folder: Path) -> Made[Before]:
-            both.wait(timeout=30)
-            (folder / "made.txt").write_text(f"call {answer}")
-            return Made(Before(answer=answer))
+    def fill(folder: Path) -> Made[Any]:
+        calls.append(len(calls))
+        time.sleep(0.2)
+        (folder / "made.txt").write_text(f"call {len(calls)}")
+        return Made(kind(answer=len(calls)), volatile=volatile)
 
-        return fill
-
-    with ThreadPoolExecutor(2) as threads:
-        one, other = threads.map(lambda answer: step(maker(answer)), (1, 2))
-
-    assert (one.ref, one.answer, one.made_by) == (other.ref, other.answer, other.made_by)
-    assert sorted(handle.reused for handle in (one, other)) == [False, True]
-    assert content(store, one) == f"call {one.answer}"
-    assert len(list(store.root.glob("before/*"))) == 1 and not list((store.root / "staging").iterdir())
+    return calls, fill
 
 
-def test_of_two_that_make_it_anew_at_once_one_is_left_whole(store: FolderStore) -> None:
-    both, forced = Barrier(2), RUN.model_copy(update={"force": ("before",)})
-    step(Make())
+@pytest.fixture(params=["folder", "s3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    address = str(tmp_path / "store") if request.param == "folder" else request.getfixturevalue("s3")
+    monkeypatch.setenv("CXR_STORE", address)
+    return open_store()
 
-    def maker(answer: int) -> Callable[[Path], Made[Before]]:
-        def fill(folder: Path) -> Made[Before]:
-            both.wait(timeout=30)
-            (folder / "made.txt").write_text(f"call {answer}")
-            return Made(Before(answer=answer))
 
-        return fill
+@pytest.mark.parametrize("volatile", [False, True])
+@pytest.mark.parametrize("force", [(), ("before",)])
+def test_of_many_that_want_the_same_one_makes_it_and_the_others_wait_for_it(
+    any_store: Store, force: tuple[str, ...], volatile: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if force:
+        step(Make())
+    run, at_once = RUN.model_copy(update={"force": force}), Barrier(4)
+    calls, fill = counting(volatile=volatile)
 
-    with ThreadPoolExecutor(2) as threads:
-        handles = list(threads.map(lambda answer: step(maker(answer), forced), (11, 12)))
+    def make(_: int) -> Any:
+        at_once.wait(timeout=30)
+        return step(fill, run)
 
-    left = step(Make())
-    assert left.reused and left.answer in (11, 12) and content(store, left) == f"call {left.answer}"
-    assert {handle.ref for handle in handles} == {left.ref}
+    with ThreadPoolExecutor(4) as threads:
+        handles = list(threads.map(make, range(4)))
+
+    assert calls == [0]
+    assert {(handle.ref, handle.answer, handle.made_by) for handle in handles} == {
+        (handles[0].ref, 1, handles[0].made_by)
+    }
+    assert sorted(handle.reused for handle in handles) == [False, True, True, True]
+    assert (any_store.fetch(handles[0].ref) / "made.txt").read_text() == "call 1"
+    assert "before is under way in another run (" in caplog.text
+
+
+def test_where_the_first_fails_the_second_makes_it(any_store: Store) -> None:
+    began = Event()
+
+    def fails(folder: Path) -> Made[Before]:
+        began.set()
+        time.sleep(0.2)
+        raise ZeroDivisionError
+
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(step, fails)
+        began.wait(timeout=30)
+        second = step(Make())
+        with pytest.raises(ZeroDivisionError):
+            first.result()
+
+    assert (second.answer, second.reused) == (1, False)
+
+
+class TestWithoutLeases:
+    """As on a file system without locks, or on an S3 server without conditional writes."""
+
+    @pytest.mark.parametrize("force", [(), ("before",)])
+    def test_of_two_that_make_it_at_once_one_is_published_and_both_go_on_with_it(
+        self, any_store: Store, force: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if force:
+            step(Make())
+        lease = type(any_store).lease
+
+        def not_for_making(store: Store, name: str, work: str, **options: Any) -> Any:
+            return nullcontext() if name.startswith("artifact/") else lease(store, name, work, **options)
+
+        monkeypatch.setattr(type(any_store), "lease", not_for_making)
+        both, published = Barrier(2), Barrier(2)
+        commit = type(any_store)._commit
+
+        def committed(*given: Any) -> bool:
+            won = commit(*given)
+            published.wait(timeout=30)
+            return won
+
+        monkeypatch.setattr(type(any_store), "_commit", committed)
+
+        def maker(answer: int) -> Callable[[Path], Made[Before]]:
+            def fill(folder: Path) -> Made[Before]:
+                both.wait(timeout=30)
+                (folder / "made.txt").write_text(f"call {answer}")
+                return Made(Before(answer=answer))
+
+            return fill
+
+        run = RUN.model_copy(update={"force": force})
+        with ThreadPoolExecutor(2) as threads:
+            one, other = threads.map(lambda answer: step(maker(answer), run), (11, 12))
+
+        assert (one.ref, one.answer, one.made_by) == (other.ref, other.answer, other.made_by)
+        assert sorted(handle.reused for handle in (one, other)) == [False, True]
+        assert (any_store.fetch(one.ref) / "made.txt").read_text() == f"call {one.answer}"
+
+
+# What may happen to a file, to an artifact's folder, or to its record.
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "gone": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "shorter": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "another content": lambda path: path.write_bytes(b"x" * path.stat().st_size),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_artifact_is_made_anew_with_a_word(
+    store: FolderStore, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = step(Make())
+    DAMAGE[what](store.fetch(first.ref) / "made.txt")
+
+    again, taken = step(Make()), step(Make())
+
+    assert (again.reused, taken.reused) == (False, True)
+    assert content(store, again) == "call 1"
+    assert f"artifact {first.ref} is damaged, its file made.txt " in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"made": {"answer": 1}}', "\0\0\0\0"])
+def test_an_artifact_whose_record_is_damaged_is_made_anew(any_store: Store, text: str) -> None:
+    ref = step(Make()).ref
+    if isinstance(any_store, S3Store):
+        any_store.bucket.put(f"{ref}/artifact.json", text.encode())
+    else:
+        (any_store.root / ref / "artifact.json").write_text(text)  # type: ignore[attr-defined]
+
+    again, taken = step(Make()), step(Make())
+
+    assert (again.reused, taken.reused) == (False, True)
+    assert (any_store.fetch(ref) / "made.txt").read_text() == "call 1"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"call x", b"call 1 and more"])
+def test_a_damaged_object_is_found_and_made_anew(s3: str, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setenv("CXR_STORE", s3)
+    opened = open_store()
+    assert isinstance(opened, S3Store)
+    ref = step(Make()).ref
+    path = f"{ref}/{opened.record(ref)['objects']}/made.txt"  # type: ignore[index]
+    opened.bucket.delete([path]) if content is None else opened.bucket.put(path, content)
+
+    again, taken = step(Make()), step(Make())
+
+    assert (again.reused, taken.reused) == (False, True)
+    assert (opened.fetch(ref) / "made.txt").read_text() == "call 1"
+
+
+def test_what_follows_from_a_damaged_artifact_is_made_anew_where_it_came_out_differently(store: FolderStore) -> None:
+    make = Make()
+
+    def both(make_first: Make) -> list[Any]:
+        first = step(make_first)
+        return [first, step(Make(After), inputs={"before": first})]
+
+    first = both(make)
+    (store.fetch(first[0].ref) / "made.txt").unlink()
+    same = both(Make())
+    (store.fetch(first[0].ref) / "made.txt").unlink()
+    other = both(make)
+
+    assert [handle.reused for handle in same] == [False, True]
+    assert [handle.reused for handle in other] == [False, False]
 
 
 def test_settings_are_those_that_the_run_was_configured_with(store: FolderStore) -> None:

@@ -48,17 +48,25 @@ class FeatureCache:
             pixels: Gives (n, S, S) uint8; called only where needed.
         """
         store, ref = open_store(), artifact_ref(STEP, 1, self.identity, content)
-        missing = self.anew or store.record(ref) is None
-        if missing:
-            record = {"step": STEP, "settings": dict(self.identity), "inputs": dict(content)}
-            with store.publish(ref, record, replace=self.anew) as folder:
-                np.save(folder / FILE, self.frozen(pixels()))
+        missing = (self.anew or store.take(ref) is None) and self._make(ref, content, pixels)
         features = np.load(store.fetch(ref) / FILE, mmap_mode="r")
         if missing:
             self.computed += len(features)
         else:
             self.found += len(features)
         return features
+
+    def _make(self, ref: str, content: Mapping[str, Any], pixels: Callable[[], np.ndarray]) -> bool:
+        """Make features while nobody else does; returns whether that was left to do."""
+        store = open_store()
+        before = store.entry(ref)
+        with store.lease(f"artifact/{ref}", f"the features {ref}"):
+            if not before.is_still(store.entry(ref)) and store.take(ref) is not None:
+                return False
+            record = {"step": STEP, "settings": dict(self.identity), "inputs": dict(content)}
+            with store.publish(ref, record, replace=True) as folder:
+                np.save(folder / FILE, self.frozen(pixels()))
+        return True
 
 
 class StoredFeatures(ArmFeatures):

@@ -80,11 +80,14 @@ def stored_artifacts(store: Store) -> list[Stored]:
 
 def files_of(store: Store, ref: str) -> dict[str, int]:
     """The files of an artifact, each with its bytes."""
+    record = store.record(ref) or {}
+    if "files" in record:
+        return {name: told["size"] for name, told in record["files"].items()}
     if isinstance(store, FolderStore):
         folder = store.root / ref
         return {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files_below(folder)}
-    bucket, below = _of_s3(store).bucket, f"{ref}/{(store.record(ref) or {}).get('objects', '')}/"
-    return {found.path.removeprefix(below): found.size for found in bucket.objects(below)}
+    below = f"{ref}/{record.get('objects', '')}/"
+    return {found.path.removeprefix(below): found.size for found in _of_s3(store).bucket.objects(below)}
 
 
 def leftovers(store: Store, before: datetime) -> list[Leftover]:

@@ -29,8 +29,8 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     values = settings.model_dump(mode="json")
     store = open_store()
     ref = artifact_ref("settings", 1, values, {})
-    if store.record(ref) is None:
-        with store.publish(ref, {"step": "settings"}) as folder:
+    if store.take(ref) is None:
+        with store.publish(ref, {"step": "settings"}, replace=True) as folder:
             (folder / "settings.json").write_text(json.dumps(values), encoding="utf-8")
     force = tuple(filled["force"])
     if not tracking.is_on():

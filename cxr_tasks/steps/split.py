@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Manifest, RunContext, Split, Validation
+from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import NOTES, digest
 from cxr_tasks.store import artifact_ref, open_store
@@ -13,15 +15,23 @@ from cxr_tasks.store import artifact_ref, open_store
 
 def split(run: RunContext, joined: Manifest, validated: Validation) -> Split:
     """Give every image its split; the split does not depend on ``validated``, which must be there before it."""
-    from cxr_tasks.data.ingest import MANIFEST
-    from cxr_tasks.data.split import BETWEEN, count_splits, split_manifest
-
     settings, store = load_settings(run), open_store()
     how = {**settings.data.split.model_dump(mode="json"), "seed": settings.seeds.split}
     # Found by these very settings for ever: splits that were given before are kept.
-    ledger_name = artifact_ref("splits", 1, how, {})
-    ledger: dict[str, str] = store.read_pointer(ledger_name) or {}
-    table = split_manifest(joined.table(), settings.data.split, settings.seeds.split, ledger, joined.near())
+    ledger = artifact_ref("splits", 1, how, {})
+    # Of two runs that read the ledger before either writes it, one would take back what the other gave.
+    with store.lease(ledger, "the assignment of splits"):
+        return _split(run, joined, settings, how, ledger)
+
+
+def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str, Any], ledger: str) -> Split:
+    """Split a manifest and note the splits in the pointer ``ledger``. ``how``: the settings of the split."""
+    from cxr_tasks.data.ingest import MANIFEST
+    from cxr_tasks.data.split import BETWEEN, count_splits, split_manifest
+
+    store = open_store()
+    given: dict[str, str] = store.read_pointer(ledger) or {}
+    table = split_manifest(joined.table(), settings.data.split, settings.seeds.split, given, joined.near())
     dealt, left_out = table[table["split"] != ""], table[table["reason"] == BETWEEN]
     version = digest(dealt[["image_id", "label", "group", "split", "mask_id"]].sort_values("image_id"))
 
@@ -37,6 +47,6 @@ def split(run: RunContext, joined: Manifest, validated: Validation) -> Split:
     # the same images in the same splits are the same dataset.
     done = perform(run, Split, fill, version=2, settings=how, inputs={"manifest": joined, "assignment": version})
     assigned = dict(zip(dealt["image_id"], dealt["split"], strict=True))
-    if settings.data.split.method == "stable" and not assigned.items() <= ledger.items():
-        store.write_pointer(ledger_name, ledger | assigned)
+    if settings.data.split.method == "stable" and not assigned.items() <= given.items():
+        store.write_pointer(ledger, given | assigned)
     return done

@@ -13,18 +13,22 @@ from pathlib import Path
 
 from cxr_tasks.cache import cache_root
 from cxr_tasks.errors import SettingsError
-from cxr_tasks.store.base import RECORD, Store, artifact_ref
+from cxr_tasks.store.base import Entry, Store, artifact_ref
 from cxr_tasks.store.bucket import STORE_USE, S3Store
+from cxr_tasks.store.files import RECORD, DamagedArtifact, MissingArtifact
 from cxr_tasks.store.folder import FolderStore
 from cxr_tasks.store.lease import Lease, LeaseHeld, LeaseLost
 
 __all__ = [
     "RECORD",
     "STORE_USE",
+    "DamagedArtifact",
+    "Entry",
     "FolderStore",
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "MissingArtifact",
     "S3Store",
     "Store",
     "artifact_ref",

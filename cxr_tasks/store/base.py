@@ -1,26 +1,36 @@
 """What every store of artifacts gives: artifacts that are published whole or not at all, pointers, checkpoints, leases.
 
-An artifact is a folder of files with an ``artifact.json``, found under ``<step>/<key>``. The key is a hash of what
-the step made the artifact from. Pointers are small named values that may change, such as the newest dataset.
-Checkpoints are the one kind of half-finished work that survives a killed task.
+The files of each publication are in a folder of their own, ``<step>/<key>/<publication>``. The record
+``<step>/<key>/artifact.json`` names the publication and is written last, on the condition that the record is still
+what it was when the work began: of several writers one wins. What was published before stays for a while, so that
+whoever reads it can end in peace.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
+import logging
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from cxr_tasks.store.files import RECORD, Care, described
 from cxr_tasks.store.lease import Lease
+from cxr_tasks.store.staging import staging_folder
 
-RECORD = "artifact.json"
+log = logging.getLogger(__name__)
+
+# The field of a record that names the publication.
+PUBLICATION = "objects"
+WHEN = "%Y-%m-%dT%H:%M:%SZ"
+# An artifact that is taken is marked as used, unless that was done so lately.
+MARKED_SECONDS = 3600.0
 
 
 def artifact_ref(step: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
@@ -29,40 +39,120 @@ def artifact_ref(step: str, version: int, settings: Mapping[str, Any], inputs: M
     return f"{step}/{hashlib.sha256(content.encode()).hexdigest()[:20]}"
 
 
+def published_at(record: Mapping[str, Any]) -> datetime | None:
+    """When an artifact was published; ``None`` where its record does not say."""
+    try:
+        return datetime.strptime(record["published"], WHEN).replace(tzinfo=UTC)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+class Entry(NamedTuple):
+    """A record as it is in the store.
+
+    Attributes:
+        content: The record; ``None`` where there is none that can be read.
+        tag: Changes with the record; ``None`` where there is nothing.
+        used: When an artifact was last taken or made.
+    """
+
+    content: dict[str, Any] | None
+    tag: str | None
+    used: datetime
+
+    def is_still(self, now: Entry) -> bool:
+        """Whether ``now`` is of the same publication; that an artifact was used changes the tag alone."""
+        if self.tag == now.tag:
+            return True
+        both = [entry.content.get(PUBLICATION) if entry.content else None for entry in (self, now)]
+        return both[0] is not None and both[0] == both[1]
+
+
+NOTHING = Entry(None, None, datetime.fromtimestamp(0, UTC))
+
+
+def read_entry(ref: str, content: bytes, tag: str, used: datetime) -> Entry:
+    """The record that ``content`` is; one that cannot be read counts as none, with a word."""
+    try:
+        record = json.loads(content)
+        if isinstance(record, dict):
+            return Entry(record, tag, used)
+    except ValueError:
+        pass
+    log.warning("the record %s of artifact %s cannot be read, so it is made anew", RECORD, ref)
+    return Entry(None, tag, used)
+
+
 class Store(ABC):
     """What steps need of a store. :func:`open_store` opens one."""
 
-    @abstractmethod
     def record(self, ref: str) -> dict[str, Any] | None:
         """The ``artifact.json`` of a published artifact, or ``None``."""
+        return self.entry(ref).content
+
+    @abstractmethod
+    def entry(self, ref: str) -> Entry:
+        """The record of an artifact, with what is known of it."""
+
+    def take(self, ref: str) -> dict[str, Any] | None:
+        """The record of an artifact that may be used as it is, and mark it as used.
+
+        Returns:
+            ``None`` where the artifact has to be made: it is not there, or has lost files. A warning tells of those.
+        """
+        entry = self.entry(ref)
+        if entry.content is None:
+            return None
+        fault = self.fault(ref, entry.content)
+        if fault:
+            log.warning("artifact %s is damaged, %s: it is made anew", ref, fault)
+            return None
+        self._mark(ref, entry)
+        return entry.content
+
+    @abstractmethod
+    def fault(self, ref: str, record: Mapping[str, Any], care: Care = Care.SMALL) -> str:
+        """What is wrong with the files of an artifact, as the end of a sentence; '' where nothing is.
+
+        An artifact of 0.1.0 has no hashes in its record: of that only whether its folder is there can be said.
+
+        Args:
+            ref: Of the artifact.
+            record: Of the artifact.
+            care: How closely the files are looked at.
+        """
 
     @abstractmethod
     def fetch(self, ref: str) -> Path:
         """A local folder with the artifact's files, to be read only.
 
+        The folder is one publication, whole. It stays readable for a day after another publication replaced it.
+
         Raises:
-            FileNotFoundError: Nothing is published under ``ref``.
+            MissingArtifact: Nothing is published under ``ref``.
+            DamagedArtifact: Its files are not what was published.
         """
 
     @contextmanager
     def publish(self, ref: str, record: dict[str, Any], *, replace: bool = False) -> Iterator[Path]:
         """Yield an empty folder to fill; when the block ends well it becomes the artifact ``ref``.
 
-        If the block raises, nothing is left.
+        If the block raises, nothing is left. Where somebody else published ``ref`` while the block ran, that
+        publication stays, and what the block made is dropped: read the record again to go on with what is there.
 
         Args:
             ref: Of the artifact.
             record: Content of ``artifact.json``, which is written last. The block may add to it.
             replace: Whether the artifact takes the place of one that is published already. Otherwise that one stays.
         """
-        staging = Path(tempfile.mkdtemp(prefix=ref.replace("/", "-") + "-", dir=self._staging_root()))
-        try:
+        before = self.entry(ref)
+        with staging_folder(self._staging_root(), ref) as staging:
             yield staging
-            complete = {**record, "ref": ref, "published": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-            (staging / RECORD).write_text(json.dumps(complete, indent=2, sort_keys=True), encoding="utf-8")
-            self._commit(staging, ref, replace)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            if before.content is not None and not replace:
+                return
+            told = {"ref": ref, "published": time.strftime(WHEN, time.gmtime()), PUBLICATION: uuid.uuid4().hex}
+            if not self._commit(staging, ref, {**record, **told, "files": described(staging)}, before):
+                log.warning("artifact %s was published by another run meanwhile, and that publication stays", ref)
 
     @abstractmethod
     def read_pointer(self, name: str) -> Any:
@@ -108,7 +198,7 @@ class Store(ABC):
 
         Args:
             name: Such as ``champion/cxr-vgg16``; may contain slashes.
-            work: What is done under the lease, for the word to the one who has to wait.
+            work: What is done under the lease, for the word to the one who has to wait; '' for no word.
             wait: Whether to wait for the name; if not, a name that is held raises.
 
         Yields:
@@ -119,7 +209,12 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def _mark(self, ref: str, entry: Entry) -> None:
+        """Note that the artifact is used now."""
+
+    @abstractmethod
     def _staging_root(self) -> Path: ...
 
     @abstractmethod
-    def _commit(self, staging: Path, ref: str, replace: bool) -> None: ...
+    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: Entry) -> bool:
+        """Publish the files of ``staging`` if the entry still is as it was before; returns whether it was."""

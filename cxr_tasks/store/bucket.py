@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-import tempfile
-import uuid
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cxr_tasks.errors import SettingsError
+from cxr_tasks.errors import SettingsError, UserError
 from cxr_tasks.s3 import BucketUse
-from cxr_tasks.store.base import RECORD, Store
+from cxr_tasks.store.base import MARKED_SECONDS, NOTHING, PUBLICATION, Entry, Store, read_entry
 from cxr_tasks.store.conditional import ConditionalBucket
-from cxr_tasks.store.folder import FolderStore
+from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, described, fault_of
+from cxr_tasks.store.folder import FolderStore, unreadable_pointer
 from cxr_tasks.store.lease import Lease, hold_object
+from cxr_tasks.store.staging import staging_folder
 
+log = logging.getLogger(__name__)
+
+# How often a record is written when others mark the artifact as used at the same moments.
+WRITES = 5
 STORE_USE = BucketUse("store", "used", "list, read, write and delete in the bucket", SettingsError)
 
 
 class S3Store(Store):
     """Artifacts under a prefix of a bucket, with copies on this machine.
-
-    The files of each publication go under a prefix of their own. ``artifact.json`` names this prefix and is uploaded
-    last: a reader sees one publication or another, never a mixture, even when two runs publish at once.
 
     Attributes:
         bucket: The objects below the store's address.
@@ -37,33 +41,58 @@ class S3Store(Store):
         self.bucket = ConditionalBucket(address, STORE_USE)
         self.cache = FolderStore(cache)
 
-    def record(self, ref: str) -> dict[str, Any] | None:
+    def entry(self, ref: str) -> Entry:
         """Read from the bucket every time: the artifact may have been replaced."""
-        return self._read_json(f"{ref}/{RECORD}")
+        there = self.bucket.read(f"{ref}/{RECORD}")
+        if there is None:
+            return NOTHING
+        return read_entry(ref, there.content, there.tag, datetime.now(UTC) - timedelta(seconds=there.age))
+
+    def fault(self, ref: str, record: Mapping[str, Any], care: Care = Care.SMALL) -> str:
+        """Looked for in one listing; files are only read where they were written since, or with ``Care.ALL``."""
+        below, files = self._below(ref, record), record.get("files", {})
+        there = {found.path.removeprefix(below): found for found in self.bucket.objects(below)}
+        for name, told in files.items():
+            if name not in there:
+                return f"its file {name} is gone"
+            if there[name].size != told["size"]:
+                return f"its file {name} has {there[name].size:,} bytes instead of {told['size']:,}"
+        if not there and not files and "files" not in record:
+            return "its files are gone"
+        if care is not Care.ALL and all(there[name].stamp == told["stamp"] for name, told in files.items()):
+            return ""
+        try:
+            self._copy(ref, record, anew=care is Care.ALL)
+        except DamagedArtifact as error:
+            return error.fault
+        return ""
 
     def fetch(self, ref: str) -> Path:
         """The copy of the newest publication, which is downloaded once."""
-        record = self.record(ref)
-        if record is None:
-            raise FileNotFoundError(f"Artifact {ref} is not in {self.bucket.where('')}.")
-        # By publication, so that a copy never changes under its readers.
-        cached = f"{ref}/{record['objects']}"
-        if self.cache.record(cached) is not None:
-            return self.cache.fetch(cached)
-        try:
-            with self.cache.publish(cached, record) as folder:
-                self.bucket.download(f"{cached}/", folder)
-        except FileNotFoundError:
-            if self.record(ref) == record:
-                raise
-        if self.record(ref) != record:
-            # Another publication replaced this one, and deleted its objects before they were all read.
-            return self.fetch(ref)
-        return self.cache.fetch(cached)
+        while True:
+            entry = self.entry(ref)
+            if entry.content is None:
+                raise MissingArtifact(ref, self.bucket.where(""))
+            try:
+                # By publication, so that a copy never changes under its readers.
+                folder = self._copy(ref, entry.content)
+            except FileNotFoundError as error:  # which a damaged artifact is, too
+                if not entry.is_still(self.entry(ref)):
+                    continue
+                if isinstance(error, DamagedArtifact):
+                    raise
+                raise DamagedArtifact(ref, self.where(ref), "one of its files is gone") from error
+            self._mark(ref, entry)
+            return folder
 
     def read_pointer(self, name: str) -> Any:
         """Read from the bucket every time."""
-        return self._read_json(f"pointers/{name}.json")
+        path = f"pointers/{name}.json"
+        content = self.bucket.get(path)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError as error:
+            raise unreadable_pointer(self.bucket.where(path)) from error
 
     def write_pointer(self, name: str, value: Any) -> None:
         """Put one object, which replaces the one before."""
@@ -71,21 +100,17 @@ class S3Store(Store):
 
     def where(self, ref: str) -> str:
         """The address of the newest publication."""
-        record = self.record(ref) or {}
-        return self.bucket.where(f"{ref}/{record.get('objects', '')}").rstrip("/")
+        return self.bucket.where(self._below(ref, self.record(ref) or {})).rstrip("/")
 
     def load_checkpoint(self, ref: str) -> Path:
         """The working folder on this machine, as it was last saved anywhere."""
         # What the store has counts: another machine may have gone on since this one last worked at it.
         # Aside first: killed half-way, the download must not pass for what was saved.
-        aside = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=self._staging_root()))
-        try:
+        with staging_folder(self._staging_root(), "checkpoint") as aside:
             if self.bucket.download(f"unfinished/{ref}/", aside):
                 folder = self.cache.load_checkpoint(ref)
                 shutil.rmtree(folder)
                 os.rename(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return self.cache.load_checkpoint(ref)
 
     def save_checkpoint(self, ref: str) -> None:
@@ -103,23 +128,85 @@ class S3Store(Store):
         """An object below ``leases``, written on the condition that nobody else holds the name."""
         return hold_object(self.bucket, name, work, wait=wait)
 
+    def remove(self, ref: str, unused_since: datetime) -> bool:
+        """Remove an artifact that was not used since then, its record first; returns whether it was so."""
+        if self.entry(ref).used > unused_since:
+            return False
+        self.bucket.delete([f"{ref}/{RECORD}"])
+        self._delete_below(f"{ref}/")
+        return True
+
+    def _below(self, ref: str, record: Mapping[str, Any]) -> str:
+        return f"{ref}/{record.get(PUBLICATION, '')}/"
+
+    def _copy(self, ref: str, record: Mapping[str, Any], *, anew: bool = False) -> Path:
+        """The local copy of a publication, downloaded where there is none that is whole."""
+        below = self._below(ref, record).rstrip("/")
+        if self._has_copy(below) and not anew:
+            return self.cache.root / below
+        return self._download(ref, record, below)
+
+    def _download(self, ref: str, record: Mapping[str, Any], below: str) -> Path:
+        target, files = self.cache.root / below, record.get("files", {})
+        with staging_folder(self._staging_root(), ref) as staging:
+            if not self.bucket.download(f"{below}/", staging) and "files" not in record:
+                raise DamagedArtifact(ref, self.bucket.where(below), "its files are gone")
+            here = described(staging)
+            for name, told in files.items():
+                if here.get(name, {}).get("sha256") != told["sha256"]:
+                    fault = f"its file {name} " + (
+                        "has another content than was written" if name in here else "is gone"
+                    )
+                    raise DamagedArtifact(ref, self.bucket.where(below), fault)
+            # With the stamps of the copies: they are looked at whenever the copy is taken.
+            (staging / RECORD).write_text(json.dumps({**record, "files": here}), encoding="utf-8")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staging.chmod(0o755)
+            with self.cache.lease(f"copy/{below}", ""), staging_folder(self.cache.root, ref) as old:
+                if self._has_copy(below):
+                    return target  # somebody else was faster, and may be reading
+                if target.exists():
+                    os.rename(target, old / "damaged")
+                os.rename(staging, target)
+        return target
+
+    def _has_copy(self, below: str) -> bool:
+        """Whether this machine has a whole copy of a publication; a warning tells of one that is damaged."""
+        copied = self.cache.entry(below).content
+        if copied is None:
+            return False
+        fault = fault_of(self.cache.root / below, copied.get("files", {}), Care.SIZES)
+        if fault:
+            log.warning("the copy %s/%s is damaged, %s: it is fetched again", self.cache.root, below, fault)
+        return not fault
+
+    def _mark(self, ref: str, entry: Entry) -> None:
+        if (datetime.now(UTC) - entry.used).total_seconds() > MARKED_SECONDS:
+            # Written as it was, on the condition that nobody replaced or removed it.
+            with suppress(UserError):  # who may only read removes nothing either
+                self.bucket.write(f"{ref}/{RECORD}", json.dumps(entry.content).encode(), entry.tag)
+
     def _staging_root(self) -> Path:
-        return self.cache._staging_root()
+        return self.cache.root
 
-    def _commit(self, staging: Path, ref: str, replace: bool) -> None:
-        before = self.record(ref)
-        if before is not None and not replace:
-            return
-        record = json.loads((staging / RECORD).read_text(encoding="utf-8")) | {"objects": uuid.uuid4().hex}
-        (staging / RECORD).unlink()
-        self._upload(staging, f"{ref}/{record['objects']}/")
-        self.bucket.put(f"{ref}/{RECORD}", json.dumps(record).encode())
-        if before is not None:
-            self._delete_below(f"{ref}/{before['objects']}/")
-
-    def _read_json(self, path: str) -> Any:
-        content = self.bucket.get(path)
-        return None if content is None else json.loads(content)
+    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: Entry) -> bool:
+        below = self._below(ref, record)
+        self._upload(staging, below)
+        stamps = {found.path.removeprefix(below): found.stamp for found in self.bucket.objects(below)}
+        if stamps.keys() != record["files"].keys():
+            raise ConnectionError(f"Not all files of {ref} that were uploaded are in {self.bucket.where(below)}.")
+        for name, stamp in stamps.items():
+            record["files"][name]["stamp"] = stamp
+        now = before
+        for _ in range(WRITES):
+            if self.bucket.write(f"{ref}/{RECORD}", json.dumps(record).encode(), now.tag) is not None:
+                return True
+            # Marked as used meanwhile, the record is still the one that is to be replaced.
+            now = self.entry(ref)
+            if not before.is_still(now):
+                break
+        self._delete_below(below)
+        return False
 
     def _delete_below(self, folder: str) -> None:
         self.bucket.delete(found.path for found in self.bucket.objects(folder))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cxr_tasks.store.base import RECORD, Store
+from cxr_tasks.errors import SettingsError
+from cxr_tasks.store.base import MARKED_SECONDS, NOTHING, PUBLICATION, Entry, Store, read_entry
+from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, fault_of
 from cxr_tasks.store.lease import LEASES, Lease, hold_file
+from cxr_tasks.store.staging import STAGING
 
 
 class FolderStore(Store):
-    """Artifacts in a folder; a rename publishes.
+    """Artifacts in a folder; the rename of the record publishes.
 
     Attributes:
         root: The folder, which may not exist yet.
@@ -26,37 +32,50 @@ class FolderStore(Store):
         """The store in the folder ``root``."""
         self.root = root
 
-    def record(self, ref: str) -> dict[str, Any] | None:
+    def entry(self, ref: str) -> Entry:
         """Read from the artifact's folder."""
+        path = self.root / ref / RECORD
         try:
-            return json.loads((self.root / ref / RECORD).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
+            content, written = path.read_bytes(), path.stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return NOTHING
+        return read_entry(ref, content, hashlib.sha256(content).hexdigest(), datetime.fromtimestamp(written, UTC))
+
+    def fault(self, ref: str, record: Mapping[str, Any], care: Care = Care.SMALL) -> str:
+        """Looked for in the artifact's own files."""
+        folder = self._folder(ref, record)
+        return fault_of(folder, record.get("files", {}), care) if folder.is_dir() else "its folder is gone"
 
     def fetch(self, ref: str) -> Path:
-        """The artifact's own folder: nothing is copied."""
-        if not (self.root / ref / RECORD).is_file():
-            raise FileNotFoundError(f"Artifact {ref} is not in the store {self.root}.")
-        return self.root / ref
+        """The publication's own folder: nothing is copied."""
+        while True:
+            entry = self.entry(ref)
+            if entry.content is None:
+                raise MissingArtifact(ref, str(self.root))
+            fault = self.fault(ref, entry.content, Care.SIZES)
+            if not fault:
+                self._mark(ref, entry)
+                return self._folder(ref, entry.content)
+            if entry.is_still(self.entry(ref)):
+                raise DamagedArtifact(ref, self.where(ref), fault)
 
     def read_pointer(self, name: str) -> Any:
         """Read from a file of that name."""
+        path = self._pointer(name)
         try:
-            return json.loads((self.root / "pointers" / f"{name}.json").read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise unreadable_pointer(str(path)) from error
 
     def write_pointer(self, name: str, value: Any) -> None:
         """Write a file beside the one before, and rename it."""
-        path = self.root / "pointers" / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        aside.write_text(json.dumps(value), encoding="utf-8")
-        os.replace(aside, path)
+        _replace(self._pointer(name), json.dumps(value))
 
     def where(self, ref: str) -> str:
-        """The artifact's folder."""
-        return str(self.root / ref)
+        """The folder of the newest publication."""
+        return str(self._folder(ref, self.record(ref) or {}))
 
     def load_checkpoint(self, ref: str) -> Path:
         """The working folder, which is in the store."""
@@ -75,27 +94,67 @@ class FolderStore(Store):
         """A lock on a file below ``leases``."""
         return hold_file(self.root / LEASES, name, work, wait=wait)
 
-    def _staging_root(self) -> Path:
-        # On the same file system as the artifacts, so that publishing is one rename.
-        staging = self.root / "staging"
-        staging.mkdir(parents=True, exist_ok=True)
-        return staging
+    def remove(self, ref: str, unused_since: datetime) -> bool:
+        """Remove an artifact that was not used since then; returns whether it was so.
 
-    def _commit(self, staging: Path, ref: str, replace: bool) -> None:
-        target = self.root / ref
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging.chmod(0o755)
-        while True:
-            try:
-                os.rename(staging, target)
-                return
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-            if not replace:
-                return
-            # Somebody else may be replacing the artifact too: it may be gone now, or be there again at the next turn.
-            old = self._staging_root() / f"replaced-{uuid.uuid4().hex}"
+        Record and files vanish in one move. Who reads the files at this moment has marked the artifact as used.
+        """
+        with self._alone(ref):
+            if self.entry(ref).used > unused_since:
+                return False
+            aside = self.root / STAGING / f"removed-{uuid.uuid4().hex}"
+            aside.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
-                os.rename(target, old)
-            shutil.rmtree(old, ignore_errors=True)
+                os.rename(self.root / ref, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        return True
+
+    def _folder(self, ref: str, record: Mapping[str, Any]) -> Path:
+        # Artifacts of 0.1.0 have their files beside the record.
+        return self.root / ref / record.get(PUBLICATION, "")
+
+    def _pointer(self, name: str) -> Path:
+        return self.root / "pointers" / f"{name}.json"
+
+    def _mark(self, ref: str, entry: Entry) -> None:
+        if time.time() - entry.used.timestamp() > MARKED_SECONDS:
+            with suppress(OSError):  # in a store that may only be read, nothing is removed either
+                os.utime(self.root / ref / RECORD)
+
+    def _alone(self, ref: str) -> AbstractContextManager[Lease]:
+        return self.lease(f"record/{ref}", "")
+
+    def _staging_root(self) -> Path:
+        return self.root
+
+    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: Entry) -> bool:
+        folder = self._folder(ref, record)
+        with self._alone(ref):
+            if not before.is_still(self.entry(ref)):
+                return False
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging.chmod(0o755)
+            os.rename(staging, folder)
+            _replace(folder.parent / RECORD, json.dumps(record, indent=2, sort_keys=True))
+        return True
+
+
+def unreadable_pointer(place: str) -> SettingsError:
+    """The error to raise for a pointer that is no JSON."""
+    return SettingsError(
+        f"The pointer {place} of the store cannot be read: put back a copy of it, or remove it and run cxr_data again."
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file in one move, which also a power cut leaves whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with aside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -196,7 +196,8 @@ class _Waiting:
             holder = holder or "another process"
             if not self.wait:
                 raise LeaseHeld(f"{self.work} is under way ({holder}).")
-            log.warning("%s is under way in another run (%s): waiting until that has ended", self.work, holder)
+            if self.work:
+                log.warning("%s is under way in another run (%s): waiting until that has ended", self.work, holder)
             self.began, self.word = True, now + WORD_SECONDS
         time.sleep(self.pause)
         self.pause = min(2 * self.pause, LAST_LOOK)

@@ -58,7 +58,7 @@ def test_an_artifact_is_shown_by_the_beginning_of_its_key(cxr, filled):
     shown = json.loads(cxr("store", "show", "train_arm/b", "--store", filled.root).stdout)
 
     assert shown["ref"] == "train_arm/bbbb" and shown["step"] == "train_arm"
-    assert shown["where"] == str(filled.root / "train_arm/bbbb") and shown["files"]["file.txt"] == 9
+    assert shown["where"] == str(filled.fetch("train_arm/bbbb")) and shown["files"]["file.txt"] == 9
 
 
 def test_an_artifact_that_is_not_there_is_an_error(cxr, filled):
