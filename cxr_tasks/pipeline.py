@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Artifact, Kind, RunContext
 from cxr_tasks.config import Settings, flatten
-from cxr_tasks.store import Entry, artifact_ref, open_store
+from cxr_tasks.store import RecordEntry, artifact_ref, open_store
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def _published(ref: str, kind: type[Kind], *, volatile: bool = False) -> _Publis
             record["seconds"],
             record.get("metrics", {}),
             record.get("curves", []),
-            _hashes(record),
+            _file_hashes(record),
         )
     except (KeyError, ValidationError):
         log.info("artifact %s was made by another version of this program and is made anew", ref)
@@ -180,7 +180,7 @@ def _make_alone(
     fill: Callable[[Path], Made[Kind]],
     record: dict[str, Any],
     run_id: str,
-    before: Entry,
+    before: RecordEntry,
     work: str,
 ) -> _Published[Kind]:
     """Make the artifact ``ref`` while nobody else does, unless somebody did so since it was ``before``."""
@@ -213,12 +213,12 @@ def _make(
     return published or _Published(made.artifact, run_id, record["seconds"], made.metrics, made.curves, {})
 
 
-def _hashes(record: Mapping[str, Any]) -> dict[str, str]:
+def _file_hashes(record: Mapping[str, Any]) -> dict[str, str]:
     """The hash of each file that a record names; nothing where the record is of 0.1.0."""
     return {name: told["sha256"] for name, told in record.get("files", {}).items()}
 
 
-def _differs(before: Entry, found: _Published[Any]) -> bool:
+def _differs(before: RecordEntry, found: _Published[Any]) -> bool:
     """Whether what was made because the artifact before was damaged is not the same again.
 
     What follows was made from that, and is to be made anew as well. What follows from a volatile artifact is keyed by
@@ -227,4 +227,4 @@ def _differs(before: Entry, found: _Published[Any]) -> bool:
     lost = before.content
     if lost is None or lost.get("volatile") or "files" not in lost:
         return False
-    return _hashes(lost) != found.hashes
+    return _file_hashes(lost) != found.hashes

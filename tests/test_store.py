@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_tasks.errors import SettingsError
+from cxr_tasks.errors import SettingsError, UserError
 from cxr_tasks.s3 import S3Object
-from cxr_tasks.store import FolderStore, S3Store, Store, artifact_ref, open_store
+from cxr_tasks.store import FolderStore, S3Store, Store, artifact_ref, folder, open_store, staging
 
 REF = "step/0123456789"
 json_values = st.recursive(
@@ -405,3 +406,86 @@ def test_reference_changes_with_each_ingredient(change: Callable[[dict[str, Any]
     content = {"step": "step", "version": 1, "settings": {"a": 1}, "inputs": {"dataset": "split/x"}}
 
     assert artifact_ref(**change(content)) != artifact_ref(**content)  # type: ignore[arg-type]
+
+
+def test_what_a_killed_publisher_left_is_swept_and_what_is_in_use_stays(
+    any_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "SETTLED_SECONDS", -1.0)
+    code = (
+        "import sys, time; from cxr_tasks.store import open_store\n"
+        "with open_store().publish(sys.argv[1], {}) as folder:\n"
+        "    (folder / 'half.txt').write_text('half'); print('writing', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, REF], stdout=subprocess.PIPE, text=True) as publisher:
+        assert publisher.stdout is not None and publisher.stdout.readline() == "writing\n"
+        any_store.sweep()
+        assert len(list(local_folder(any_store).rglob("half.txt"))) == 1
+        os.kill(publisher.pid, signal.SIGKILL)
+
+    any_store.sweep()
+    assert not list((local_folder(any_store) / "staging").iterdir())
+
+
+def test_a_replaced_publication_is_readable_for_a_day_and_then_swept(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, "one")
+    read = store.fetch(REF)
+    publish(store, "two", replace=True)
+
+    store.sweep()
+    assert texts(read) == whole("one")
+    monkeypatch.setattr(folder, "REPLACED_SECONDS", -1.0)
+    store.sweep()
+    assert not read.exists() and texts(store.fetch(REF)) == whole("two")
+
+
+def test_readers_see_one_publication_or_another_while_it_is_replaced_again_and_again(any_store: Store) -> None:
+    publish(any_store, "0")
+    until = time.monotonic() + 1.5
+
+    def read(_: int) -> set[str]:
+        own, seen = open_store(), set()
+        while time.monotonic() < until:
+            found = own.fetch(REF)
+            time.sleep(0.002)
+            text = (found / "top.txt").read_text()
+            assert texts(found) == whole(text)
+            seen.add(text)
+        return seen
+
+    def replace(number: int) -> set[str]:
+        own, count = open_store(), itertools.count()
+        while time.monotonic() < until:
+            publish(own, f"{number}-{next(count)}", replace=True)
+        return set()
+
+    with ThreadPoolExecutor(5) as threads:
+        reading = [threads.submit(read, number) for number in range(3)]
+        replacing = [threads.submit(replace, number) for number in range(2)]
+        seen = set().union(*(each.result() for each in (*reading, *replacing)))
+    assert len(seen) > 2
+
+
+def test_a_copy_that_was_damaged_on_this_machine_is_fetched_again(
+    s3_store: S3Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(s3_store, "one")
+    (s3_store.fetch(REF) / "top.txt").unlink()
+
+    assert texts(s3_store.fetch(REF)) == whole("one")
+    assert "is damaged, its file top.txt is gone: it is fetched again" in caplog.text
+
+
+@pytest.mark.parametrize(("step", "advice"), [("settings", "start a new run"), ("ingest", "run cxr_data again")])
+def test_what_is_missing_or_damaged_is_told_with_what_to_do(any_store: Store, step: str, advice: str) -> None:
+    with pytest.raises(UserError, match=f"Artifact {step}/a is not in the store .*: .*{advice}"):
+        any_store.fetch(f"{step}/a")
+    publish(any_store, "one", ref=f"{step}/a")
+    if isinstance(any_store, S3Store):
+        any_store.bucket.delete([found.path for found in any_store.bucket.objects(f"{step}/a/") if "top" in found.path])
+    else:
+        (any_store.fetch(f"{step}/a") / "top.txt").unlink()
+    with pytest.raises(UserError, match=f"is damaged, its file top.txt is gone: .*{advice}"):
+        any_store.fetch(f"{step}/a")

@@ -19,11 +19,13 @@ from typing import Any
 
 from cxr_tasks.s3 import CONNECTIONS
 from cxr_tasks.store import RECORD, FolderStore, S3Store, Store
+from cxr_tasks.store.lease import LEASES
+from cxr_tasks.store.staging import STAGING, is_in_use
 
 # Folders of a store that hold no artifacts.
-STAGING, UNFINISHED, POINTERS = "staging", "unfinished", "pointers"
+UNFINISHED, POINTERS = "unfinished", "pointers"
 # The files of one publication in S3: ``<step>/<key>/<32 digits>/…``.
-PUBLICATION = re.compile(r"([^/]+/[^/]+)/([0-9a-f]{32})/")
+UPLOADED = re.compile(r"([^/]+/[^/]+)/([0-9a-f]{32})/")
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 def _folder_sizes(store: FolderStore) -> dict[str, int]:
     """Bytes of each artifact, by its reference."""
     records = sorted(store.root.glob(f"*/*/{RECORD}"))
-    folders = [path.parent for path in records if path.parts[-3] not in (STAGING, UNFINISHED, POINTERS)]
+    folders = [path.parent for path in records if path.parts[-3] not in (STAGING, UNFINISHED, POINTERS, LEASES)]
     return {
         folder.relative_to(store.root).as_posix(): sum(path.stat().st_size for path in _files_below(folder))
         for folder in folders
@@ -139,7 +141,7 @@ def _object_sizes(store: S3Store) -> dict[str, int]:
     published = set()
     for found in store.bucket.objects():
         parts = found.path.split("/")
-        if parts[0] in (UNFINISHED, POINTERS) or len(parts) < 3:
+        if parts[0] in (UNFINISHED, POINTERS, LEASES) or len(parts) < 3:
             continue
         ref = "/".join(parts[:2])
         sizes[ref] += found.size
@@ -151,7 +153,8 @@ def _object_sizes(store: S3Store) -> dict[str, int]:
 def _left_in_staging(store: FolderStore) -> Iterator[Leftover]:
     folder = store.root / STAGING
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        yield _of_folder(STAGING, path)
+        if not is_in_use(path):
+            yield _of_folder(STAGING, path)
 
 
 def _left_unfinished(store: FolderStore) -> Iterator[Leftover]:
@@ -176,7 +179,7 @@ def _left_in_bucket(store: S3Store) -> Iterator[Leftover]:
         path = item["Key"][len(bucket.prefix) :]
         if path.startswith(f"{UNFINISHED}/"):
             below[UNFINISHED, "/".join(path.split("/")[:3])].append(item)
-        elif matched := PUBLICATION.match(path):
+        elif matched := UPLOADED.match(path):
             below[STAGING, matched[0]].append(item)
             if matched[1] not in named:
                 named[matched[1]] = json.loads(bucket.get(f"{matched[1]}/{RECORD}") or b"{}").get("objects", "")

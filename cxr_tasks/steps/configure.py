@@ -28,6 +28,7 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     settings = resolve(filled["profile"], form_overrides(filled))
     values = settings.model_dump(mode="json")
     store = open_store()
+    store.sweep()
     ref = artifact_ref("settings", 1, values, {})
     if store.take(ref) is None:
         with store.publish(ref, {"step": "settings"}, replace=True) as folder:

@@ -47,7 +47,7 @@ def published_at(record: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-class Entry(NamedTuple):
+class RecordEntry(NamedTuple):
     """A record as it is in the store.
 
     Attributes:
@@ -60,7 +60,7 @@ class Entry(NamedTuple):
     tag: str | None
     used: datetime
 
-    def is_still(self, now: Entry) -> bool:
+    def is_still(self, now: RecordEntry) -> bool:
         """Whether ``now`` is of the same publication; that an artifact was used changes the tag alone."""
         if self.tag == now.tag:
             return True
@@ -68,19 +68,19 @@ class Entry(NamedTuple):
         return both[0] is not None and both[0] == both[1]
 
 
-NOTHING = Entry(None, None, datetime.fromtimestamp(0, UTC))
+NO_RECORD = RecordEntry(None, None, datetime.fromtimestamp(0, UTC))
 
 
-def read_entry(ref: str, content: bytes, tag: str, used: datetime) -> Entry:
+def read_entry(ref: str, content: bytes, tag: str, used: datetime) -> RecordEntry:
     """The record that ``content`` is; one that cannot be read counts as none, with a word."""
     try:
         record = json.loads(content)
         if isinstance(record, dict):
-            return Entry(record, tag, used)
+            return RecordEntry(record, tag, used)
     except ValueError:
         pass
     log.warning("the record %s of artifact %s cannot be read, so it is made anew", RECORD, ref)
-    return Entry(None, tag, used)
+    return RecordEntry(None, tag, used)
 
 
 class Store(ABC):
@@ -91,7 +91,7 @@ class Store(ABC):
         return self.entry(ref).content
 
     @abstractmethod
-    def entry(self, ref: str) -> Entry:
+    def entry(self, ref: str) -> RecordEntry:
         """The record of an artifact, with what is known of it."""
 
     def take(self, ref: str) -> dict[str, Any] | None:
@@ -209,12 +209,16 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def _mark(self, ref: str, entry: Entry) -> None:
+    def sweep(self) -> None:
+        """Remove what killed processes left behind, and what nobody reads any more. Artifacts stay."""
+
+    @abstractmethod
+    def _mark(self, ref: str, entry: RecordEntry) -> None:
         """Note that the artifact is used now."""
 
     @abstractmethod
     def _staging_root(self) -> Path: ...
 
     @abstractmethod
-    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: Entry) -> bool:
+    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: RecordEntry) -> bool:
         """Publish the files of ``staging`` if the entry still is as it was before; returns whether it was."""

@@ -14,12 +14,12 @@ from typing import Any
 
 from cxr_tasks.errors import SettingsError, UserError
 from cxr_tasks.s3 import BucketUse
-from cxr_tasks.store.base import MARKED_SECONDS, NOTHING, PUBLICATION, Entry, Store, read_entry
+from cxr_tasks.store.base import MARKED_SECONDS, NO_RECORD, PUBLICATION, RecordEntry, Store, read_entry
 from cxr_tasks.store.conditional import ConditionalBucket
 from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, described, fault_of
 from cxr_tasks.store.folder import FolderStore, unreadable_pointer
 from cxr_tasks.store.lease import Lease, hold_object
-from cxr_tasks.store.staging import staging_folder
+from cxr_tasks.store.staging import staging_folder, sweep_staging
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ class S3Store(Store):
         self.bucket = ConditionalBucket(address, STORE_USE)
         self.cache = FolderStore(cache)
 
-    def entry(self, ref: str) -> Entry:
+    def entry(self, ref: str) -> RecordEntry:
         """Read from the bucket every time: the artifact may have been replaced."""
         there = self.bucket.read(f"{ref}/{RECORD}")
         if there is None:
-            return NOTHING
+            return NO_RECORD
         return read_entry(ref, there.content, there.tag, datetime.now(UTC) - timedelta(seconds=there.age))
 
     def fault(self, ref: str, record: Mapping[str, Any], care: Care = Care.SMALL) -> str:
@@ -136,6 +136,10 @@ class S3Store(Store):
         self._delete_below(f"{ref}/")
         return True
 
+    def sweep(self) -> None:
+        """Remove what dead processes left in staging on this machine; ``cxr store gc`` clears up the bucket."""
+        sweep_staging(self.cache.root)
+
     def _below(self, ref: str, record: Mapping[str, Any]) -> str:
         return f"{ref}/{record.get(PUBLICATION, '')}/"
 
@@ -180,7 +184,7 @@ class S3Store(Store):
             log.warning("the copy %s/%s is damaged, %s: it is fetched again", self.cache.root, below, fault)
         return not fault
 
-    def _mark(self, ref: str, entry: Entry) -> None:
+    def _mark(self, ref: str, entry: RecordEntry) -> None:
         if (datetime.now(UTC) - entry.used).total_seconds() > MARKED_SECONDS:
             # Written as it was, on the condition that nobody replaced or removed it.
             with suppress(UserError):  # who may only read removes nothing either
@@ -189,7 +193,7 @@ class S3Store(Store):
     def _staging_root(self) -> Path:
         return self.cache.root
 
-    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: Entry) -> bool:
+    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: RecordEntry) -> bool:
         below = self._below(ref, record)
         self._upload(staging, below)
         stamps = {found.path.removeprefix(below): found.stamp for found in self.bucket.objects(below)}

@@ -58,7 +58,7 @@ def described(folder: Path) -> dict[str, dict[str, Any]]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     named = {path.relative_to(folder).as_posix(): path for path in paths}
     return {
-        name: {"size": path.stat().st_size, "stamp": _stamp_of(path), "sha256": _sha256(path)}
+        name: {"size": path.stat().st_size, "stamp": _stamp_of(path), "sha256": _hash_of(path)}
         for name, path in named.items()
         if name != RECORD
     }
@@ -81,7 +81,7 @@ def fault_of(folder: Path, files: Files, care: Care) -> str:
             written = _stamp_of(path) != told["stamp"]
             if not (written or care is Care.ALL or (care is Care.SMALL and size <= SMALL_FILE)):
                 continue
-            if _sha256(path) != told["sha256"]:
+            if _hash_of(path) != told["sha256"]:
                 return f"its file {name} has another content than when it was written"
             if written:
                 # Copied from elsewhere, say. Next time it need not be read.
@@ -97,6 +97,6 @@ def _stamp_of(path: Path) -> str:
     return str(path.stat().st_mtime_ns // 1000)
 
 
-def _sha256(path: Path) -> str:
+def _hash_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

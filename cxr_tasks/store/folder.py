@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -15,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from cxr_tasks.errors import SettingsError
-from cxr_tasks.store.base import MARKED_SECONDS, NOTHING, PUBLICATION, Entry, Store, read_entry
+from cxr_tasks.store.base import MARKED_SECONDS, NO_RECORD, PUBLICATION, RecordEntry, Store, published_at, read_entry
 from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, fault_of
 from cxr_tasks.store.lease import LEASES, Lease, hold_file
-from cxr_tasks.store.staging import STAGING
+from cxr_tasks.store.staging import STAGING, sweep_staging
+
+PUBLICATION_NAME = re.compile("[0-9a-f]{32}")
+# How long a publication stays after another replaced it, for those who read it.
+REPLACED_SECONDS = 86400.0
 
 
 class FolderStore(Store):
@@ -32,13 +37,13 @@ class FolderStore(Store):
         """The store in the folder ``root``."""
         self.root = root
 
-    def entry(self, ref: str) -> Entry:
+    def entry(self, ref: str) -> RecordEntry:
         """Read from the artifact's folder."""
         path = self.root / ref / RECORD
         try:
             content, written = path.read_bytes(), path.stat().st_mtime
         except (FileNotFoundError, NotADirectoryError):
-            return NOTHING
+            return NO_RECORD
         return read_entry(ref, content, hashlib.sha256(content).hexdigest(), datetime.fromtimestamp(written, UTC))
 
     def fault(self, ref: str, record: Mapping[str, Any], care: Care = Care.SMALL) -> str:
@@ -109,6 +114,25 @@ class FolderStore(Store):
         shutil.rmtree(aside, ignore_errors=True)
         return True
 
+    def sweep(self) -> None:
+        """Remove what dead processes left in staging, and publications that were replaced more than a day ago."""
+        sweep_staging(self.root)
+        for record in self.root.glob(f"*/*/{RECORD}"):
+            if len(_publications(record.parent)) > 1:
+                ref = record.parent.relative_to(self.root).as_posix()
+                # Alone, so that a publication whose record is about to be written does not count as replaced.
+                with self._alone(ref):
+                    self._sweep_replaced(ref)
+
+    def _sweep_replaced(self, ref: str) -> None:
+        told = self.record(ref) or {}
+        since = published_at(told)
+        if since is None or (datetime.now(UTC) - since).total_seconds() < REPLACED_SECONDS:
+            return
+        for folder in _publications(self.root / ref):
+            if folder.name != told.get(PUBLICATION):
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _folder(self, ref: str, record: Mapping[str, Any]) -> Path:
         # Artifacts of 0.1.0 have their files beside the record.
         return self.root / ref / record.get(PUBLICATION, "")
@@ -116,7 +140,7 @@ class FolderStore(Store):
     def _pointer(self, name: str) -> Path:
         return self.root / "pointers" / f"{name}.json"
 
-    def _mark(self, ref: str, entry: Entry) -> None:
+    def _mark(self, ref: str, entry: RecordEntry) -> None:
         if time.time() - entry.used.timestamp() > MARKED_SECONDS:
             with suppress(OSError):  # in a store that may only be read, nothing is removed either
                 os.utime(self.root / ref / RECORD)
@@ -127,7 +151,7 @@ class FolderStore(Store):
     def _staging_root(self) -> Path:
         return self.root
 
-    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: Entry) -> bool:
+    def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: RecordEntry) -> bool:
         folder = self._folder(ref, record)
         with self._alone(ref):
             if not before.is_still(self.entry(ref)):
@@ -137,6 +161,10 @@ class FolderStore(Store):
             os.rename(staging, folder)
             _replace(folder.parent / RECORD, json.dumps(record, indent=2, sort_keys=True))
         return True
+
+
+def _publications(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if PUBLICATION_NAME.fullmatch(path.name)]
 
 
 def unreadable_pointer(place: str) -> SettingsError:

@@ -16,7 +16,7 @@ def test_too_many_rejects_stop_the_run_with_the_numbers_and_the_folder(begin, so
     with pytest.raises(DataError) as caught:
         steps.validate(run, joined)
 
-    folder = store.root / joined.ref / "rejects"
+    folder = store.fetch(joined.ref) / "rejects"
     assert "rejected fraction: expected at most 0.1, found 0.110294" in str(caught.value)
     assert str(folder) in str(caught.value)
     assert len(list(folder.rglob("*.png"))) == 15
