@@ -325,7 +325,7 @@ def _judged(run: Run, truth: NDArray[np.float64], verdicts: list[list[str]]) -> 
             gain = truth[network, claim[0]] - truth[network, 0]
             gains = _gains(truth, network, claim)
             is_false |= (verdict == "helps" and not gains) or (verdict == "hurts" and gain > -1e-12)
-            is_false |= verdict == "helps, not shown beyond the control" and gain < 1e-12
+            is_false |= verdict == "better, not shown beyond the control" and gain < 1e-12
             if gains:
                 found.append(verdict == "helps")
     return is_false, float(np.mean(found)) if found else 0.0

@@ -79,8 +79,8 @@ def _effects(claims: Sequence[Claim], unit: str, *, named: bool) -> list[str]:
     for verdict, verb, more in (
         ("helps", "helps", ""),
         (
-            "helps, not shown beyond the control",
-            f"does better than {claims[0].baseline} on",
+            "better, not shown beyond the control",
+            f"does better than the arm {claims[0].baseline} on",
             f", but not detectably better than {again} does",
         ),
         ("hurts", "hurts", ""),
@@ -114,7 +114,7 @@ def _span(difference: Joint) -> str:
 
 def _beyond(claim: Claim) -> str:
     """What the arm does beyond its control, where the verdict rests on that."""
-    if claim.against_control is None or not claim.verdict.startswith("helps"):
+    if claim.against_control is None or claim.verdict in ("hurts", "no detectable difference"):
         return ""
     beyond = claim.against_control
     return f"; beyond {claim.control} {points(beyond.mean)}, {_span(beyond)}"
@@ -131,7 +131,10 @@ def _control(claims: Sequence[Claim], what: str) -> list[str]:
             "showing as many real images over again."
         ]
     if any(claim.verdict == "helps" and claim.against_control is not None for claim in claims):
-        return [f"“Helps” means: better than {claims[0].baseline}, and better than as many real images over again."]
+        return [
+            f"“Helps” means: better than the arm {claims[0].baseline}, and better than the arm {control}, which shows "
+            "as many real images over again."
+        ]
     return []
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from cxr_tasks.evaluation.seeds import SeedsComparison
 from cxr_tasks.strict import Strict
 
-Claimed = Literal["helps", "helps, not shown beyond the control", "no detectable difference", "hurts"]
+Claimed = Literal["helps", "better, not shown beyond the control", "no detectable difference", "hurts"]
 
 
 class Joint(Strict):
@@ -113,7 +113,7 @@ def verdict_of_claim(against_baseline: Joint, against_control: Joint | None) -> 
     if against_baseline.low <= 0:
         return "no detectable difference"
     if against_control is not None and against_control.low <= 0:
-        return "helps, not shown beyond the control"
+        return "better, not shown beyond the control"
     return "helps"
 
 

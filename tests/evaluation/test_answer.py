@@ -56,8 +56,9 @@ def test_each_verdict_names_its_classifiers_and_what_is_not_confirmed() -> None:
     assert answer(claims, {"synthetic": ["CNN"]}) == (
         f"{ONCE}synthetic augmentation helps CNN (+3.0 points of macro F1, interval +1.0 to +5.0; beyond oversample "
         "+2.0, +0.5 to +4.0). Synthetic augmentation hurts VGG16 (-2.0, -3.0 to -1.0). Synthetic augmentation makes no "
-        "detectable difference to ResNet50 (0.0, -1.0 to +1.0). “Helps” means: better than none, and better than as "
-        "many real images over again. The exact sign test, corrected alike, does not confirm the verdict for CNN. "
+        "detectable difference to ResNet50 (0.0, -1.0 to +1.0). “Helps” means: better than the arm none, and better "
+        "than the arm oversample, which shows as many real images over again. "
+        "The exact sign test, corrected alike, does not confirm the verdict for CNN. "
         f"{CORRECTED}"
     )
 
@@ -66,8 +67,9 @@ def test_a_gain_that_more_real_images_give_too_is_not_called_help() -> None:
     said = answer([claim("CNN", GAIN, NULL)], {})
 
     assert said == (
-        f"{ONCE}synthetic augmentation does better than none on CNN (+3.0 points of macro F1, interval +1.0 to +5.0; "
-        "beyond oversample -0.4, -2.0 to +1.0), but not detectably better than showing real images over again does. "
+        f"{ONCE}synthetic augmentation does better than the arm none on CNN (+3.0 points of macro F1, interval +1.0 to "
+        "+5.0; beyond oversample -0.4, -2.0 to +1.0), but not detectably better than showing real images over again "
+        "does. "
         f"{CORRECTED}"
     )
     assert "helps" not in said

@@ -61,8 +61,8 @@ def test_what_is_found_by_itself_may_not_be_found_among_many() -> None:
     [
         (0.05, 0.05, "helps"),
         (0.05, None, "helps"),
-        (0.05, 0.01, "helps, not shown beyond the control"),
-        (0.05, -0.05, "helps, not shown beyond the control"),
+        (0.05, 0.01, "better, not shown beyond the control"),
+        (0.05, -0.05, "better, not shown beyond the control"),
         # Better than a control that does harm is no help.
         (-0.01, 0.05, "no detectable difference"),
         (-0.05, 0.05, "hurts"),

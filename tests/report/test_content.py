@@ -245,7 +245,7 @@ def test_what_more_real_images_do_as_well_is_no_help_of_the_synthetic_ones(resul
     content, compared = run_of(results, {"none": 0.5, "synthetic": 6.0, "oversample": 6.0})
 
     assert compared[0].verdict == compared[1].verdict == "helps"
-    assert [claim.verdict for claim in content.claims] == ["helps, not shown beyond the control"]
+    assert [claim.verdict for claim in content.claims] == ["better, not shown beyond the control"]
     assert (
         "helps" not in content.answer and "not detectably better than showing real images over again" in content.answer
     )
