@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from cxr_tasks.config import DataSettings
@@ -34,7 +37,7 @@ from cxr_tasks.data.ingest import (
 )
 from cxr_tasks.data.scan import VANISHED
 from tests.data.bad_files import ribs, write_bad_files
-from tests.data.reading import Reading, data_settings, read_folder, scan_folder
+from tests.data.reading import Reading, data_settings, read_folder, scan_folder, split
 
 TWO = data_settings(classes=["COVID", "Normal"])
 SIZES = (48, 32)
@@ -213,6 +216,25 @@ def test_only_bad_files_give_a_manifest_without_images(source: Path, tmp_path: P
     assert set(reasons(reading).values()) == {"the file is not an image"}
     assert len(reading.manifest) == 6
     assert reading.near.empty
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=5), st.lists(st.booleans(), min_size=1, max_size=5))
+@settings(max_examples=15, deadline=None)
+def test_any_mixture_of_good_and_bad_files_gives_a_manifest(first: list[bool], second: list[bool]) -> None:
+    """Among them shards without a file, shards of rejects alone, classes without an image, and one image in all."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for label, files in zip(TWO.classes, (first, second), strict=True):
+            (Path(scratch) / "source" / label).mkdir(parents=True)
+            for number, good in enumerate(files):
+                path = Path(scratch) / "source" / label / f"{number}.png"
+                ribs(seed=number + 50 * (label == "COVID")).save(path) if good else path.write_bytes(b"bad")
+
+        data = data_settings(classes=TWO.classes, shard_images=1)
+        reading = read_folder(Path(scratch) / "source", Path(scratch), data, (32,))
+        divided = split(reading, data)
+
+    assert (reading.manifest["status"] == USED).sum() == sum(first) + sum(second)
+    assert (divided["split"] != "").sum() <= sum(first) + sum(second)
 
 
 def test_a_shard_may_be_empty(source: Path, tmp_path: Path) -> None:

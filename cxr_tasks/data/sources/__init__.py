@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cxr_tasks.data.sources.archive import ArchiveSource
-from cxr_tasks.data.sources.archive_names import SUFFIXES
+from cxr_tasks.data.sources.archive_names import SUFFIXES, is_part_name
 from cxr_tasks.data.sources.base import Entry, Source
 from cxr_tasks.data.sources.folder import FolderSource
 from cxr_tasks.data.sources.kaggle import KaggleSource
@@ -61,6 +61,11 @@ def _open_local(address: str) -> Source:
         return FolderSource(path, address)
     if stat.S_ISREG(mode) and path.name.lower().endswith(SUFFIXES):
         return ArchiveSource(path, address)
+    if stat.S_ISREG(mode) and is_part_name(path.name):
+        raise DataError(
+            f"The data source {shown(address)} is one part of a split archive: put the parts together "
+            "(zip -s 0 split.zip --out whole.zip, or cat split.zip.* > whole.zip), and give the whole archive."
+        )
     raise DataError(
         f"The data source {shown(address)} is a file, but not an archive that can be read "
         f"({', '.join(SUFFIXES)}): {GIVE}."

@@ -42,7 +42,7 @@ _PATTERNS = re.compile(
             r".*@syno(eastream|resource)$",
             r".*[:_\uf03a]zone\.identifier$",
             r".*:(com\.dropbox\.attr\w*|afp_\w+|smartscreen)$",
-            r".*~$",
+            r".*\.\w+~$",
             r".*\.sw[a-p]$",
         )
     )

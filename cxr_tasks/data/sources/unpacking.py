@@ -15,7 +15,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -34,6 +34,17 @@ UNPACK_CHUNK = 2**20
 MAX_HEADER = 2**20
 # Bytes before the name of each member in a zip.
 LOCAL_HEADER = 30
+# The record at the end of a zip, with the longest comment.
+LONGEST_ZIP_END = 22 + 2**16
+# The last begins the first part of a split zip.
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+NOT_READ = {
+    b"Rar!\x1a\x07": "a RAR archive, which is not read",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive, which is not read",
+    b"\x28\xb5\x2f\xfd": "what zstd has packed, which is not read",
+    b"version https://git-lfs": "a pointer of Git LFS and not the archive itself (run git lfs pull)",
+    b"<": "a web page, as where a login is missing",
+}
 LONG_HEADERS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -80,7 +91,7 @@ def unpack_archive(archive: Path, root: Path, address: str) -> Unpacked:
     """
     with _clear_errors(address):
         unpacking = _Unpacking(address, root, archive.stat().st_size)
-        (_unpack_zip if archive.name.lower().endswith(".zip") else _unpack_tar)(archive, unpacking)
+        _kind(archive, unpacking)(archive, unpacking)
         unpacking.make_links()
     return unpacking.result
 
@@ -222,7 +233,34 @@ def _clear_errors(address: str) -> Iterator[None]:
         raise
 
 
+def _kind(path: Path, unpacking: _Unpacking) -> Callable[[Path, _Unpacking], None]:
+    """What unpacks the archive. Its first bytes count, and its name only where they say nothing."""
+    with path.open("rb") as stream:
+        head = stream.read(max(map(len, NOT_READ)))
+    for start, what in NOT_READ.items():
+        if head.startswith(start):
+            raise unpacking.refuse(f"it holds {what}; unpack or fetch it yourself and give the folder")
+    if head.startswith(ZIP_STARTS):
+        return _unpack_zip
+    is_compressed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+    return _unpack_zip if path.name.lower().endswith(".zip") and not is_compressed else _unpack_tar
+
+
+def _refuse_split(path: Path, unpacking: _Unpacking) -> None:
+    """Refuse the last part of a split zip: the record at its end counts the parts before it."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - LONGEST_ZIP_END))
+        tail = stream.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if 0 <= at <= len(tail) - 6 and tail[at + 4 : at + 6] not in (b"\0\0", b"\xff\xff"):
+        raise unpacking.refuse(
+            "it is the last part of a split archive; put the parts together "
+            "(zip -s 0 split.zip --out whole.zip) and give the whole archive"
+        )
+
+
 def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
+    _refuse_split(path, unpacking)
     with zipfile.ZipFile(path) as archive:
         # By path: the later of two members of one name counts.
         chosen: dict[str, zipfile.ZipInfo] = {}

@@ -206,6 +206,42 @@ def test_two_that_read_at_once_share_one_unpacking(tmp_path: Path) -> None:
     assert all(len(files) == 300 for files in found)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.xz", "a.tar.bz2"])
+def test_an_archive_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    as_zip = write_zip(tmp_path / "b.zip").rename(tmp_path / name)
+    assert content(as_zip) == {kept: FILES[kept] for kept in KEPT}
+
+    as_tar = write_tar(tmp_path / "b.tgz").rename(tmp_path / name)
+    assert content(as_tar) == {kept: FILES[kept] for kept in KEPT}
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"Rar!\x1a\x07\0", "it holds a RAR archive"),
+        (b"7z\xbc\xaf\x27\x1c", "it holds a 7z archive"),
+        (b"<!DOCTYPE html>", "it holds a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "it holds a pointer of Git LFS"),
+    ],
+)
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_what_is_named_as_an_archive_and_is_none_is_called_by_its_name(
+    tmp_path: Path, name: str, start: bytes, what: str
+) -> None:
+    (tmp_path / name).write_bytes(start)
+
+    assert refusal(tmp_path / name).startswith(f"refused: {what}")
+
+
+def test_the_last_part_of_a_split_zip_is_named(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip")
+    whole = path.read_bytes()
+    end = whole.rindex(b"PK\x05\x06")
+    path.write_bytes(whole[: end + 4] + b"\x02\0\x02\0" + whole[end + 8 :])
+
+    assert refusal(path).startswith("refused: it is the last part of a split archive; put the parts together")
+
+
 # What lands elsewhere.
 
 

@@ -63,6 +63,8 @@ FILES = [
     "Icon\r",
 ]
 KEPT = [
+    "~",
+    "a~",
     "1.png",
     "COVID-19",
     "#12",

@@ -35,6 +35,15 @@ def test_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["set.z01", "set.zip.001", "set.part1.rar", "set.7z.002", "set.tar.gz.aa", "set.r00"])
+def test_part_of_a_split_archive_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+
+    assert said(f"{tmp_path}/{name}").startswith(
+        f"The data source {tmp_path}/{name} is one part of a split archive: put the parts together"
+    )
+
+
 @pytest.mark.parametrize("address", ["https://example.org/images.zip", "gs://bucket/images", "file:///data"])
 def test_unknown_kind_is_named(address: str) -> None:
     assert said(address) == f"The data source {address} is of a kind that is not known: {GIVE}"
