@@ -85,6 +85,22 @@ def test_it_is_json_that_reads_back_and_nothing_changes_it(surveyed: tuple[Surve
         Survey.model_validate(json.loads(found.model_dump_json()) | {"more": 1})
 
 
+@pytest.mark.parametrize(("size", "reason"), [((50, 50), "at least 64 a side"), ((9000, 5000), "at most 40,000,000")])
+def test_an_image_of_a_size_that_is_not_read_is_set_aside_and_the_rest_passes(
+    source: Path, quick: Settings, size: tuple[int, int], reason: str
+) -> None:
+    with Image.open(source / "COVID/images/COVID-1.png") as image:
+        image.resize(size).save(source / "COVID/images/odd.png", compress_level=1)
+    (source / "more.7z").touch()
+
+    found, _ = survey(str(source), quick)
+
+    assert found.passed and found.failures == ()
+    (aside,) = found.set_aside
+    assert aside.examples == ("COVID/images/odd.png",) and reason in aside.reason
+    assert found.warnings == ("'more.7z': an archive inside a data source is not read: unpack it",)
+
+
 def test_bad_files_fail_the_data_and_the_rest_is_still_told(source: Path, quick: Settings) -> None:
     bad = write_bad_files(source / "COVID" / "images")
     for copy in ("copy-1.png", "copy-2.png"):
