@@ -20,7 +20,8 @@ from cxr_tasks.cli.options import mlflow_fault
 from cxr_tasks.cli.terminal import file_size, hold_back_chatter
 from cxr_tasks.config import Settings, resolve
 from cxr_tasks.errors import UserError
-from cxr_tasks.store import FolderStore, open_store
+from cxr_tasks.store import FolderStore, S3Store, open_store
+from cxr_tasks.store.conditional import WITHOUT_CONDITIONS
 from infra.embedded.stack import NEEDED_GIB, is_free
 from infra.embedded.status import stack_status
 
@@ -127,6 +128,8 @@ def check_store() -> Check:
             store.save_checkpoint(trial)
         finally:
             store.drop_checkpoint(trial)
+        if isinstance(store, S3Store) and not store.bucket.knows_conditions():
+            return Check("Store", "warn", f"{store.bucket.endpoint} knows no conditional writes", WITHOUT_CONDITIONS)
     except (UserError, OSError) as error:
         return Check("Store", "fail", str(error), "Choose another place with --store or CXR_STORE.")
     return Check("Store", "ok", f"{os.environ['CXR_STORE']} can be read and written")
