@@ -17,13 +17,11 @@ from airflow.sdk import (
     Asset,
     BaseOperatorLink,
     CronTriggerTimetable,
-    ExceptionRetryPolicy,
     Param,
-    RetryAction,
-    RetryRule,
     task,
 )
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
+from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 from airflow.sdk.execution_time.xcom import XCom
 from pydantic import validate_call
 from pydantic_core import to_jsonable_python
@@ -49,20 +47,38 @@ ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
 # A cron expression, or empty for runs that are only triggered.
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
 TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
+# What is neither the user's error nor the world's is tried so often: it may be a killed neighbour or a bug.
+OTHER_RETRIES = 2
+
+
+class RetryWhatPasses(RetryPolicy):
+    """A server that is away is waited for; what only a person can mend fails at once; the rest is tried twice more."""
+
+    def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
+        """Decide on the worker, where the exception is."""
+        from cxr_tasks.errors import UserError
+        from cxr_tasks.outages import is_passing
+
+        if isinstance(exception, UserError):
+            # The same input gives the same error.
+            return RetryDecision.fail("The data or the settings need a person's attention")
+        if is_passing(exception):
+            return RetryDecision.default()
+        # ``max_tries`` grows when a task is cleared, so that it counts from there.
+        if try_number > max_tries - RETRIES + OTHER_RETRIES:
+            return RetryDecision.fail("Not an outage, and tried often enough")
+        return RetryDecision.retry(RETRY_DELAY, "Not an outage: tried again soon")
+
+
+# 20 s, 40 s, 80 s … and at most 10 minutes, each up to twice as long: seven retries span at least half an hour.
+RETRIES, RETRY_DELAY = 7, timedelta(seconds=20)
 DEFAULT_ARGS = {
-    "retries": 2,
-    "retry_delay": timedelta(seconds=20),
+    "retries": RETRIES,
+    "retry_delay": RETRY_DELAY,
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(hours=2),
-    # The same input gives the same error: only a person can help.
-    "retry_policy": ExceptionRetryPolicy(
-        rules=[
-            RetryRule(
-                exception="cxr_tasks.errors.UserError",
-                action=RetryAction.FAIL,
-                reason="The data or the settings need a person's attention",
-            )
-        ]
-    ),
+    "retry_policy": RetryWhatPasses(),
 }
 
 

@@ -33,6 +33,32 @@ AIRFLOW = ("scheduler", "dag-processor", "api-server", "triggerer")
 # What a stack that is up says of itself, in its folder.
 STATE_FILE = "stack.json"
 
+# How tasks of Airflow outlast servers that are away. docker-compose.yaml has the same values: a test compares them.
+OUTLASTING = {
+    # A task's token is renewed in the last fifth of its life only, by an answered heartbeat. A token that outlives the
+    # longest task (the GAN: 7 days) needs no renewal, however long the API server is away or a laptop sleeps.
+    "AIRFLOW__EXECUTION_API__JWT_EXPIRATION_TIME": "691200",
+    # What a task tells the API server, and asks of it, is tried again every 5 to 10 seconds, for 30 to 45 minutes:
+    # that it starts, what other tasks returned, what it returns.
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "361",
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MIN": "5",
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "10",
+    # A server that is busy answers late.
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
+    # A heartbeat that failed was tried for half an hour, or was refused at once. A refusal ends no training either.
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "120",
+    # The scheduler cannot tell a killed worker from an API server that is away: either way there is no heartbeat. An
+    # outage of less than this costs no try. After it the task is tried again, and the try that hangs ends itself.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "900",
+    # A task sends heartbeats every 5 seconds. On a laptop that wakes up, the first one is to come before this look.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "60",
+    # A task that was handed out and lost, by a broker or a database that restarted, holds its slot until it is handed
+    # out again: after 10 minutes in the queue, or when a restarted scheduler sees that its predecessor is dead.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "600",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "60",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "60",
+}
+
 
 class Stack:
     """Airflow (SQLite, tasks as processes of this machine) and MLflow (SQLite, local artifacts).
@@ -161,8 +187,7 @@ class Stack:
             "AIRFLOW__API_AUTH__JWT_SECRET": self._secret(),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs" / "tasks"),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
-            # Two busy cores can make a heartbeat late; a training of hours should not die of that.
-            "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "30",
+            **OUTLASTING,
             "MLFLOW_TRACKING_URI": self.mlflow_url,
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
