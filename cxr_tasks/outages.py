@@ -136,15 +136,18 @@ def _is_of(error: BaseException, module: str, names: tuple[str, ...]) -> bool:
 
 
 @contextmanager
-def patience(seconds: float | None = None) -> Iterator[None]:
+def patience(seconds: float | None = None) -> Iterator[Callable[[], None]]:
     """Let everything in the block that asks a server wait for it so long, and not fail at once.
 
     Args:
         seconds: For each request; :data:`PATIENCE_SECONDS` unless it is given.
+
+    Yields:
+        A function that lets the rest of the block wait for :data:`PATIENCE_SECONDS`.
     """
     token = _patience.set(PATIENCE_SECONDS if seconds is None else seconds)
     try:
-        yield
+        yield lambda: (_patience.set(PATIENCE_SECONDS), None)[1]
     finally:
         _patience.reset(token)
 

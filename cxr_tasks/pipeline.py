@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Artifact, Kind, RunContext
 from cxr_tasks.config import Settings, flatten
+from cxr_tasks.outages import patience
 from cxr_tasks.store import RecordEntry, artifact_ref, open_store
 
 log = logging.getLogger(__name__)
@@ -202,8 +203,10 @@ def _make(
     store, started = open_store(), time.monotonic()
     record["mlflow_run_id"] = run_id
     # Where a record is there, it is one that does not count any more.
-    with store.publish(ref, record, replace=True) as folder:
+    with patience(0.0) as wait_longer, store.publish(ref, record, replace=True) as folder:
         made = fill(folder)
+        # What took hours to make is worth half an hour. What was not begun fails at once, and is tried again.
+        wait_longer()
         record["made"] = made.artifact.model_dump(mode="json", exclude=set(Artifact.MOMENT))
         record["metrics"], record["curves"] = dict(made.metrics), list(made.curves)
         record["volatile"] = made.volatile

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxr_tasks.cache import disk_full, is_disk_full
 from cxr_tasks.errors import UserError, in_one_line, shown
+from cxr_tasks.outages import is_passing_status, patiently
 
 # Requests under way at the same time.
 CONNECTIONS = 16
@@ -27,6 +28,28 @@ READ_CHUNK = 2**20
 DELETED_AT_ONCE = 1000
 REFUSED = {"403", "AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 GONE = {"404", "NoSuchKey"}
+# What S3 servers that are busy or restarting say, also with a status below 500. A clock that is wrong is set right by
+# the machine itself.
+PASSING = {
+    "BandwidthLimitExceeded",
+    "InternalError",
+    "OperationAborted",
+    "PriorRequestNotComplete",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "RequestTimeTooSkewed",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TokenRefreshRequired",
+    "TooManyRequests",
+    "TooManyRequestsException",
+}
 _creating_client = threading.Lock()
 
 
@@ -65,7 +88,8 @@ class Bucket:
     """The objects below ``s3://bucket/prefix``.
 
     Every method raises the use's own error for what only a person can mend, and :class:`ConnectionError` for what
-    may pass, such as a server in trouble or a connection that broke off.
+    may pass, such as a server in trouble or a connection that broke off. Methods wait for that to pass as
+    :func:`cxr_tasks.outages.patience` says.
 
     Attributes:
         address: As given.
@@ -122,33 +146,43 @@ class Bucket:
         """The address of the object or folder ``path``."""
         return f"s3://{self.name}/{self.prefix}{path}"
 
-    def objects(self, below: str = "", *, nobody_answers: type[Exception] = ConnectionError) -> list[S3Object]:
+    def objects(self, below: str = "") -> list[S3Object]:
         """The objects whose path begins with ``below``, sorted by key.
 
         Args:
             below: The beginning of their paths, mostly a folder with its slash.
-            nobody_answers: Raised when there is no server at the endpoint.
         """
-        client = self.client
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.prefix + below)
-        with self._clear_errors(nobody_answers):
-            items = [item for page in pages for item in page.get("Contents", [])]
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.prefix + below)
+
+        def ask() -> list[dict[str, Any]]:
+            with self._clear_errors():
+                return [item for page in pages for item in page.get("Contents", [])]
+
+        items = patiently(ask, self.address)
         return [S3Object(item["Key"][len(self.prefix) :], item["Size"], _stamp(item, item["Size"])) for item in items]
 
     def get(self, path: str) -> bytes | None:
         """The content of a small object, or ``None`` where there is none."""
         client = self.client
-        with self._clear_errors():
-            try:
-                return client.get_object(Bucket=self.name, Key=self.prefix + path)["Body"].read()
-            except client.exceptions.NoSuchKey:
-                return None
+
+        def ask() -> bytes | None:
+            with self._clear_errors():
+                try:
+                    return client.get_object(Bucket=self.name, Key=self.prefix + path)["Body"].read()
+                except client.exceptions.NoSuchKey:
+                    return None
+
+        return patiently(ask, self.address)
 
     def put(self, path: str, content: bytes) -> None:
         """Write a small object in one request."""
         client = self.client
-        with self._clear_errors():
-            client.put_object(Bucket=self.name, Key=self.prefix + path, Body=content)
+
+        def ask() -> None:
+            with self._clear_errors():
+                client.put_object(Bucket=self.name, Key=self.prefix + path, Body=content)
+
+        patiently(ask, self.address)
 
     def fetch(self, path: str, stamp: str, folder: Path) -> Path | None:
         """Write one object to a new file of ``folder``, in one request.
@@ -202,10 +236,11 @@ class Bucket:
         files = {found.path: folder / found.path[len(below) :] for found in self.objects(below)}
         for target in files.values():
             target.parent.mkdir(parents=True, exist_ok=True)
-        with self._transfers() as transfers:
-            running = [transfers.download(self.name, self.prefix + path, str(target)) for path, target in files.items()]
-            for transfer in running:
-                transfer.result()
+        self._transfer(
+            lambda transfers: [
+                transfers.download(self.name, self.prefix + path, str(target)) for path, target in files.items()
+            ]
+        )
         return len(files)
 
     def upload(self, files: Mapping[str, Path]) -> None:
@@ -214,21 +249,35 @@ class Bucket:
         Args:
             files: Each file by the path of its object.
         """
-        with self._transfers() as transfers:
-            running = [transfers.upload(str(file), self.name, self.prefix + path) for path, file in files.items()]
-            for transfer in running:
-                transfer.result()
+        self._transfer(
+            lambda transfers: [
+                transfers.upload(str(file), self.name, self.prefix + path) for path, file in files.items()
+            ]
+        )
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects, many in one request. Objects that are not there are no error."""
         client, keys = self.client, [{"Key": self.prefix + path} for path in paths]
         for start in range(0, len(keys), DELETED_AT_ONCE):
             asked = {"Objects": keys[start : start + DELETED_AT_ONCE], "Quiet": True}
-            with self._clear_errors():
-                answer = client.delete_objects(Bucket=self.name, Delete=asked)
-            for failure in answer.get("Errors", []):
-                code = failure.get("Code", "")
-                raise self._meaning(code, 500 if code == "InternalError" else 400, failure.get("Message", code))
+            patiently(partial(self._delete, client, asked), self.address)
+
+    def _delete(self, client: Any, asked: dict[str, Any]) -> None:
+        with self._clear_errors():
+            answer = client.delete_objects(Bucket=self.name, Delete=asked)
+        for failure in answer.get("Errors", []):
+            code = failure.get("Code", "")
+            raise self._meaning(code, 400, failure.get("Message", code))
+
+    def _transfer(self, begin: Callable[[Any], list[Any]]) -> None:
+        """Wait for the transfers that ``begin`` begins; all of them are begun again while patience lasts."""
+
+        def attempt() -> None:
+            with self._transfers() as transfers:
+                for transfer in begin(transfers):
+                    transfer.result()
+
+        patiently(attempt, self.address)
 
     @contextmanager
     def _transfers(self) -> Iterator[Any]:
@@ -240,11 +289,12 @@ class Bucket:
             yield transfers
 
     @contextmanager
-    def _clear_errors(self, nobody_answers: type[Exception] = ConnectionError) -> Iterator[None]:
+    def _clear_errors(self) -> Iterator[None]:
         """Say in one sentence what is wrong."""
         from botocore import exceptions as boto
         from s3transfer.exceptions import RetriesExceededError
 
+        broken_off = (boto.IncompleteReadError, boto.ResponseStreamingError)
         try:
             yield
         except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
@@ -254,12 +304,14 @@ class Bucket:
         except boto.ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             raise self._meaning(error.response["Error"]["Code"], status, in_one_line(error)) from error
-        except (boto.EndpointConnectionError, boto.ProxyConnectionError, boto.SSLError) as error:
-            raise self._unreached(nobody_answers, error) from error
         except RetriesExceededError as error:
-            raise self._unreached(ConnectionError, error.last_exception) from error
-        except (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError) as error:
-            raise self._unreached(ConnectionError, error) from error
+            raise self._unreached(error.last_exception) from error
+        except (boto.ConnectionError, boto.HTTPClientError, *broken_off) as error:
+            raise self._unreached(error) from error
+        except boto.CredentialRetrievalError as error:
+            raise ConnectionError(
+                f"The credentials for {shown(self.address)} cannot be had now ({in_one_line(error)})."
+            ) from error
         except boto.BotoCoreError as error:
             raise self._meaning("", 400, in_one_line(error)) from error
         except OSError as error:
@@ -267,7 +319,9 @@ class Bucket:
                 raise disk_full(f"The {self.use.thing} {self.address}") from error
             raise
 
-    def _unreached(self, kind: type[Exception], error: Exception) -> Exception:
+    def _unreached(self, error: Exception) -> Exception:
+        # A certificate that is not trusted is no outage.
+        kind = self.use.error if "CERTIFICATE_VERIFY_FAILED" in str(error) else ConnectionError
         return kind(
             f"{shown(self.address)} cannot be reached at {self.endpoint} ({in_one_line(error)}): "
             "check AWS_ENDPOINT_URL_S3 and the network."
@@ -282,14 +336,19 @@ class Bucket:
             )
         if code in GONE:
             return FileNotFoundError(f"An object of {name} is gone ({text}).")
+        if code in PASSING or is_passing_status(status) or (code == "ExpiredToken" and self._credentials_rotate()):
+            return ConnectionError(f"{name} cannot be {use.verb} for now ({text}).")
         if code in REFUSED:
             return use.error(
                 f"The {use.thing} {name} may not be {use.verb} ({code}): check AWS_ACCESS_KEY_ID and "
                 f"AWS_SECRET_ACCESS_KEY, and that they are allowed to {use.rights}."
             )
-        if status >= 500 or status == 429:
-            return ConnectionError(f"{name} cannot be {use.verb} for now ({text}).")
         return use.error(f"The {use.thing} {name} cannot be {use.verb} ({text}).")
+
+    def _credentials_rotate(self) -> bool:
+        """Whether others come by themselves: those of a role or of a file do, those of the environment do not."""
+        credentials = self.client._request_signer._credentials
+        return credentials is not None and credentials.method not in ("env", "explicit")
 
 
 def _stamp(answer: Mapping[str, Any], size: int) -> str:

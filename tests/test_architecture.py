@@ -19,6 +19,7 @@ LOWEST = (
     "config",
     "errors",
     "keras_graph",
+    "outages",
     "progress",
     "randomness",
     "s3",
@@ -128,7 +129,9 @@ class TestArrows:
     def test_dags_know_steps_and_their_handles_and_the_form(self) -> None:
         for path in sources("dags"):
             project = {to for to in imports(path) if to.split(".")[0] == "cxr_tasks"}
-            assert project <= {"cxr_tasks.steps", "cxr_tasks.artifacts", "cxr_tasks.form"}, path
+            assert project <= {f"cxr_tasks.{name}" for name in ("steps", "artifacts", "form", "errors", "outages")}, (
+                path
+            )
 
 
 def circles(known: dict[str, set[str]]) -> Iterator[str]:

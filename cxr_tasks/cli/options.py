@@ -18,7 +18,7 @@ from cxr_tasks.config import merge, profile_names
 from cxr_tasks.data.sources import GIVE
 from cxr_tasks.errors import UserError
 from cxr_tasks.form import ARM_WORDS, CLASSIFIER_WORDS, FIELDS
-from cxr_tasks.tracking.runs import SWITCH
+from cxr_tasks.tracking.server import SWITCH
 
 if TYPE_CHECKING:
     ClassifierChoice = str

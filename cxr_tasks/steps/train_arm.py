@@ -21,6 +21,7 @@ from cxr_tasks.artifacts import (
 )
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import SettingsError
+from cxr_tasks.outages import patience
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import (
     REAL,
@@ -189,13 +190,15 @@ def _train_model(
         on_epoch=epoch_reporter(f"{arm.classifier} {arm.arm}", settings.classifiers.epochs),
     )
     _save_model(network, fitted, _predict_blanked(network, features, images, classes), folder)
+    with patience():
+        model_uri = tracking.log_model(network.full, images.held_out["validation"].pixels[:2])
     model = TrainedModel(
         training=arm,
         epochs=len(fitted.history),
         steps=fitted.steps,
         train_images=fitted.train_size,
         weights_digest=weights_digest(network.full),
-        model_uri=tracking.log_model(network.full, images.held_out["validation"].pixels[:2]),
+        model_uri=model_uri,
     )
     metrics = {
         "best_epoch": fitted.best_epoch,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks import progress, tracking
 from cxr_tasks.artifacts import Artifact, Dataset, Gan, RunContext
 from cxr_tasks.config import Settings
+from cxr_tasks.errors import in_one_line
+from cxr_tasks.outages import is_passing, patience
 from cxr_tasks.pipeline import Made, Postponed, is_forced, load_settings, perform
 from cxr_tasks.steps.common import dataset_tags, log_images
-from cxr_tasks.store import artifact_ref, open_store
+from cxr_tasks.store import Store, artifact_ref, open_store
 
 if TYPE_CHECKING:
     from cxr_tasks.data.dataset import Images
     from cxr_tasks.gan.training import FittedGan
+
+log = logging.getLogger(__name__)
 
 # In a training's folder of checkpoints: the DAG run that asked to make it anew.
 ANEW = "anew.txt"
@@ -67,7 +72,8 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
 
     gan = perform(run, Gan, fill, version=2, settings=made_with, inputs=inputs, tags=dataset_tags(run, dataset))
     if gan.finished:
-        open_store().drop_checkpoint(unfinished)
+        with patience():
+            open_store().drop_checkpoint(unfinished)
     return gan
 
 
@@ -87,19 +93,50 @@ def _fit(settings: Settings, images: Images, unfinished: str) -> FittedGan:
     def on_grid(step: int, grid: Any) -> None:
         tracking.log_figure(_plot(step, grid, classes), f"grids/step-{step:06d}.png")
 
-    return fit_gan(
+    keeper = _CheckpointKeeper(store, unfinished)
+    trained = fit_gan(
         images.pixels,
         images.labels,
         len(classes),
         settings.gan,
         settings.seeds.gan,
         store.load_checkpoint(unfinished),
-        on_checkpoint=lambda: store.save_checkpoint(unfinished),
-        # A tracking server that is away for a while must not end a training of days.
-        on_epoch=tracking.forgiving(on_epoch),
-        on_grid=tracking.forgiving(on_grid),
+        on_checkpoint=keeper,
+        on_epoch=on_epoch,
+        on_grid=on_grid,
         on_steps=lambda done, total: progress.advance("GAN training", done, total),
     )
+    if not trained.finished:
+        keeper.catch_up()
+    return trained
+
+
+class _CheckpointKeeper:
+    """Copies each checkpoint to the store; a store that is away for a while ends no training of days."""
+
+    def __init__(self, store: Store, unfinished: str) -> None:
+        self.store, self.unfinished = store, unfinished
+        self.is_behind = False
+
+    def __call__(self) -> None:
+        """Copy the checkpoints that there are now, or leave that to the next time."""
+        try:
+            self.store.save_checkpoint(self.unfinished)
+            self.is_behind = False
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            self.is_behind = True
+            log.warning(
+                "The checkpoint is on this machine only, and goes to the store with the next one: %s",
+                in_one_line(error),
+            )
+
+    def catch_up(self) -> None:
+        """Wait for the store, if the last checkpoint is not there: another machine may go on from it."""
+        if self.is_behind:
+            with patience():
+                self.store.save_checkpoint(self.unfinished)
 
 
 def _save_gan(trained: FittedGan, classes: list[str], folder: Path) -> None:

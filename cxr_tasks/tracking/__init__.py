@@ -1,5 +1,19 @@
 """MLflow, as the rest of the project uses it: runs and what is logged to them, pages, and models."""
 
+from cxr_tasks.tracking.logs import (
+    log_curves,
+    log_dataset,
+    log_figure,
+    log_file,
+    log_folder,
+    log_inputs_of,
+    log_metrics,
+    log_params,
+    log_table,
+    log_text,
+    set_reused,
+    set_tags,
+)
 from cxr_tasks.tracking.models import (
     UnusableModelError,
     load_version,
@@ -16,27 +30,13 @@ from cxr_tasks.tracking.runs import (
     TAG_ARTIFACT,
     TAG_DAG_RUN,
     TAG_WORK,
-    client,
     end_run,
     experiment_id,
     find_or_create,
-    forgiving,
-    is_on,
-    log_curves,
-    log_dataset,
-    log_figure,
-    log_file,
-    log_folder,
-    log_inputs_of,
-    log_metrics,
-    log_params,
-    log_table,
-    log_text,
     reopen,
-    set_reused,
-    set_tags,
     step_run,
 )
+from cxr_tasks.tracking.server import client, is_on
 
 __all__ = [
     "TAG_ARTIFACT",
@@ -49,7 +49,6 @@ __all__ = [
     "end_run",
     "experiment_id",
     "find_or_create",
-    "forgiving",
     "is_on",
     "load_version",
     "log_curves",

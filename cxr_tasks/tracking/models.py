@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks.errors import in_one_line
-from cxr_tasks.tracking.runs import client, is_on
+from cxr_tasks.outages import is_passing
+from cxr_tasks.tracking.server import client, is_on, patient
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +21,7 @@ class UnusableModelError(Exception):
     """A registered model that no retry can load: its files are gone, or this Keras cannot read them."""
 
 
+@patient
 def log_model(model: keras.Model, example: np.ndarray) -> str:
     """Log ``model`` to the active run with signature and input example.
 
@@ -52,6 +54,7 @@ def log_model(model: keras.Model, example: np.ndarray) -> str:
     return logged.model_uri
 
 
+@patient
 def logged_model(uri: str, again: Callable[[], str]) -> str:
     """``uri`` if MLflow has that model; else what ``again`` gives, which logs the model anew."""
     import mlflow
@@ -60,10 +63,14 @@ def logged_model(uri: str, again: Callable[[], str]) -> str:
     try:
         mlflow.get_logged_model(uri.removeprefix("models:/"))
         return uri
-    except MlflowException:
+    except MlflowException as error:
+        # A server that is away has lost nothing.
+        if is_passing(error):
+            raise
         return again()
 
 
+@patient
 def version_by_alias(name: str, alias: str) -> ModelVersion | None:
     """The version of a registered model that has the alias, or ``None`` where there is no such model or alias."""
     from mlflow.exceptions import MlflowException
@@ -77,6 +84,7 @@ def version_by_alias(name: str, alias: str) -> ModelVersion | None:
         raise
 
 
+@patient
 def version_with_tag(name: str, tag: str, value: str) -> ModelVersion | None:
     """The newest version of a registered model whose ``tag`` is ``value``, or ``None``."""
     for version in client().search_model_versions(f"name = '{name}'"):
@@ -85,6 +93,7 @@ def version_with_tag(name: str, tag: str, value: str) -> ModelVersion | None:
     return None
 
 
+@patient
 def register(uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
     """Make a new version of the registered model ``name`` from a logged model."""
     import mlflow
@@ -92,17 +101,20 @@ def register(uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
     return mlflow.register_model(uri, name, tags=dict(tags))
 
 
+@patient
 def set_alias(name: str, alias: str, version: str) -> None:
     """Give a version the alias, and take the alias from the version that had it."""
     client().set_registered_model_alias(name, alias, version)
 
 
+@patient
 def tag_version(version: ModelVersion, tags: Mapping[str, str]) -> None:
     """Set tags of a registered version."""
     for name, value in tags.items():
         client().set_model_version_tag(version.name, version.version, name, value)
 
 
+@patient
 def load_version(version: ModelVersion) -> Any:
     """The Keras model of a registered version.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import quote, urlencode
 
-from cxr_tasks.tracking.runs import is_on
+from cxr_tasks.tracking.server import is_on
 
 
 def run_url(experiment: str, run_id: str) -> str:

@@ -1,35 +1,32 @@
 """MLflow runs: one for a DAG run, one below it for each step, found again when a step is retried.
 
 MLflow has no idempotency key, so runs carry tags that identify the work and are searched for before any is created.
-Nothing here knows what a step does. With ``CXR_MLFLOW=off`` nothing is tracked: what would be logged is dropped, and
-asking for a client is an error.
+Nothing here knows what a step does.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from contextvars import ContextVar
+from typing import Protocol
 
-from cxr_tasks.errors import SettingsError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-    from mlflow import MlflowClient
+from cxr_tasks import outages
+from cxr_tasks.errors import in_one_line
+from cxr_tasks.tracking.outbox import Outbox
+from cxr_tasks.tracking.server import DELETED, client, is_on, patient, revive_experiment, reviving
 
 log = logging.getLogger(__name__)
 
 TAG_DAG_RUN = "cxr.dag_run"
 TAG_WORK = "cxr.work"
 TAG_ARTIFACT = "cxr.artifact"
-SWITCH = "CXR_MLFLOW"
-METRICS_AT_ONCE, PARAMS_AT_ONCE = 1000, 100
+# A step that failed tells MLflow what it can in so many seconds: its error is what counts.
+FAREWELL_SECONDS = 10.0
+
+_outbox: ContextVar[Outbox | None] = ContextVar("outbox", default=None)
 
 
 class Parent(Protocol):
@@ -48,31 +45,8 @@ class Parent(Protocol):
         """The MLflow run that holds the runs of the steps."""
 
 
-def is_on() -> bool:
-    """Whether anything is tracked."""
-    return os.environ.get(SWITCH, "").lower() != "off"
-
-
-def client() -> MlflowClient:
-    """A client of the server named by ``MLFLOW_TRACKING_URI``.
-
-    Raises:
-        SettingsError: The variable is not set; MLflow would silently write to a local file instead.
-    """
-    if not is_on():
-        raise SettingsError(f"MLflow is needed here, and {SWITCH} is off: take that variable away.")
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        raise SettingsError(
-            "MLFLOW_TRACKING_URI is not set: give it the address of the MLflow server, such as http://127.0.0.1:5000, "
-            f"or set {SWITCH}=off to work without MLflow."
-        )
-    from mlflow import MlflowClient
-
-    return MlflowClient()
-
-
 def experiment_id(name: str) -> str:
-    """The experiment's id; it is created on first use, also when two tasks try at once."""
+    """The experiment's id. It is created on first use, also when two tasks try at once, and restored if deleted."""
     from mlflow.exceptions import MlflowException
 
     server = client()
@@ -84,11 +58,28 @@ def experiment_id(name: str) -> str:
             found = server.get_experiment_by_name(name)
             if found is None:
                 raise
+    if found.lifecycle_stage == DELETED:
+        # MLflow keeps the name for it, so that there cannot be another one.
+        revive_experiment(found.experiment_id)
     return found.experiment_id
 
 
 def find_or_create(experiment: str, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> str:
-    """The id of the run whose tags hold ``identity``; of a new run called ``name`` if there is none."""
+    """The id of the run whose tags hold ``identity``; of a new run called ``name`` if there is none.
+
+    A run that people deleted does not count. An experiment that they deleted is restored.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _find_or_create(experiment, name, identity, tags)
+    except MlflowException as error:
+        if outages.is_passing(error) or not revive_experiment(experiment):
+            raise
+        return _find_or_create(experiment, name, identity, tags)
+
+
+def _find_or_create(experiment: str, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> str:
     server = client()
     conditions = [f"tags.`{key}` = '{value}'" for key, value in identity.items()]
     found = server.search_runs([experiment], " and ".join(conditions), max_results=1)
@@ -100,7 +91,8 @@ def find_or_create(experiment: str, name: str, identity: Mapping[str, str], tags
 def step_run(parent: Parent, work: str, artifact: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Enter the run of one step: the one that an earlier try began, or a new one.
 
-    Inside the block the run is MLflow's active run. It ends FINISHED, or FAILED if the block raises.
+    Inside the block the run is MLflow's active run, and what is logged to it is sent by a thread: MLflow may be away
+    meanwhile. The block's end waits until all is sent. The run ends FINISHED, or FAILED if the block raises.
 
     Args:
         parent: The DAG run.
@@ -110,6 +102,9 @@ def step_run(parent: Parent, work: str, artifact: str, tags: Mapping[str, str]) 
 
     Yields:
         The run's id; where nothing is tracked, one that is new each time.
+
+    Raises:
+        ConnectionError: MLflow was away for longer than :data:`cxr_tasks.outages.PATIENCE_SECONDS` at the end.
     """
     if not is_on():
         yield f"untracked-{uuid.uuid4().hex}"
@@ -119,171 +114,68 @@ def step_run(parent: Parent, work: str, artifact: str, tags: Mapping[str, str]) 
     below = {"mlflow.parentRunId": parent.mlflow_run_id}
     run_id = find_or_create(parent.experiment_id, work, identity, {**below, **tags})
     with reopen(run_id):
-        import mlflow
-
-        mlflow.set_tags(dict(tags))
+        if outbox := _outbox.get():
+            outbox.put_batch(tags=[[name, value] for name, value in tags.items()])
         yield run_id
 
 
 @contextmanager
 def reopen(run_id: str) -> Iterator[str]:
-    """Enter a run that is there already."""
-    if is_on():
-        import mlflow
-
-        with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-            yield run_id
-    else:
+    """Enter a run that is there already, as :func:`step_run` does. A run that people deleted is restored."""
+    if not is_on():
         yield run_id
+        return
+    import mlflow
+
+    client()
+    reviving(lambda: mlflow.start_run(run_id=run_id, log_system_metrics=False), run_id)
+    outbox = Outbox(run_id)
+    token = _outbox.set(outbox)
+    try:
+        yield run_id
+    except BaseException:
+        _say_farewell(outbox)
+        raise
+    else:
+        with outages.patience():
+            outbox.drain(outages.PATIENCE_SECONDS)
+            _end_active(run_id, "FINISHED")
+    finally:
+        outbox.close()
+        _outbox.reset(token)
+
+
+def outbox_of(run_id: str | None) -> Outbox | None:
+    """The outbox of the active run, unless ``run_id`` names another run."""
+    outbox = _outbox.get()
+    return outbox if outbox is not None and run_id in (None, outbox.run_id) else None
 
 
 def end_run(run_id: str) -> None:
     """Mark the run that held a DAG run's steps as finished."""
     if is_on():
-        client().set_terminated(run_id)
+        patient(lambda: reviving(lambda: client().set_terminated(run_id), run_id))()
 
 
-def log_params(params: Mapping[str, Any], run_id: str | None = None) -> None:
-    """Log params in as few requests as there can be. A retry logs the same values again, which MLflow accepts.
-
-    Args:
-        params: Values by name; those that say nothing are left out.
-        run_id: Of the run; ``None`` for the active one.
-    """
-    if not is_on():
-        return
-    from mlflow.entities import Param
-
-    told = [Param(name, str(value)) for name, value in params.items() if value is not None and value != ""]
-    for start in range(0, len(told), PARAMS_AT_ONCE):
-        client().log_batch(run_id or _active(), params=told[start : start + PARAMS_AT_ONCE])
-
-
-def set_tags(tags: Mapping[str, str], run_id: str | None = None) -> None:
-    """Set tags of a run, the active one unless ``run_id`` names another."""
-    if not is_on():
-        return
-    from mlflow.entities import RunTag
-
-    client().log_batch(run_id or _active(), tags=[RunTag(name, value) for name, value in tags.items()])
-
-
-def log_metrics(metrics: Mapping[str, float], step: int | None = None, run_id: str | None = None) -> None:
-    """Log metrics to a run, the active one unless ``run_id`` names another."""
-    if metrics and is_on():
-        log_curves([{"step": step or 0, **metrics}], run_id)
-
-
-def log_curves(rows: Sequence[Mapping[str, float]], run_id: str | None = None) -> None:
-    """Log rows of metrics, each with its ``step``, in as few requests as there can be."""
-    if not is_on():
-        return
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    metrics = [
-        Metric(name, float(value), now, int(row["step"]))
-        for row in rows
-        for name, value in row.items()
-        if name != "step"
-    ]
-    for start in range(0, len(metrics), METRICS_AT_ONCE):
-        client().log_batch(run_id or _active(), metrics[start : start + METRICS_AT_ONCE])
-
-
-def set_reused(made_by: str | None) -> None:
-    """Mark the active run as one that made its artifact, or that took the one that another run made."""
-    set_tags({"cxr.reused": str(made_by is not None).lower(), "cxr.made_by": made_by or "this run"})
-
-
-def log_text(text: str, path: str, run_id: str | None = None) -> None:
-    """Keep a text with a run, the active one unless ``run_id`` names another."""
-    if is_on():
-        client().log_text(run_id or _active(), text, path)
-
-
-def log_file(path: Path, run_id: str | None = None) -> None:
-    """Keep a file with a run, the active one unless ``run_id`` names another."""
-    if is_on():
-        client().log_artifact(run_id or _active(), str(path))
-
-
-def log_folder(folder: Path, name: str) -> None:
-    """Keep a folder with the active run, as ``name``."""
-    if is_on():
-        client().log_artifacts(_active(), str(folder), name)
-
-
-def log_figure(figure: Figure, path: str) -> None:
-    """Keep a matplotlib figure with the active run."""
-    if is_on():
-        import mlflow
-
-        mlflow.log_figure(figure, path)
-
-
-def log_table(table: pd.DataFrame, path: str) -> None:
-    """Keep a table with the active run, in the form MLflow's pages show. Unlike ``mlflow.log_table`` it replaces."""
-    log_text(table.to_json(orient="split", index=False), path)
-
-
-def log_dataset(
-    table: pd.DataFrame, name: str, version: str, context: str, tags: Mapping[str, str] | None = None
-) -> None:
-    """Record which images the active run worked with, as an MLflow dataset input.
-
-    Args:
-        table: A row an image. MLflow keeps its number of rows and its columns, and no row.
-        name: What the images are. Of one name and version MLflow keeps only the first table that it is told of.
-        version: Tells the images apart from others of that name; 12 characters of it count.
-        context: What the run does with the images.
-        tags: Of the images in this run.
-    """
-    if not is_on():
-        return
-    import mlflow
-
-    dataset = mlflow.data.from_pandas(table, source=f"cxr-store/{name}", name=name, digest=version[:12])
-    mlflow.log_input(dataset, context=context, tags=dict(tags or {}))
-
-
-def log_inputs_of(run_id: str) -> None:
-    """Record with the active run the dataset inputs of the run that made what the active run takes as it is."""
-    if not is_on():
-        return
-    from mlflow.exceptions import MlflowException
-
-    server = client()
+def _say_farewell(outbox: Outbox) -> None:
+    """Tell MLflow that the step failed, as far as MLflow listens: the step's own error is what people must see."""
     try:
-        inputs = server.get_run(run_id).inputs.dataset_inputs
-    except MlflowException as error:
-        # It may have been deleted since, or the artifact was made where nothing was tracked.
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return
-    if inputs:
-        server.log_inputs(_active(), inputs)
+        outbox.drain(FAREWELL_SECONDS)
+    except ConnectionError as error:
+        log.warning("%s", error)
+    try:
+        _end_active(outbox.run_id, "FAILED")
+    except Exception as error:
+        log.warning("MLflow does not know that the run %s failed: %s", outbox.run_id, in_one_line(error))
 
 
-def forgiving(call: Callable[..., None]) -> Callable[..., None]:
-    """``call``, with a warning instead of an exception when MLflow cannot be reached."""
-    if not is_on():
-        return call
-    from mlflow.exceptions import MlflowException
-
-    def attempt(*args: Any) -> None:
-        try:
-            call(*args)
-        except MlflowException as error:
-            log.warning("Not logged to MLflow: %s", error)
-
-    return attempt
-
-
-def _active() -> str:
-    """The id of the active run."""
+@patient
+def _end_active(run_id: str, status: str) -> None:
     import mlflow
 
-    run = mlflow.active_run()
-    assert run is not None  # steps log inside their runs
-    return run.info.run_id
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run_id:
+        # First it leaves the run, then it tells the server. Asked again, there is no active run any more.
+        reviving(lambda: mlflow.end_run(status), run_id)
+    else:
+        reviving(lambda: client().set_terminated(run_id, status), run_id)

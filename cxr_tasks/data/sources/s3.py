@@ -51,7 +51,7 @@ class S3Source(Source):
         """
         root = self._home() / "files"
         root.mkdir(exist_ok=True)
-        objects = {found.path: found for found in self.bucket.objects(nobody_answers=DataError)}
+        objects = {found.path: found for found in self.bucket.objects()}
         if not objects:
             raise DataError(
                 f"The data source {shown(self.address)} does not exist: the bucket holds nothing below this prefix; "
