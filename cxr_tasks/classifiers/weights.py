@@ -7,6 +7,7 @@ alive (the idea of Mishkin and Matas, "All you need is a good init", 2016, witho
 
 from __future__ import annotations
 
+import socket
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -16,12 +17,15 @@ import keras
 import numpy as np
 
 from cxr_tasks.classifiers.backbones import build_backbone, scale_layer
-from cxr_tasks.errors import WeightsError
+from cxr_tasks.errors import WeightsError, in_one_line
 from cxr_tasks.keras_graph import nodes_in_order
+from cxr_tasks.outages import is_passing
 from cxr_tasks.randomness import keyed
 
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 RESIDUAL_GAIN = 0.1
+# How long a server of weights may keep silent.
+ANSWER_SECONDS = 60.0
 # Random weights are scaled on so many training images.
 SCALING_IMAGES = 64
 
@@ -45,7 +49,8 @@ def backbone_with_weights(
         seed: Of the random weights.
 
     Raises:
-        WeightsError: The ImageNet weights cannot be downloaded, or the file is missing or does not fit.
+        WeightsError: The ImageNet weights are refused, or the file is missing or does not fit.
+        ConnectionError: The ImageNet weights cannot be downloaded for now.
     """
     if weights == "random":
         keras.utils.set_random_seed(seed)
@@ -145,13 +150,20 @@ def _scale_convolution(layer: keras.Layer, x: Any, centre: bool) -> None:
 
 
 def _imagenet(name: str, image_size: int) -> keras.Model:
+    # Keras would wait for ever for a server that does not answer.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(ANSWER_SECONDS)
     try:
         return build_backbone(name, image_size, "imagenet")
     except Exception as error:
-        raise WeightsError(
-            f"The ImageNet weights of {name} could not be downloaded ({type(error).__name__}): put the file "
+        # A download that broke off may also be seen only by its hash.
+        kind = ConnectionError if is_passing(error) or "Incomplete or corrupted file" in str(error) else WeightsError
+        raise kind(
+            f"The ImageNet weights of {name} could not be downloaded ({in_one_line(error)}): put the file "
             f"on this machine and name it in classifiers.weights.{name}, or set that to random."
         ) from error
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _load_file(name: str, model: keras.Model, path: Path) -> None:

@@ -49,8 +49,8 @@ class Extractor:
         some = resize_stack(training[scaling_images(len(training), seed, "feature scaling")], self.size)
         try:
             base = backbone_with_weights(EXTRACTOR_BACKBONE, self.size, settings.weights, scaling, some, seed)
-        except WeightsError as error:
-            raise WeightsError(
+        except (WeightsError, ConnectionError) as error:
+            raise type(error)(
                 str(error).replace(f"classifiers.weights.{EXTRACTOR_BACKBONE}", "judge.weights")
             ) from error
         pixels = keras.Input((self.size, self.size, 1))

@@ -53,10 +53,11 @@ OUTLASTING = {
     # A task sends heartbeats every 5 seconds. On a laptop that wakes up, the first one is to come before this look.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "60",
     # A task that was handed out and lost, by a broker or a database that restarted, holds its slot until it is handed
-    # out again: after 10 minutes in the queue, or when a restarted scheduler sees that its predecessor is dead.
+    # out again: after 10 minutes in the queue, or when a restarted scheduler sees that its predecessor is dead. That is
+    # 30 s after its last heartbeat; its tasks then go on.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "600",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "60",
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "60",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
 }
 
 
@@ -170,8 +171,6 @@ class Stack:
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "AIRFLOW__CORE__EXECUTOR": "gpu:infra.embedded.executor.ProcessExecutor",
-            # A scheduler that was killed is known to be dead 30 s after its last heartbeat; its tasks then go on.
-            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
             # Trainings that share cores wait for each other in every operation, so each gets cores of its own.
             # More at once are not slower (benchmarks/together.py), but each holds its images and features in memory.
             "AIRFLOW__CORE__PARALLELISM": str(tasks),

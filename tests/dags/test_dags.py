@@ -83,7 +83,7 @@ def test_gpu_work_goes_to_the_gpu(loaded):
 def test_every_task_has_retries_a_policy_and_a_timeout(loaded):
     for tasks in loaded["tasks"].values():
         for name, task in tasks.items():
-            assert task["retries"] == 2 and task["policy"] and task["timeout"], name
+            assert task["retries"] == 7 and task["policy"] and task["timeout"], name
 
 
 def test_every_task_links_to_mlflow_to_the_report_and_to_data_docs(loaded):

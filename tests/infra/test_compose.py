@@ -25,6 +25,8 @@ import yaml
 from cryptography.fernet import Fernet
 from moto import mock_aws
 
+from infra.embedded.stack import OUTLASTING, Stack
+
 ROOT = Path(__file__).parents[2]
 COMPOSE_TEXT = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
@@ -290,6 +292,24 @@ def test_airflow_accepts_every_command(airflow):
     assert {"api-server --port", "celery worker", "scheduler", "dag-processor", "triggerer"} <= set(lines)
     assert {"db migrate", "users create", "pools import", "jobs check"} <= set(lines)
     assert airflow["refused"] == []
+
+
+def test_tasks_outlast_servers_alike_in_both_stacks(tmp_path):
+    given = environment("worker-gpu")
+    embedded = Stack(tmp_path, 1, 2, {}).environment
+
+    assert {name: given.get(name) for name in OUTLASTING} == OUTLASTING
+    assert {name: embedded[name] for name in OUTLASTING} == OUTLASTING
+
+
+def test_a_token_outlives_the_longest_task_and_a_request_half_an_hour():
+    given = {name.rpartition("__")[2]: float(value) for name, value in OUTLASTING.items()}
+
+    # What is left of a token when a heartbeat does not renew it yet is a fifth of its life.
+    assert given["JWT_EXPIRATION_TIME"] > 7 * 24 * 3600
+    assert (given["EXECUTION_API_RETRIES"] - 1) * given["EXECUTION_API_RETRY_WAIT_MIN"] >= 1800
+    assert given["TASK_INSTANCE_HEARTBEAT_TIMEOUT"] > 600
+    assert given["MAX_FAILED_HEARTBEATS"] * 5 >= 600
 
 
 def test_gpu_is_a_name_of_the_one_executor(airflow):

@@ -16,6 +16,7 @@ from cxr_tasks.cache import cache_folder, disk_full, is_disk_full, locked
 from cxr_tasks.data.sources.base import Entry, Source
 from cxr_tasks.data.sources.folder import FolderSource
 from cxr_tasks.errors import DataError, in_one_line, shown
+from cxr_tasks.outages import is_passing_status
 
 ADDRESS = re.compile(r"kaggle://([A-Za-z0-9_-]+)/([A-Za-z0-9_-]+)(/versions/[1-9][0-9]*)?/?")
 CREDENTIALS = "set KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY, as made at https://www.kaggle.com/settings"
@@ -101,9 +102,7 @@ class KaggleSource(Source):
         except requests.HTTPError as error:
             raise self._answered(error, hint) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            # A download that has begun is worth a retry, which goes on from there.
-            kind = ConnectionError if self._archives(home) else DataError
-            raise kind(
+            raise ConnectionError(
                 f"Kaggle cannot be reached for {name} ({type(error).__name__}): check the network, or give a folder "
                 f"or an archive that was downloaded elsewhere{hint}."
             ) from error
@@ -137,7 +136,7 @@ class KaggleSource(Source):
             # Kaggle answers the same for what is private and for what is not there.
             why = f"has no dataset {name}" if status == 404 else f"does not hand out {name}"
             return DataError(f"Kaggle {why}: check the name and that you may see {page}{hint}.")
-        if status == 429 or status >= 500:
+        if is_passing_status(status):
             return ConnectionError(f"Kaggle cannot give {name} for now (status {status}).")
         return DataError(f"Kaggle does not hand out {name} ({in_one_line(error)}).")
 

@@ -220,12 +220,14 @@ def test_kaggle_in_trouble_is_worth_a_retry(kaggle: Any) -> None:
         KaggleSource(ADDRESS).entries()
 
 
-def test_missing_network_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_network_is_named_and_worth_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         serve_at(monkeypatch, closed.getsockname()[1])
 
-        assert said() == (
+        with pytest.raises(ConnectionError) as raised:
+            KaggleSource(ADDRESS).entries()
+        assert str(raised.value) == (
             f"Kaggle cannot be reached for {ADDRESS} (ConnectionError): check the network, or give a folder or an "
             f"archive that was downloaded elsewhere; there are no Kaggle credentials: {SET}."
         )

@@ -265,11 +265,13 @@ def test_missing_credentials_are_named(s3: str, tmp_path: Path, monkeypatch: pyt
     assert said(s3) == f"There are no credentials for {s3}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
 
 
-def test_unreachable_endpoint_is_named(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_endpoint_is_named_and_worth_a_retry(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
-    message = said(s3)
+    with pytest.raises(ConnectionError) as raised:
+        S3Source(s3).entries()
+    message = str(raised.value)
 
     assert message.startswith(f"{s3} cannot be reached at http://127.0.0.1:9 (")
     assert message.endswith("): check AWS_ENDPOINT_URL_S3 and the network.")

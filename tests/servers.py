@@ -1,0 +1,107 @@
+"""Servers in trouble: a proxy that keeps a real one from answering, and one that answers with any status."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Proxy:
+    """A server on loopback that hands on to another one, until it is told not to.
+
+    Attributes:
+        address: Where it listens, also after it refused connections for a while.
+        delay: Seconds before anything is handed on.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.removeprefix("http://").partition(":")
+        self.target = (host, int(port))
+        self.delay = 0.0
+        self.flows = threading.Event()
+        self.flows.set()
+        self.open: list[socket.socket] = []
+        self._listen(0)
+        self.port = self.listener.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+
+    def leave(self, how: str) -> None:
+        """Be away: ``refused``, ``silent`` or ``slow``."""
+        if how == "slow":
+            self.delay = 0.8
+        else:
+            self.flows.clear()
+        if how == "refused":
+            self.close()
+
+    def come_back(self) -> None:
+        """Hand on again."""
+        self.delay = 0.0
+        self.flows.set()
+        if self.listener.fileno() < 0:
+            self._listen(self.port)
+
+    def close(self) -> None:
+        """Refuse connections, and break off those that there are."""
+        for each in (self.listener, *self.open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self.open = []
+
+    def _listen(self, port: int) -> None:
+        self.listener = socket.create_server(("127.0.0.1", port), reuse_port=False)
+        threading.Thread(target=self._accept, args=[self.listener], daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near = listener.accept()[0]
+                far = socket.create_connection(self.target)
+            except OSError:
+                return
+            self.open += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=[source, target, source is near], daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, is_request: bool) -> None:
+        with suppress(OSError):
+            while chunk := source.recv(65536):
+                self.flows.wait()
+                if is_request:
+                    time.sleep(self.delay)
+                target.sendall(chunk)
+        for each in (source, target):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def answering(status: int, body: bytes = b"") -> Iterator[str]:
+    """The address of a server that answers every request so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
