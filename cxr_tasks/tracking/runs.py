@@ -133,13 +133,12 @@ def reopen(run_id: str) -> Iterator[str]:
     token = _outbox.set(outbox)
     try:
         yield run_id
-    except BaseException:
-        _say_farewell(outbox)
-        raise
-    else:
         with outages.patience():
             outbox.drain(outages.PATIENCE_SECONDS)
             _end_active(run_id, "FINISHED")
+    except BaseException:
+        _say_farewell(outbox)
+        raise
     finally:
         outbox.close()
         _outbox.reset(token)
