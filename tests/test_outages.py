@@ -29,8 +29,8 @@ def soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything is asked again soon."""
     monkeypatch.setattr(outages, "FIRST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(outages, "LONGEST_WAIT_SECONDS", 0.2)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
 
 
