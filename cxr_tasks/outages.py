@@ -22,12 +22,12 @@ from cxr_tasks.errors import UserError, in_one_line
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 # What a server answers that is in trouble, is busy, or did not get the request in time. 425: too early.
 PASSING_STATUS = frozenset({408, 425, 429})
 # How long work that is under way waits for a server, and how long between two attempts.
-PATIENCE_SECONDS = 1800.0
+OUTAGE_SECONDS = 1800.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 # Errors of the network, and of disks that are somewhere else.
 PASSING_ERRNO = frozenset(
@@ -140,19 +140,19 @@ def patience(seconds: float | None = None) -> Iterator[Callable[[], None]]:
     """Let everything in the block that asks a server wait for it so long, and not fail at once.
 
     Args:
-        seconds: For each request; :data:`PATIENCE_SECONDS` unless it is given.
+        seconds: For each request; :data:`OUTAGE_SECONDS` unless it is given.
 
     Yields:
-        A function that lets the rest of the block wait for :data:`PATIENCE_SECONDS`.
+        A function that lets the rest of the block wait for :data:`OUTAGE_SECONDS`.
     """
-    token = _patience.set(PATIENCE_SECONDS if seconds is None else seconds)
+    token = _patience.set(OUTAGE_SECONDS if seconds is None else seconds)
     try:
-        yield lambda: (_patience.set(PATIENCE_SECONDS), None)[1]
+        yield lambda: (_patience.set(OUTAGE_SECONDS), None)[1]
     finally:
         _patience.reset(token)
 
 
-def patiently(call: Callable[[], Result], what: str) -> Result:
+def patiently(call: Callable[[], Answer], what: str) -> Answer:
     """What ``call`` returns, tried again for as long as :func:`patience` says while its errors may pass.
 
     Args:

@@ -222,7 +222,7 @@ def test_what_one_try_cannot_tell_the_next_one_tells(
     mlflow: tuple[RunContext, Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, proxy = mlflow
-    monkeypatch.setattr(outages, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(outages, "OUTAGE_SECONDS", 0.3)
     monkeypatch.setattr("cxr_tasks.tracking.runs.FAREWELL_SECONDS", 0.2)
     with (
         pytest.raises(ConnectionError, match="and the next try sends them"),
@@ -232,7 +232,7 @@ def test_what_one_try_cannot_tell_the_next_one_tells(
         tracking.log_curves([{"step": 1, "loss": 3.0}])
         tracking.log_text("hello", "hello.txt")
     proxy.come_back()
-    monkeypatch.setattr(outages, "PATIENCE_SECONDS", 20.0)
+    monkeypatch.setattr(outages, "OUTAGE_SECONDS", 20.0)
 
     with tracking.step_run(run, "work", "step/a", {}) as second:
         tracking.log_curves([{"step": 2, "loss": 2.0}])

@@ -25,7 +25,7 @@ from cxr_tasks.randomness import keyed
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 RESIDUAL_GAIN = 0.1
 # How long a server of weights may keep silent.
-ANSWER_SECONDS = 60.0
+WEIGHTS_SECONDS = 60.0
 # Random weights are scaled on so many training images.
 SCALING_IMAGES = 64
 
@@ -152,7 +152,7 @@ def _scale_convolution(layer: keras.Layer, x: Any, centre: bool) -> None:
 def _imagenet(name: str, image_size: int) -> keras.Model:
     # Keras would wait for ever for a server that does not answer.
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(ANSWER_SECONDS)
+    socket.setdefaulttimeout(WEIGHTS_SECONDS)
     try:
         return build_backbone(name, image_size, "imagenet")
     except Exception as error:

@@ -104,7 +104,7 @@ def step_run(parent: Parent, work: str, artifact: str, tags: Mapping[str, str]) 
         The run's id; where nothing is tracked, one that is new each time.
 
     Raises:
-        ConnectionError: MLflow was away for longer than :data:`cxr_tasks.outages.PATIENCE_SECONDS` at the end.
+        ConnectionError: MLflow was away for longer than :data:`cxr_tasks.outages.OUTAGE_SECONDS` at the end.
     """
     if not is_on():
         yield f"untracked-{uuid.uuid4().hex}"
@@ -134,7 +134,7 @@ def reopen(run_id: str) -> Iterator[str]:
     try:
         yield run_id
         with outages.patience():
-            outbox.drain(outages.PATIENCE_SECONDS)
+            outbox.drain(outages.OUTAGE_SECONDS)
             _end_active(run_id, "FINISHED")
     except BaseException:
         _say_farewell(outbox)

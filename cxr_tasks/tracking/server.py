@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Logged = TypeVar("Logged")
 
 SWITCH = "CXR_MLFLOW"
 # MLflow's own client asks eight times and waits for two minutes each time: a training would stand still for as long.
 # Whoever can wait asks again here.
-ASKED_AGAIN, ANSWER_SECONDS = "1", "60"
+ASKED_AGAIN, MLFLOW_SECONDS = "1", "60"
 DELETED = "deleted"
 
 
@@ -48,23 +48,23 @@ def client() -> MlflowClient:
             f"or set {SWITCH}=off to work without MLflow."
         )
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", ASKED_AGAIN)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", ANSWER_SECONDS)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", MLFLOW_SECONDS)
     from mlflow import MlflowClient
 
     return MlflowClient()
 
 
-def patient(call: Callable[Given, Result]) -> Callable[Given, Result]:
+def patient(call: Callable[Arguments, Logged]) -> Callable[Arguments, Logged]:
     """``call`` as a function that waits for MLflow while :func:`cxr_tasks.outages.patience` says so."""
 
     @wraps(call)
-    def attempt(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+    def attempt(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Logged:
         return patiently(lambda: call(*args, **kwargs), "MLflow")
 
     return attempt
 
 
-def reviving(call: Callable[[], Result], run_id: str) -> Result:
+def reviving(call: Callable[[], Logged], run_id: str) -> Logged:
     """What ``call`` returns; where it fails because people deleted the run, it is restored and ``call`` tried again."""
     from mlflow.exceptions import MlflowException
 
