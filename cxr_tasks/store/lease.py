@@ -33,7 +33,9 @@ NO_LOCKS = "two runs that make the same artifact at once do not wait for each ot
 
 
 class LeaseHeld(Exception):
-    """Somebody else holds the name."""
+    """Somebody else holds the name. That passes: worth a retry."""
+
+    passes = True
 
 
 class LeaseLost(ConnectionError):
