@@ -161,7 +161,10 @@ class Shard(Artifact):
 
 
 class Manifest(Artifact):
-    """All images of the source in one table. ``images``: by class. ``shards``: references, in order."""
+    """All images of the source in one table. ``images``: by class. ``shards``: references, in order.
+
+    ``inverted`` counts images whose grays are or were turned round, ``unsure_inverted`` those that may be.
+    """
 
     step = "manifest"
 
@@ -169,6 +172,8 @@ class Manifest(Artifact):
     rejected: int
     near_duplicates: int
     masks: int
+    inverted: int = 0
+    unsure_inverted: int = 0
     shards: tuple[str, ...]
 
     def table(self) -> pd.DataFrame:

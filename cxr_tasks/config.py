@@ -106,7 +106,8 @@ class DataSettings(Strict):
     A class is read from the folder of its name and from those that ``folders`` maps to it.
     ``lung_opacity`` adds that class of the Radiography Database. ``shard_images``: files that one task
     reads. ``smallest_side`` and ``most_pixels``: an image with a shorter side, or with more pixels in all, is set
-    aside. ``expected_counts``: files of each class, or ``null`` where any number will do.
+    aside. ``expected_counts``: files of each class, or ``null`` where any number will do. ``inverted``: what becomes
+    of images whose grays are turned round: ``report`` tells of them, ``correct`` turns their pixels back too.
     """
 
     classes: tuple[str, ...] = Field(min_length=2)
@@ -116,6 +117,7 @@ class DataSettings(Strict):
     smallest_side: Annotated[int, Field(ge=SMALLEST_SIDE)]
     most_pixels: Annotated[int, Field(gt=0, le=MOST_PIXELS)]
     near_duplicates: NearDuplicateSettings
+    inverted: Literal["report", "correct"]
     max_rejected_fraction: Fraction
     min_images_per_class: Positive
     expected_counts: dict[str, Positive] | None = None

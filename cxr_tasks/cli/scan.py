@@ -115,6 +115,11 @@ def _sentences(found: Survey) -> list[str]:
         f"({found.near_duplicates:,} pairs of images show one picture).",
         f"Masks: {found.masks:,} images have a lung mask, and {found.unusable_masks:,} masks cannot be used.",
     ]
+    if any(found.inverted.values()) or found.unsure_inverted:
+        told.append(
+            f"Inverted: {sum(found.inverted.values()):,} images have black and white exchanged, "
+            f"and of {found.unsure_inverted:,} more nobody can tell."
+        )
     for table in found.tables:
         told.append(f"Table {table.path}: {table.matched:,} of {table.rows:,} rows name an image of {table.label}.")
     return told

@@ -17,11 +17,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cxr_tasks.config import NearDuplicateSettings
-from cxr_tasks.data.decode import THUMBNAIL_SIDE, WIDEST, Decoded, Limits, decode
+from cxr_tasks.data.decode import THUMBNAIL_SIDE, WIDEST, Decoded, Limits, decode, difference_hash
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
 from cxr_tasks.data.formats import Unusable
+from cxr_tasks.data.inverted import CORRECTED, YES, is_inverted
 from cxr_tasks.data.masks import decode_mask, masks_file
 from cxr_tasks.data.scan import read_fault
 from cxr_tasks.data.threads import in_blocks
@@ -41,6 +43,7 @@ MANIFEST_COLUMNS = [
     "patient",
     "group",
     *FACTS,
+    "inverted",
     "mask",
     "mask_id",
     "split",
@@ -79,7 +82,13 @@ def pixels_file(size: int) -> str:
 
 
 def read_shard(
-    root: Path, files: pd.DataFrame, sizes: Sequence[int], folder: Path, limits: Limits = WIDEST
+    root: Path,
+    files: pd.DataFrame,
+    sizes: Sequence[int],
+    folder: Path,
+    limits: Limits = WIDEST,
+    *,
+    correct: bool = False,
 ) -> pd.DataFrame:
     """Decode ``files`` into ``folder``: rows, packed pixels and masks, thumbnails, and copies of what is set aside.
 
@@ -90,12 +99,14 @@ def read_shard(
             looked at and no pixels are kept.
         folder: Where the shard is written; must exist.
         limits: Which sizes of images are decoded.
+        correct: Turn back the grays of inverted images: pixels, thumbnails and facts are then those of the X-ray.
 
     Returns:
         A row per file: ``image_id`` (SHA-256 of the file), ``path``, ``label``, ``status``, ``reason``, and of used
         images width and height in pixels, ``mode``, ``mean`` and ``contrast`` (mean and standard deviation of the
-        gray values, 0–255), ``dhash`` (16 hexadecimal digits), ``mask`` (whether there is one that can be used),
-        ``mask_id`` (SHA-256 of its file, '' where there is none) and ``mask_fault`` (why one cannot be used).
+        gray values, 0–255), ``dhash`` (16 hexadecimal digits), ``inverted`` (``no``, ``yes``, ``unsure``, or
+        ``corrected`` where the pixels were turned back), ``mask`` (whether there is one that can be used), ``mask_id``
+        (SHA-256 of its file, '' where there is none) and ``mask_fault`` (why one cannot be used).
 
     Raises:
         FilesChanged: Files are not those that were scanned. Nothing of the shard may be kept then.
@@ -116,8 +127,13 @@ def read_shard(
         raise FilesChanged(changed)
     columns = ["image_id", "path", "label", "status", "reason", *FACTS, "mask", "mask_id", "mask_fault"]
     table = pd.DataFrame(rows, columns=columns).astype({"mask": bool})
-    pack.save(with_masks=bool(table["mask"].any()))
     table = table.astype({"width": "Int32", "height": "Int32", "mean": "float64", "contrast": "float64"})
+    used = (table["status"] == USED).to_numpy()
+    table["inverted"] = ""
+    table.loc[used, "inverted"] = is_inverted(pack.thumbnails[used])
+    if correct:
+        _correct(table, pack)
+    pack.save(with_masks=bool(table["mask"].any()))
     table.to_parquet(folder / ROWS, index=False)
     _copy_rejected(root, table, folder / REJECTED_FILES)
     return table
@@ -165,12 +181,33 @@ class _Pack:
                     packed[place] = bits
         self.filled += len(results)
 
+    def invert(self, places: np.ndarray) -> None:
+        """Turn the grays of the images at ``places`` round, after their streams were closed."""
+        self.thumbnails[places] = 255 - self.thumbnails[places]
+        for size in self.sizes:
+            packed = np.load(self.folder / pixels_file(size), mmap_mode="r+")
+            for place in places:
+                packed[place] = 255 - packed[place]
+            packed.flush()
+
     def save(self, *, with_masks: bool) -> None:
         """Write what was kept in memory."""
         np.save(self.folder / THUMBNAILS, self.thumbnails)
         if with_masks:
             for size, packed in zip(self.sizes, self.masks, strict=True):
                 np.save(self.folder / masks_file(size), packed)
+
+
+def _correct(table: pd.DataFrame, pack: _Pack) -> None:
+    """Turn the inverted images of a shard back, and what its table says of their grays."""
+    places = np.flatnonzero(table["inverted"] == YES)
+    if not len(places):
+        return
+    pack.invert(places)
+    rows = table.index[places]
+    table.loc[rows, "inverted"] = CORRECTED
+    table.loc[rows, "mean"] = 255 - table.loc[rows, "mean"]
+    table.loc[rows, "dhash"] = [f"{difference_hash(Image.fromarray(pack.thumbnails[at])):016x}" for at in places]
 
 
 def _changes_of_file(file: Any, image: Decoded | str, mask: list[np.ndarray] | str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from cxr_tasks.data.decode import Limits
 from cxr_tasks.data.duplicates import CLASH, IDENTICAL
 from cxr_tasks.data.expectations import check_manifest
 from cxr_tasks.data.ingest import SET_ASIDE, USED, FilesChanged, join_shards, read_shard, without_changed
+from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES, count_inverted
 from cxr_tasks.data.layout import lay_out
 from cxr_tasks.data.metadata import NAME_COLUMN, ClassTable
 from cxr_tasks.data.scan import entries_of, read_tables, scan_files
@@ -77,6 +78,8 @@ class Survey(Strict):
         near_duplicates: Pairs of images that show one picture.
         masks: Images with a lung mask beside them.
         unusable_masks: Masks of used images that cannot be used.
+        inverted: Images by class whose grays are turned round.
+        unsure_inverted: Images of which nobody can tell whether they are inverted.
         tables: The class tables.
         splits: Images by split, then by class.
         warnings: Sentences on what is odd.
@@ -96,6 +99,8 @@ class Survey(Strict):
     near_duplicates: int
     masks: int
     unusable_masks: int
+    inverted: dict[str, int]
+    unsure_inverted: int
     tables: tuple[TableMatch, ...]
     splits: dict[str, dict[str, int]]
     warnings: tuple[str, ...]
@@ -134,7 +139,8 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             layout = lay_out(opened.entries(), data.classes, data.folders, source)
             tables = read_tables(opened, layout)
         files = scan_files(opened, layout, {}, tables)
-        rows = _read_rows(opened, files, shard, Limits(data.smallest_side, data.most_pixels))
+        limits = Limits(data.smallest_side, data.most_pixels)
+        rows = _read_rows(opened, files, shard, limits, correct=data.inverted == "correct")
         with _one_part("compare images"):
             manifest, near = join_shards([shard], files, data.near_duplicates, joined)
         with _one_part("check expectations"):
@@ -154,6 +160,8 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         near_duplicates=len(near),
         masks=len(layout.masks),
         unusable_masks=int((rows["mask_fault"] != "").sum()),
+        inverted=count_inverted(used, data.classes, YES, CORRECTED),
+        unsure_inverted=sum(count_inverted(used, data.classes, UNSURE).values()),
         tables=tuple(
             TableMatch(path=table.path, label=table.label, rows=len(table.rows), matched=table.matched(files))
             for table in tables
@@ -173,11 +181,11 @@ def _one_part(work: str) -> Iterator[None]:
     advance(work, 1, 1)
 
 
-def _read_rows(opened: Source, files: pd.DataFrame, folder: Path, limits: Limits) -> pd.DataFrame:
+def _read_rows(opened: Source, files: pd.DataFrame, folder: Path, limits: Limits, *, correct: bool) -> pd.DataFrame:
     """Read all files as one shard without pixels; files that change meanwhile are set aside."""
     for _ in range(2 * len(files) + 1):
         try:
-            return read_shard(opened.fetch(entries_of(files)), files, (), folder, limits)
+            return read_shard(opened.fetch(entries_of(files)), files, (), folder, limits, correct=correct)
         except FilesChanged as error:
             files = without_changed(files, error.faults)
     raise AssertionError("each turn leaves out at least one file")

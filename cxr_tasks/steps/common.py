@@ -110,10 +110,17 @@ def log_images(
             where all are real.
         made: Says which pixels the images have that no file of the source holds.
     """
+    import numpy as np
+
+    from cxr_tasks.data.inverted import CORRECTED
+
     table = rows[["image_id", "label"]].assign(origin=REAL if origins is None else list(origins))
     pixels = json.dumps({key: value for key, value in made.items() if key != "size"}, sort_keys=True)
     of_a_file = table["origin"].isin([REAL, "oversample"])
     told = table.drop(columns="origin").assign(pixels=of_a_file.map({True: "", False: pixels}))
+    if "inverted" in rows:
+        # The file of such an image holds other pixels.
+        told["pixels"] += np.where(rows["inverted"] == CORRECTED, CORRECTED, "")
     version = digest(told.sort_values(list(told)))
     counts = table["origin"].value_counts()
     tracking.log_dataset(table, name, version, context, {f"cxr.images.{kind}": str(n) for kind, n in counts.items()})

@@ -44,7 +44,7 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
 
     def fill(folder: Path) -> Made[Shard]:
         root = open_source(scanned.source).fetch(entries_of(files))
-        rows = read_shard(root, files, sizes, folder, limits)
+        rows = read_shard(root, files, sizes, folder, limits, correct=data.inverted == "correct")
         aside, unusable = rows[rows["status"] == SET_ASIDE], rows[rows["mask_fault"] != ""]
         for row in aside.itertuples():
             log.warning("set aside %s: %s", row.path, row.reason)
@@ -62,8 +62,13 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
         run,
         Shard,
         fill,
-        version=3,
-        settings={"sizes": sizes, "smallest_side": data.smallest_side, "most_pixels": data.most_pixels},
+        version=4,
+        settings={
+            "sizes": sizes,
+            "smallest_side": data.smallest_side,
+            "most_pixels": data.most_pixels,
+            "inverted": data.inverted,
+        },
         inputs={"files": digest(files[["path", "label", "sha256", "fault", "mask_sha256"]])},
         after=[scanned],
         label=f"shard {shard + 1} of {scanned.shards}",

@@ -13,6 +13,7 @@ from cxr_tasks.steps.common import NOTES, digest
 def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
     """Join the shards into the manifest: duplicates set aside, near-duplicates grouped, rejects listed."""
     from cxr_tasks.data.ingest import MANIFEST, NEAR, REJECTS, SET_ASIDE, join_shards
+    from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES
 
     settings, files = load_settings(run).data, scanned.table()
 
@@ -22,6 +23,9 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         notes = [f"set aside {row.path}: {row.reason}" for row in aside.head(NOTES).itertuples()]
         if len(aside) > NOTES:
             notes.append(f"and {len(aside) - NOTES:,} more, listed in {REJECTS}")
+        inverted, unsure = int(used["inverted"].isin([YES, CORRECTED]).sum()), int((used["inverted"] == UNSURE).sum())
+        if unsure:
+            notes.append(f"{unsure:,} images may be inverted or not: see the column inverted of {MANIFEST}")
         by_class = used["label"].value_counts()
         for name in (MANIFEST, REJECTS, NEAR):
             tracking.log_file(folder / name)
@@ -31,16 +35,19 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
             rejected=len(aside),
             near_duplicates=len(pairs),
             masks=int(used["mask"].sum()),
+            inverted=inverted,
+            unsure_inverted=unsure,
             notes=tuple(notes),
         )
         counts = {"rejected": joined.rejected, "near_duplicates": joined.near_duplicates, "masks": joined.masks}
+        counts |= {"inverted": joined.inverted, "unsure_inverted": joined.unsure_inverted}
         return Made(joined, {"images": len(used), **counts})
 
     return perform(
         run,
         Manifest,
         fill,
-        version=3,
+        version=4,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
             "metadata": digest(files[["path", "source", "patient"]]),

@@ -27,13 +27,18 @@ def split(run: RunContext, joined: Manifest, validated: Validation) -> Split:
 def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str, Any], ledger: str) -> Split:
     """Split a manifest and note the splits in the pointer ``ledger``. ``how``: the settings of the split."""
     from cxr_tasks.data.ingest import MANIFEST
+    from cxr_tasks.data.inverted import CORRECTED
     from cxr_tasks.data.split import BETWEEN, count_splits, split_manifest
 
     store = open_store()
     given: dict[str, str] = store.read_pointer(ledger) or {}
     table = split_manifest(joined.table(), settings.data.split, settings.seeds.split, given, joined.near())
     dealt, left_out = table[table["split"] != ""], table[table["reason"] == BETWEEN]
-    version = digest(dealt[["image_id", "label", "group", "split", "mask_id"]].sort_values("image_id"))
+    told = dealt[["image_id", "label", "group", "split", "mask_id"]]
+    if (corrected := dealt["inverted"] == CORRECTED).any():
+        # The same files hold other pixels then.
+        told = told.assign(corrected=corrected)
+    version = digest(told.sort_values("image_id"))
 
     def fill(folder: Path) -> Made[Split]:
         table.to_parquet(folder / MANIFEST, index=False)

@@ -48,4 +48,4 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
         return Made(validation, metrics)
 
     checked = settings.model_dump(mode="json", exclude={"split", "shard_images", "near_duplicates", "folders"})
-    return perform(run, Validation, fill, version=2, settings=checked, inputs={"manifest": joined})
+    return perform(run, Validation, fill, version=3, settings=checked, inputs={"manifest": joined})

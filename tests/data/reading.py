@@ -61,7 +61,8 @@ def read_folder(source: Path | str, work: Path, settings: DataSettings, sizes: S
     for number in range(files["shard"].max() + 1):
         shards.append(work / f"shard-{number}")
         shards[-1].mkdir(parents=True)
-        read_shard(root, files[files["shard"] == number].reset_index(drop=True), sizes, shards[-1])
+        rows = files[files["shard"] == number].reset_index(drop=True)
+        read_shard(root, rows, sizes, shards[-1], correct=settings.inverted == "correct")
     folder = work / "manifest"
     folder.mkdir()
     manifest, near = join_shards(shards, files, settings.near_duplicates, folder)
