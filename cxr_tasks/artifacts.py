@@ -586,6 +586,38 @@ class PairRow(Strict):
     verdict: str
 
 
+class Failure(Strict):
+    """A task of a run that failed.
+
+    Attributes:
+        step: The step that it runs.
+        label: Tells mapped instances of the step apart, such as ``vgg16 none seed 0``; empty where there is one alone.
+        task: What Airflow calls the task; empty where there is no Airflow.
+        sentence: What its error says.
+        link: Where people see its log.
+    """
+
+    step: str
+    label: str = ""
+    task: str = ""
+    sentence: str
+    link: str = ""
+
+    @property
+    def words(self) -> str:
+        """What failed, and why."""
+        return f"{self.task or self.step}{f' ({self.label})' if self.label else ''}: {self.sentence}"
+
+
+class Missing(Strict):
+    """A part of a run that the report does without: what it is, why it is missing, and the failed task, if one is."""
+
+    what: str
+    why: str
+    task: str = ""
+    link: str = ""
+
+
 class Report(Artifact):
     """The report of a run, and what it says in short.
 
@@ -594,6 +626,7 @@ class Report(Artifact):
         claims: What the answer rests on.
         pairs: Every comparison by itself.
         address: Where people see the report.
+        missing: What the run was to make and did not.
     """
 
     step = "write_report"
@@ -605,6 +638,7 @@ class Report(Artifact):
     pairs: tuple[PairRow, ...]
     champions: tuple[Decision, ...]
     address: str
+    missing: tuple[Missing, ...] = ()
 
 
 def _load_model(path: Path) -> Any:

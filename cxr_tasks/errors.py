@@ -25,6 +25,10 @@ class WeightsError(UserError, RuntimeError):
     """Pretrained weights were asked for and could not be had."""
 
 
+class IncompleteError(UserError):
+    """A run has come to its end, and parts of it have failed."""
+
+
 def shown(text: str) -> str:
     r"""``text`` as it can be printed: bytes that are not UTF-8 become ``\udcXX``."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from cxr_tasks.artifacts import (
     Artifact,
     Comparison,
     Dataset,
+    Failure,
     Features,
     Gallery,
     Gan,
@@ -109,7 +111,6 @@ class LocalRun:
         joined = self._step(Manifest.step, steps.manifest, run, scanned, read)
         validated = self._step(Validation.step, steps.validate, run, joined)
         divided = self._step(Split.step, steps.split, run, joined, validated)
-        tracking.end_run(run.mlflow_run_id)
         return steps.dataset_of(scanned, joined, validated, divided)
 
     @cached_property
@@ -173,7 +174,7 @@ class LocalRun:
         leaks = self._each(self._leak, steps.leaks(run) if synthetic is not None else [])
         comparisons = self._each(lambda pair: self._compare(pair, trained), steps.pairs(run))
         galleries = self._each(self._explain, comparisons)
-        promotion = self._attempt(lambda: self._promote(comparisons)) if tracking.is_on() else None
+        promotion = self._attempt(lambda: self._promote(comparisons, trained)) if tracking.is_on() else None
         return self._step(
             Report.step,
             steps.write_report,
@@ -187,11 +188,23 @@ class LocalRun:
             leaks,
             [list(self._features.values())],
             promotion,
+            [trained],
+            self._told_failures(),
         )
 
-    def end(self) -> None:
-        """Mark the training as finished in MLflow, as the report's step does by itself."""
-        tracking.end_run(self.training.mlflow_run_id)
+    def end(self, error: BaseException | None = None) -> None:
+        """Close the run in MLflow: as one that has failed where ``error`` ended it, or a step of it failed.
+
+        Where MLflow does not answer, ``error`` matters more.
+        """
+        words = f"{type(error).__name__}: {error}" if error else "; ".join(each.words for each in self._told_failures())
+        for dag, run in ((DATA, self.data), (TRAINING, self.training)):
+            with suppress(Exception if error else ()):
+                steps.close_run(dag, run.dag_run, words)
+
+    def _told_failures(self) -> list[Failure]:
+        parts = [(*work.partition(" "), error) for work, error in self.failures.items()]
+        return [Failure(step=step, label=label, sentence=steps.sentence_of(error)) for step, _, label, error in parts]
 
     def _features_of(self, backbone: str, synthetic: SyntheticSet | None) -> Features:
         key = (backbone, synthetic is not None)
@@ -237,14 +250,17 @@ class LocalRun:
         work = f"{Gallery.step} {comparison.name}"
         return self._step(work, steps.explain, self.training, self.dataset, comparison)
 
-    def _promote(self, comparisons: list[Comparison]) -> Promotion:
-        return self._step(Promotion.step, steps.promote, self.training, self.dataset, comparisons)
+    def _promote(self, comparisons: list[Comparison], trained: list[TrainedArm]) -> Promotion:
+        return self._step(Promotion.step, steps.promote, self.training, self.dataset, comparisons, [trained])
 
     def _made(self, name: str) -> Any:
         """The part ``name`` of the run, or ``None`` where it was not made."""
         return self.__dict__.get(name)
 
     def _step(self, work: str, call: Callable[..., Handle], *given: Any) -> Handle:
+        if work in self.failures:
+            # Several parts may ask for it, such as all arms of a backbone: what failed once is not tried again.
+            raise self.failures[work]
         self.watcher.began(work)
         try:
             handle = call(*given)

@@ -13,7 +13,18 @@ from __future__ import annotations
 
 from airflow.sdk import dag, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
-from cxr_wiring import DATA_FORM, DATA_SCHEDULE, DATASET, DEFAULT_ARGS, cron, step
+from cxr_wiring import (
+    DATA_FORM,
+    DATA_SCHEDULE,
+    DATASET,
+    DEFAULT_ARGS,
+    OWED,
+    close_left_open,
+    cron,
+    finish,
+    queue_if_paused,
+    step,
+)
 
 from cxr_tasks import steps
 from cxr_tasks.artifacts import Dataset, Manifest, RunContext, Scan, Split, Validation
@@ -25,6 +36,7 @@ SHARD_NAME = "shard {{ task.op_kwargs.shard + 1 }}"
 def configure() -> RunContext:
     """Resolve profile and form once, and open the MLflow run."""
     context = get_current_context()
+    close_left_open(context)
     return steps.configure("cxr_data", context["run_id"], context["params"])
 
 
@@ -33,11 +45,18 @@ def publish(run: RunContext, scanned: Scan, joined: Manifest, validated: Validat
     """Announce the dataset, unless it is the one that was announced last."""
     dataset = steps.publish(run, scanned, joined, validated, divided)
     if dataset is None:
-        raise AirflowSkipException(f"Dataset {divided.version} was published before: nothing changed.")
+        raise AirflowSkipException(f"Dataset {divided.version} was published before, and its training has begun.")
     context = get_current_context()
     form = {name: value for name, value in context["params"].items() if name != "source"}
     context["outlet_events"][DATASET].extra = {"dataset": dataset.model_dump(mode="json"), "form": form}
     return dataset
+
+
+@step
+def queue_training(dataset: Dataset) -> None:
+    """Queue a training where cxr_training is paused, for such a DAG gets no events."""
+    form = {name: value for name, value in get_current_context()["params"].items() if name != "source"}
+    queue_if_paused("cxr_training", OWED + dataset.version, {**form, "dataset": dataset.version})
 
 
 @dag(
@@ -59,7 +78,7 @@ def cxr_data() -> None:
     joined = step(steps.manifest)(run, scanned, read.expand(shard=step(steps.shards)(run, scanned)))
     validated = step(steps.validate)(run, joined)
     divided = step(steps.split)(run, joined, validated)
-    publish(run, scanned, joined, validated, divided)
+    queue_training(publish(run, scanned, joined, validated, divided)) >> finish()
 
 
 cxr_data()

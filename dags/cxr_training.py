@@ -8,6 +8,9 @@ has. Each arm is compared with its baseline, and with its control, on the same r
 *validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The report answers the
 question and says how sure the answer is.
 
+Where a part fails the rest goes on, and the report says what is missing and why. The last task, **finish**, then
+fails the run, so that it does not pass for a complete one.
+
 Starts when **cxr_data** publishes a dataset, on the schedule of `CXR_TRAINING_SCHEDULE`, or by hand. What was
 made before from the same data and settings is taken as it is.
 """
@@ -17,16 +20,18 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import AssetOrTimeSchedule, dag, get_current_context, task_group
+from airflow.sdk import AssetOrTimeSchedule, dag, task_group
 from cxr_wiring import (
     DATASET,
     DEFAULT_ARGS,
     ON_GPU,
     TRAINING_FORM,
     TRAINING_SCHEDULE,
+    announced_training,
     cron,
+    finish,
+    going_on,
     if_good,
-    if_synthetic,
     if_wanted,
     step,
 )
@@ -36,15 +41,12 @@ from cxr_tasks import steps
 ARM = "{{ task.op_kwargs.arm.classifier }} {{ task.op_kwargs.arm.arm }} seed {{ task.op_kwargs.arm.seed }}"
 PAIR = ARM.replace("kwargs.arm", "kwargs.pair").replace(" seed ", " against {{ task.op_kwargs.pair.against }} seed ")
 LONG = {"pool": "training", "execution_timeout": timedelta(days=2)}
-# Where the GAN is not wanted or not good enough its arms are skipped, and the rest goes on.
-REST = {"trigger_rule": "none_failed"}
 
 
 @step(multiple_outputs=True)
 def configure() -> dict[str, Any]:
     """Resolve settings once and find the dataset."""
-    context = get_current_context()
-    return steps.begin_training(context["run_id"], context["params"], context["triggering_asset_events"].get(DATASET))
+    return announced_training()
 
 
 @task_group
@@ -71,28 +73,27 @@ def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
 def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...]) -> tuple[Any, ...]:
     """Train each classifier on each arm with each seed; what needs no synthetic images does not wait for them."""
     run, waiting = common["run"], {**common, "synthetic": synthetic, "features": list(features)}
-    train = step(steps.train_arm, map_index_template=ARM, **LONG, **REST)
-    leak = if_synthetic(step(steps.reproduce_leak, map_index_template=ARM, **LONG, **REST))
+    train = going_on(step(steps.train_arm, map_index_template=ARM, **LONG))
+    leak = going_on(step(steps.reproduce_leak, map_index_template=ARM, **LONG))
     real = step(steps.arms, task_id="real")(run, False)
     with_real = train.override(task_id="train").partial(**common, features=[features[0]]).expand(arm=real)
     augmented = step(steps.arms, task_id="synthetic")(run, True)
-    with_synthetic = if_synthetic(train.override(task_id="train_with_synthetic"))
-    with_synthetic = with_synthetic.partial(**waiting).expand(arm=augmented)
+    with_synthetic = train.override(task_id="train_with_synthetic").partial(**waiting).expand(arm=augmented)
     return with_real, with_synthetic, leak.partial(**waiting).expand(arm=step(steps.leaks)(run))
 
 
 @task_group
-def verdict(common: dict[str, Any], trained: list[Any], **made: Any) -> None:
+def verdict(common: dict[str, Any], trained: list[Any], **made: Any) -> Any:
     """Compare each arm with baseline and control, show what they look at, promote the best, and write the report."""
-    compare = step(steps.compare, map_index_template=PAIR, **REST)
+    compare = going_on(step(steps.compare, map_index_template=PAIR))
     comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(common["run"]))
-    explain = step(steps.explain, map_index_template="{{ task.op_kwargs.comparison.name }}", **LONG, **REST)
+    explain = going_on(step(steps.explain, map_index_template="{{ task.op_kwargs.comparison.name }}", **LONG))
+    compared = {**common, "comparisons": comparisons, "trained": trained}
     galleries = explain.partial(**common).expand(comparison=comparisons)
     # One at a time, or two runs could each find the other's champion absent.
-    promotion = step(steps.promote, max_active_tis_per_dag=1)(**common, comparisons=comparisons)
-    step(steps.write_report, **REST)(
-        **common, comparisons=comparisons, galleries=galleries, promotion=promotion, **made
-    )
+    promotion = going_on(step(steps.promote, max_active_tis_per_dag=1))(**compared)
+    write_report = going_on(step(steps.write_report, told_failures=True))
+    return write_report(**compared, galleries=galleries, promotion=promotion, **made)
 
 
 @dag(
@@ -113,7 +114,7 @@ def cxr_training() -> None:
     extracted = extract_all(common, synthetic)
     *trained, leaks = train_all(common, synthetic, extracted)
     made = {"gan": trained_gan, "judgement": judgement, "synthetic": synthetic, "leaks": leaks}
-    verdict(common, trained, features=list(extracted), **made)
+    verdict(common, trained, features=list(extracted), **made) >> finish()
 
 
 cxr_training()

@@ -18,22 +18,26 @@ from airflow.sdk import (
     BaseOperatorLink,
     CronTriggerTimetable,
     Param,
+    get_current_context,
     task,
 )
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSkipException, DagRunTriggerException
 from airflow.sdk.execution_time.xcom import XCom
-from pydantic import validate_call
+from cxr_failures import failures_so_far, on_record
+from pydantic import TypeAdapter, validate_call
 from pydantic_core import to_jsonable_python
 
 from cxr_tasks import steps
-from cxr_tasks.artifacts import Judgement, RunContext, Training
+from cxr_tasks.artifacts import Features, Judgement, RunContext, Training
 from cxr_tasks.form import DATASET_FIELD, FIELDS, SOURCE_FIELD, Field
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
+ARM_AND_FEATURES: TypeAdapter[Any] = TypeAdapter(tuple[Training, list[list[Features | None] | None]])
 DATASET = Asset(name="cxr_dataset", uri="cxr://dataset", group="cxr")
 
 
@@ -44,6 +48,8 @@ def form(**first: Field) -> dict[str, Param]:
 
 DATA_FORM, TRAINING_FORM = form(source=SOURCE_FIELD), form(dataset=DATASET_FIELD)
 ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
+# How the ids of runs begin that wait for a paused cxr_training.
+OWED = "owed__"
 # A cron expression, or empty for runs that are only triggered.
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
 TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
@@ -135,15 +141,24 @@ class StepOperator(DecoratedOperator, PythonOperator):
         super().__init__(kwargs_to_upstream=call, **call, **kwargs)
 
 
-def step(function: Callable | None = None, *, multiple_outputs: bool = False, **kwargs: Any) -> TaskDecorator:
-    """Like ``@task``: plain JSON goes in and comes out, typed handles reach the function."""
+def step(
+    function: Callable | None = None, *, multiple_outputs: bool = False, told_failures: bool = False, **kwargs: Any
+) -> TaskDecorator:
+    """Like ``@task``: plain JSON goes in and comes out, typed handles reach the function.
+
+    ``told_failures``: it is given the tasks of the run that have failed, as ``failures``.
+    """
     if function is None:
-        return lambda decorated: step(decorated, multiple_outputs=multiple_outputs, **kwargs)
+        options = {"multiple_outputs": multiple_outputs, "told_failures": told_failures, **kwargs}
+        return lambda decorated: step(decorated, **options)
     checked = validate_call(function)
 
     @wraps(function)
     def call(*args: Any, **given: Any) -> Any:
-        return to_jsonable_python(checked(*args, **given))
+        if told_failures:
+            given["failures"] = failures_so_far()
+        with on_record(function.__name__, given):
+            return to_jsonable_python(checked(*args, **given))
 
     kwargs |= {"decorated_operator_class": StepOperator, "multiple_outputs": multiple_outputs}
     return task_decorator_factory(call, **kwargs)
@@ -160,13 +175,83 @@ def _may_train_with_gan(context: Any) -> tuple[bool, str]:
     return steps.may_train_with(run, judgement), judgement.sentence
 
 
-def _has_synthetic(context: Any) -> bool:
-    # A skipped task leaves nothing to those that ask for what it returns.
+def _has_what_it_needs(context: Any) -> tuple[bool, str]:
+    """Whether a task that runs whatever has failed before it has what it cannot do without; and what it lacks."""
     given = context["task"].op_kwargs
-    return given["synthetic"] is not None or steps.does_without(Training.model_validate(given["arm"]))
+    if given["run"] is None:
+        return False, "The run has not begun; the task configure says why."
+    # A skipped or failed task leaves nothing to those that ask for what it returns.
+    if "arm" not in given:
+        return True, ""
+    training, features = ARM_AND_FEATURES.validate_python((given["arm"], given["features"]))
+    independent = steps.does_without(training)
+    if "synthetic" in given and given["synthetic"] is None and not independent:
+        return False, "There is no synthetic set to train with; the tasks of the group gan say why."
+    lacks = steps.lacks_features(training, features[:1] if independent else features)
+    return not lacks, lacks
 
 
 # Decorators of tasks that are skipped where there is nothing for them to do.
 if_wanted = task.run_if(_wants_synthetic, "No arm of this run trains with synthetic images.")
 if_good = task.run_if(_may_train_with_gan)
-if_synthetic = task.run_if(_has_synthetic, "There is no synthetic set to train with; the task judge says why.")
+_if_possible = task.run_if(_has_what_it_needs)
+
+
+def going_on(step_task: TaskDecorator) -> TaskDecorator:
+    """One failure costs one branch: the task runs when all before it have ended, however, if it has what it needs."""
+    step_task.kwargs["trigger_rule"] = "all_done"
+    return _if_possible(step_task)
+
+
+def announced_training() -> dict[str, Any]:
+    """Begin what was announced, asked for by hand, or is owed from a time when the DAG was paused."""
+    context = get_current_context()
+    close_left_open(context)
+    events, owed = context["triggering_asset_events"].get(DATASET), context["run_id"].startswith(OWED)
+    begun = steps.begin_training(context["run_id"], context["params"], events, only_if_owed=owed)
+    if begun is None:
+        raise AirflowSkipException("Another run has begun to train on this dataset, or there is a newer one.")
+    return begun
+
+
+def finish() -> Any:
+    """The last task of a run. It runs however the rest ended, also where a person marks the run as failed."""
+    last = step(steps.finish, told_failures=True)("{{ dag.dag_id }}", "{{ run_id }}", failures=[])
+    return last.as_teardown(on_failure_fail_dagrun=True)
+
+
+def queue_if_paused(dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
+    """Queue a run of ``dag_id`` where it is paused, to begin when somebody lets the DAG go on.
+
+    Airflow keeps no event of an asset for a DAG that is paused. Where the DAG is not paused, the event starts it.
+    """
+    try:
+        paused = get_current_context()["ti"].get_dag(dag_id).is_paused
+    except AirflowRuntimeError:
+        paused = False  # Airflow does not know the DAG yet, so that nobody has paused it
+    if not paused:
+        raise AirflowSkipException(f"{dag_id} is not paused: the event of the asset starts it.")
+    raise DagRunTriggerException(
+        trigger_dag_id=dag_id,
+        dag_run_id=run_id,
+        conf=conf,
+        reset_dag_run=False,
+        skip_when_already_exists=True,
+        wait_for_completion=False,
+        allowed_states=["success"],
+        failed_states=["failed"],
+        poke_interval=60,
+        deferrable=False,
+    )
+
+
+def close_left_open(context: Any) -> None:
+    """Close the MLflow runs of DAG runs that ended without their task ``finish``, as by a time limit."""
+    ti = context["ti"]
+    for run_id in set(steps.open_runs(ti.dag_id)) - {ti.run_id}:
+        try:
+            state = ti.get_dagrun_state(ti.dag_id, run_id)
+        except AirflowRuntimeError:
+            continue  # a run of another Airflow, or without one
+        if state in ("success", "failed"):
+            steps.close_run(ti.dag_id, run_id, "" if state == "success" else "The DAG run has failed.")

@@ -31,7 +31,7 @@ DOMAIN = ("classifiers", "data", "evaluation", "gan")
 # The modules that may know the pipeline, the store and MLflow, beside these themselves.
 KNOWING = ("steps", "pipeline", "artifacts", "local", "cli", "classifiers.feature_store", "store", "tracking")
 # A task of a DAG that is the step of this name, and the loggers of modules.
-SHARED_NAMES = {"configure", "publish", "log"}
+SHARED_NAMES = {"configure", "publish", "finish", "log"}
 HEAVY = ("tensorflow", "keras", "mlflow", "pandas", "great_expectations", "matplotlib", "sklearn")
 MOST_CODE_LINES = 80
 
@@ -206,7 +206,7 @@ def test_a_dag_file_is_wiring(path: Path) -> None:
     calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
     is_dag = any(isinstance(call, ast.Name) and call.id == "dag" for call in calls)
 
-    assert is_dag == (path.name != "cxr_wiring.py")
+    assert is_dag == (path.name not in ("cxr_wiring.py", "cxr_failures.py"))
     assert not is_dag or code_lines(path) <= MOST_CODE_LINES
 
 

@@ -175,13 +175,17 @@ def _local_run(
     mlflow: str,
     force: list[str] | None,
 ) -> Iterator[LocalRun]:
-    """A local run whose steps are shown; where it ends well it is ended in MLflow too."""
+    """A local run whose steps are shown; however it ends, it is closed in MLflow too."""
     use_store(store)
     use_mlflow(mlflow)
     form = {"profile": profile, "settings": settings, "force": [str(step) for step in force or ()]}
     with Display() as display:
         run = LocalRun(source, form, display)
-        yield run
+        try:
+            yield run
+        except BaseException as error:
+            run.end(error)
+            raise
         run.end()
 
 

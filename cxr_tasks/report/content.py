@@ -80,6 +80,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
         promoted=list(results.promotion.decisions) if results.promotion else [],
         settings_yaml=settings.to_yaml(),
         links=[link for link in links if link.url],
+        missing=results.missing,
     )
 
 
@@ -120,7 +121,9 @@ def run_claims(settings: Settings, summaries: Sequence[SeedsComparison]) -> list
 def _answer(results: Results, claims: Sequence[Claim], pairs: Sequence[ReportPair], several: bool) -> str:
     if claims:
         return answer(claims, {} if several else _unconfirmed(claims, pairs))
-    return results.judgement.sentence if results.judgement else NOTHING
+    if results.judgement and (not results.judgement.passed or not results.missing):
+        return results.judgement.sentence
+    return f"{NOTHING} Parts of it failed." if results.missing else NOTHING
 
 
 def _report_pair(settings: Settings, comparison: Comparison, galleries: Sequence[Gallery]) -> ReportPair:

@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 from pydantic import Field
 
-from cxr_tasks.artifacts import Decision
+from cxr_tasks.artifacts import Decision, Missing
 from cxr_tasks.evaluation.claims import Claim
 from cxr_tasks.evaluation.comparison import PairComparison, p_text, points
 from cxr_tasks.evaluation.metrics import slug
@@ -102,6 +102,7 @@ class ReportContent(Strict):
         pairs: Every comparison by itself.
         summaries: The comparisons over seeds, where there are several seeds.
         leak: Figures that are wrong on purpose.
+        missing: What the run was to make and did not.
     """
 
     title: str
@@ -125,6 +126,7 @@ class ReportContent(Strict):
     promoted: list[Decision] = Field(default_factory=list)
     settings_yaml: str
     links: list[Link] = Field(default_factory=list)
+    missing: list[Missing] = Field(default_factory=list)
 
 
 def render_report(content: ReportContent) -> str:
@@ -149,6 +151,7 @@ def render_report(content: ReportContent) -> str:
         columns_of_words=_columns_of_words,
         thousands=lambda number: f"{number:,}",
         slug=slug,
+        opens_a_page=lambda url: url.startswith(("http://", "https://")),
     )
     return environment.get_template("report.html.j2").render(
         content=content,

@@ -12,6 +12,7 @@ from cxr_tasks.artifacts import (
     Gan,
     Judgement,
     LeakedModel,
+    Missing,
     Promotion,
     SyntheticSet,
     TrainedArm,
@@ -20,7 +21,10 @@ from cxr_tasks.artifacts import (
 
 @dataclass(frozen=True)
 class Results:
-    """The handles of one run; ``None`` and empty lists stand for what was skipped."""
+    """The handles of one run; ``None`` and empty lists stand for what was skipped or failed.
+
+    ``trained``: the arms, also those whose comparison is missing. ``missing``: what the run was to make and did not.
+    """
 
     dataset: Dataset
     gan: Gan | None = None
@@ -31,6 +35,8 @@ class Results:
     leaks: list[LeakedModel] = field(default_factory=list)
     features: list[Features] = field(default_factory=list)
     promotion: Promotion | None = None
+    trained: list[TrainedArm] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
 
     @property
     def complete(self) -> list[Comparison]:
@@ -44,4 +50,6 @@ class Results:
         for comparison in self.comparisons:
             for arm in comparison.arms.values():
                 found.setdefault(arm.model.ref, arm)
+        for arm in self.trained:
+            found.setdefault(arm.model.ref, arm)
         return list(found.values())

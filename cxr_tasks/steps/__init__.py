@@ -9,10 +9,11 @@ from cxr_tasks.steps.compare import compare
 from cxr_tasks.steps.configure import configure
 from cxr_tasks.steps.explain import explain
 from cxr_tasks.steps.extract_features import extract_features
+from cxr_tasks.steps.finish import close_run, finish, open_runs, sentence_of
 from cxr_tasks.steps.ingest import ingest
 from cxr_tasks.steps.judge import judge, may_train_with
 from cxr_tasks.steps.manifest import manifest
-from cxr_tasks.steps.plan import arms, backbones, does_without, leaks, pairs, wants_synthetic
+from cxr_tasks.steps.plan import arms, backbones, does_without, lacks_features, leaks, pairs, wants_synthetic
 from cxr_tasks.steps.promote import promote
 from cxr_tasks.steps.publish import dataset_of, find_dataset, publish
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
@@ -28,6 +29,7 @@ __all__ = [
     "arms",
     "backbones",
     "begin_training",
+    "close_run",
     "compare",
     "configure",
     "dataset_of",
@@ -35,16 +37,20 @@ __all__ = [
     "explain",
     "extract_features",
     "find_dataset",
+    "finish",
     "ingest",
     "judge",
+    "lacks_features",
     "leaks",
     "manifest",
     "may_train_with",
+    "open_runs",
     "pairs",
     "promote",
     "publish",
     "reproduce_leak",
     "scan",
+    "sentence_of",
     "shards",
     "split",
     "synthesize",

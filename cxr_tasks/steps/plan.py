@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from cxr_tasks.arms import is_control, needs_synthetic
-from cxr_tasks.artifacts import Pair, RunContext, Training
+from cxr_tasks.artifacts import Features, Pair, RunContext, Training
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.pipeline import load_settings
+from cxr_tasks.steps.common import Mapped, of_backbone
 
 
 def backbones(run: RunContext) -> list[str]:
@@ -66,3 +67,16 @@ def wants_synthetic(run: RunContext) -> bool:
     """Whether anything of the run is trained on synthetic images."""
     settings = load_settings(run)
     return settings.evaluation.reproduce_leak or any(needs_synthetic(arm) for arm in settings.arms.names)
+
+
+def lacks_features(training: Training, features: Mapped[Features]) -> str:
+    """The sentence that says which features a training waits for in vain; empty where it has all.
+
+    Args:
+        training: One of the run's.
+        features: Of each set of images that it trains on, the handles of the steps that ran frozen backbones.
+    """
+    chosen = CLASSIFIERS[training.classifier]
+    if not chosen.has_backbone or all(of_backbone([group], training.classifier) for group in features):
+        return ""
+    return f"The features of {chosen.display} are missing: its task in the group features says why."

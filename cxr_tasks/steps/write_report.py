@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from cxr_tasks.artifacts import (
     ClaimRow,
     Comparison,
     Dataset,
+    Failure,
     Features,
     Gallery,
     Gan,
@@ -21,11 +23,14 @@ from cxr_tasks.artifacts import (
     Report,
     RunContext,
     SyntheticSet,
+    TrainedArm,
     TrainedModel,
 )
 from cxr_tasks.pipeline import Made, load_settings, perform
+from cxr_tasks.report.missing import Planned, missing_parts
 from cxr_tasks.report.results import Results
 from cxr_tasks.steps.common import Mapped, flat
+from cxr_tasks.steps.plan import arms, leaks, pairs, wants_synthetic
 
 if TYPE_CHECKING:
     from cxr_tasks.evaluation.claims import Claim
@@ -44,10 +49,13 @@ def write_report(
     leaks: list[LeakedModel | None] | None,
     features: Mapped[Features],
     promotion: Promotion | None,
+    trained: Mapped[TrainedArm] | None = None,
+    failures: list[Failure] | None = None,
 ) -> Report:
     """Write the run's report and keep it with the run in MLflow.
 
-    What was skipped is ``None``.
+    What was skipped or failed is ``None``, or not among its like. The report says what is missing. ``failures`` say
+    why; ``trained`` are the arms, also those whose comparison is missing.
     """
     results = Results(
         dataset=dataset,
@@ -59,7 +67,10 @@ def write_report(
         leaks=list(flat([leaks])),
         features=list(flat(features)),
         promotion=promotion,
+        trained=list(flat(trained or [])),
     )
+    missing = missing_parts(_planned(run), results, failures or [])
+    results = replace(results, missing=missing)
 
     def fill(folder: Path) -> Made[Report]:
         from cxr_tasks.report.content import gather
@@ -69,7 +80,6 @@ def write_report(
         claims = tuple(map(_claim_row, content.claims))
         (folder / Report.PAGE).write_text(render_report(content), encoding="utf-8")
         tracking.log_file(folder / Report.PAGE, run.mlflow_run_id)
-        tracking.end_run(run.mlflow_run_id)
         report = Report(
             answer=content.answer,
             warnings=tuple(content.warnings),
@@ -77,16 +87,36 @@ def write_report(
             pairs=tuple(_row(pair.network, pair.seed, pair.comparison) for pair in content.pairs),
             champions=promotion.decisions if promotion is not None else (),
             address=tracking.artifact_url(run.experiment_id, run.mlflow_run_id, Report.PAGE),
+            missing=tuple(missing),
         )
         return Made(report)
 
     # A report speaks of one run and links to it, so no other run's report can stand in for it.
     inputs: dict[str, Artifact | str] = {"dag_run": run.dag_run, "work": run.mlflow_run_id}
-    if promotion is not None:
-        inputs["promotion"] = promotion
-    inputs |= {f"comparison {i}": comparison for i, comparison in enumerate(results.comparisons)}
-    inputs |= {f"leak {i}": leak for i, leak in enumerate(results.leaks)}
-    return perform(run, Report, fill, version=3, settings={}, inputs=inputs)
+    parts = {"gan": gan, "judgement": judgement, "synthetic": synthetic, "promotion": promotion}
+    inputs |= {name: part for name, part in parts.items() if part is not None and part.ref}
+    for name, handles in (
+        ("comparison", results.comparisons),
+        ("gallery", results.galleries),
+        ("leak", results.leaks),
+        ("features", results.features),
+        ("arm", results.arms),
+    ):
+        inputs |= {f"{name} {i}": handle for i, handle in enumerate(handles)}
+    told = {"missing": [part.model_dump() for part in missing]}
+    return perform(run, Report, fill, version=4, settings=told, inputs=inputs)
+
+
+def _planned(run: RunContext) -> Planned:
+    """What the run was to make."""
+    return Planned(
+        trainings=[*arms(run, False), *arms(run, True)],
+        pairs=pairs(run),
+        leaks=leaks(run),
+        synthetic=wants_synthetic(run),
+        galleries=load_settings(run).evaluation.gallery > 0,
+        promotion=tracking.is_on(),
+    )
 
 
 def _links(run: RunContext, dataset: Dataset) -> list[Link]:

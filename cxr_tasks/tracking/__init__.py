@@ -1,5 +1,6 @@
 """MLflow, as the rest of the project uses it: runs and what is logged to them, pages, and models."""
 
+from cxr_tasks.tracking.closing import close_dag_run, open_dag_runs
 from cxr_tasks.tracking.logs import (
     log_curves,
     log_dataset,
@@ -46,6 +47,7 @@ __all__ = [
     "active_artifact_url",
     "artifact_url",
     "client",
+    "close_dag_run",
     "end_run",
     "experiment_id",
     "find_or_create",
@@ -63,6 +65,7 @@ __all__ = [
     "log_table",
     "log_text",
     "logged_model",
+    "open_dag_runs",
     "register",
     "reopen",
     "run_url",

@@ -215,7 +215,7 @@ def test_a_report_trains_and_compares_all_that_the_settings_name(steps, begin):
     assert steps.calls[-13:] == [f"{step} {pair}" for step in ("compare", "explain") for pair in pairs] + [
         "write_report"
     ]
-    _, gan, judgement, synthetic, comparisons, galleries, leaks, features, promotion = steps.reported
+    _, gan, judgement, synthetic, comparisons, galleries, leaks, features, promotion, *_ = steps.reported
     assert gan and judgement and synthetic and len(comparisons) == len(galleries) == 6
     assert steps.told["cnn oversample seed 0"] == synthetic
     assert (leaks, promotion, run.failures) == ([], None, {}) and len(features[0]) == 2
@@ -230,6 +230,22 @@ def test_one_failure_costs_one_branch(steps, begin):
     comparisons, galleries = steps.reported[4:6]
     complete = [comparison.is_complete for comparison in comparisons]
     assert complete == [False, True, True, True, False, True] and len(galleries) == 5
+    told = [(failure.step, failure.label, failure.sentence) for failure in steps.reported[-1]]
+    assert told == [
+        ("train_arm", "cnn synthetic seed 0", "train_arm cnn synthetic seed 0 is broken."),
+        ("explain", "vgg16 synthetic against none seed 0", "explain vgg16 synthetic against none seed 0 is broken."),
+    ]
+
+
+def test_features_that_fail_cost_the_arms_of_their_backbone_and_are_tried_once(steps, begin):
+    steps.broken = {"extract_features vgg16 real"}
+    run = begin()
+    run.report()
+
+    assert steps.calls.count("extract_features vgg16 real") == 1
+    trained = [arm.training.label for arm in steps.reported[-2][0]]
+    assert trained == ["cnn none seed 0", "cnn synthetic seed 0", "cnn oversample seed 0"]
+    assert [failure.label for failure in steps.reported[-1]] == ["vgg16"]
 
 
 def test_a_gan_that_fails_costs_its_arms_and_is_tried_once(steps, begin):

@@ -1,0 +1,184 @@
+"""What a failure costs, in a real Airflow. The steps are stand-ins that work at once, so that no network is trained."""
+
+import json
+import textwrap
+
+import pytest
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+
+# Runs cxr_training with stand-ins. ``BROKEN``: steps that raise, each by its name and its label.
+RUN = """
+import functools, json, os, signal, sys
+from cxr_tasks import steps
+from cxr_tasks.artifacts import *
+from cxr_tasks.errors import DataError
+
+def broken(step, label):
+    if [step, label] in BROKEN:
+        raise DataError(f"{step} {label} is broken")
+    if [step, label] in KILLED:
+        raise SystemExit(1)
+
+def stand_in(name, make):
+    real = getattr(steps, name)
+    @functools.wraps(real)
+    def call(*args, **given):
+        return make(*args, **given)
+    setattr(steps, name, call)
+
+def model(training):
+    return TrainedModel(ref=f"train_arm/{training.label}", training=training, epochs=1, steps=1, train_images=8,
+                        weights_digest="", model_uri="")
+
+def train_arm(run, dataset, arm, synthetic=None, features=None):
+    broken("train_arm", arm.label)
+    return TrainedArm(ref=f"evaluate_arm/{arm.label}", model=model(arm), validation_macro_f1=0.5, test_macro_f1=0.5,
+                      test_accuracy=0.5)
+
+def compare(run, dataset, pair, trained):
+    broken("compare", pair.label)
+    found = {arm.training: arm for group in trained for arm in group or () if arm}
+    return Comparison(ref=f"compare/{pair.label}", pair=pair, name=pair.label, verdict="",
+                      baseline=found.get(pair.trainings[0]), augmented=found.get(pair.trainings[1]))
+
+def explain(run, dataset, comparison):
+    broken("explain", comparison.name)
+    return Gallery(ref=f"explain/{comparison.name}", comparison=comparison.ref, shown=1)
+
+def promote(run, dataset, comparisons, trained=None):
+    broken("promote", "")
+    return Promotion(ref="promote/1", decisions=())
+
+def extract(run, dataset, backbone, synthetic=None):
+    broken("extract_features", backbone + " synthetic" * (synthetic is not None))
+    return Features(ref=f"extract_features/{backbone}", backbone=backbone, computed=1, found=0)
+
+def gan(run, dataset):
+    broken("train_gan", "")
+    return Gan(ref="train_gan/1", finished=True, steps=1, epochs=1, images=1, resumed_from=0, hours=0.0)
+
+def judge(run, dataset, gan):
+    broken("judge", "")
+    return Judgement(ref="judge/1", passed=True, kind="good enough", sentence="Good enough.")
+
+def synthesize(run, dataset, gan):
+    broken("synthesize", "")
+    return SyntheticSet(ref="synthesize/1", counts={}, dropped={})
+
+def begin(dag_run, form, events, only_if_owed=False):
+    broken("configure", "")
+    dataset = Dataset(ref="split/1", version="1", counts={}, shards=(), source="", warnings=(), data_docs="")
+    return {"run": steps.configure("cxr_training", dag_run, form), "dataset": dataset}
+
+def report(run, dataset, gan, judgement, synthetic, comparisons, galleries, leaks, features, promotion, trained=None,
+           failures=None):
+    from cxr_tasks.report.missing import missing_parts
+    from cxr_tasks.report.results import Results
+    from cxr_tasks.steps.common import flat
+    from cxr_tasks.steps.write_report import _planned
+    results = Results(dataset=dataset, gan=gan, judgement=judgement, synthetic=synthetic, promotion=promotion,
+                      comparisons=list(flat([comparisons])), galleries=list(flat([galleries])),
+                      features=list(flat(features)), trained=list(flat(trained)))
+    missing = missing_parts(_planned(run), results, failures)
+    complete = [comparison.name for comparison in results.complete]
+    return Report(ref="write_report/1", answer=json.dumps(complete), warnings=(), pairs=(), champions=(), address="",
+                  missing=tuple(missing))
+
+for name, make in {"train_arm": train_arm, "compare": compare, "explain": explain, "promote": promote,
+                   "extract_features": extract, "train_gan": gan, "judge": judge, "synthesize": synthesize,
+                   "begin_training": begin, "write_report": report}.items():
+    stand_in(name, make)
+
+from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+bag = BundleDagBag(DAGS, bundle_path=DAGS, bundle_name="dags")
+assert not bag.import_errors, bag.import_errors
+dag = bag.dags["cxr_training"]
+for task in dag.tasks:
+    task.retries = 0
+run = dag.test(run_conf={"profile": "quick", "settings": {"classifiers": {"names": ["cnn", "vgg16"]}}})
+states = {f"{t.task_id}/{t.map_index}" if t.map_index >= 0 else t.task_id: t.state for t in run.get_task_instances()}
+with create_session() as session:
+    told = [XComModel.deserialize_value(row) for row in session.query(XComModel).filter_by(
+        run_id=run.run_id, task_id="verdict.write_report", key="return_value")]
+    kept = {f"{row.task_id}/{row.map_index}": XComModel.deserialize_value(row) for row in session.query(
+        XComModel).filter_by(run_id=run.run_id, key="record")}
+print(json.dumps({"run": run.state, "states": states, "report": told[0] if told else None, "kept": kept}))
+"""
+
+
+@pytest.fixture(scope="module")
+def train(in_airflow, airflow_environment, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+
+    def call(*broken, killed=()):
+        dags = airflow_environment["AIRFLOW__CORE__DAGS_FOLDER"]
+        head = (
+            f"DAGS, BROKEN, KILLED = {dags!r}, {[list(each) for each in broken]}, {[list(each) for each in killed]}\n"
+        )
+        text = in_airflow(head + textwrap.dedent(RUN), timeout=300, CXR_MLFLOW="off", CXR_STORE=str(store))
+        return json.loads(text)
+
+    return call
+
+
+def ended(told, state):
+    return {name for name, is_now in told["states"].items() if is_now == state}
+
+
+def test_what_fails_costs_its_branch_and_the_report_names_it(train):
+    told = train(
+        ("train_arm", "cnn none seed 0"),
+        ("explain", "vgg16 synthetic against none seed 0"),
+        ("promote", ""),
+    )
+
+    assert ended(told, "failed") == {"arms.train/0", "verdict.explain/1", "verdict.promote", "finish"}
+    assert ended(told, "upstream_failed") == set()
+    assert told["run"] == "failed"
+    complete = json.loads(told["report"]["answer"])
+    assert "vgg16 synthetic against none seed 0" in complete and "cnn synthetic against oversample seed 0" in complete
+    assert "cnn synthetic against none seed 0" not in complete
+    missing = {part["what"]: part["why"] for part in told["report"]["missing"]}
+    assert missing["The training CNN none, seed 0"] == "train_arm cnn none seed 0 is broken."
+    alone = "The comparison of CNN synthetic, seed 0 with none; The comparison of CNN oversample, seed 0 with none"
+    assert missing[alone] == "One of its arms is missing."
+    gallery = "The gallery of vgg16 synthetic against none seed 0"
+    assert missing[gallery] == "explain vgg16 synthetic against none seed 0 is broken."
+    assert len(missing) == 3
+    links = [part["link"] for part in told["report"]["missing"] if part["task"]]
+    assert len(links) == 2 and all("/tasks/" in link for link in links)
+
+
+def test_a_gan_that_fails_and_features_that_fail_cost_the_arms_that_need_them(train):
+    told = train(("train_gan", ""), ("extract_features", "vgg16"))
+
+    assert {"gan.judge", "gan.synthesize"} <= ended(told, "upstream_failed")
+    waiting = {f"arms.train_with_synthetic/{n}" for n in (0, 1, 3)}
+    assert {"arms.train/1", *waiting} <= ended(told, "skipped")
+    # A control does without the set, and the network without a backbone without features.
+    assert told["states"]["arms.train_with_synthetic/2"] == "success"
+    assert told["states"]["arms.train/0"] == told["states"]["verdict.write_report"] == "success"
+    assert told["states"]["verdict.promote"] == "success" and told["run"] == "failed"
+    missing = {part["what"]: part["why"] for part in told["report"]["missing"]}
+    assert missing["The GAN"] == "train_gan is broken."
+    assert missing["Features of vgg16"] == "extract_features vgg16 is broken."
+    without = "The training VGG16 none, seed 0; The training VGG16 oversample, seed 0"
+    assert missing[without] == "It needs the features of VGG16, which are missing."
+
+
+def test_a_run_that_did_not_begin_fails_and_runs_nothing(train):
+    told = train(("configure", ""))
+
+    assert ended(told, "success") == set() and told["run"] == "failed"
+    assert {"configure", "finish"} <= ended(told, "failed") and told["report"] is None
+
+
+def test_a_run_in_which_nothing_fails_is_a_success_and_nothing_is_missing(train):
+    told = train()
+
+    assert ended(told, "failed") == set(), told["kept"]
+    assert told["run"] == "success"
+    assert told["report"]["missing"] == [] and told["states"]["finish"] == "success"
