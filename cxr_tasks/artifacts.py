@@ -279,6 +279,8 @@ class Gan(Artifact):
         resumed_from: The step that this sitting began at.
         hours: Time spent training, over all sittings.
         state: Where an unfinished training stands, in words.
+        weights_digest: A hash of both networks' weights: trained anew, a GAN has the same reference and other weights.
+            Empty for a GAN of an older version.
     """
 
     step = "train_gan"
@@ -295,6 +297,12 @@ class Gan(Artifact):
     resumed_from: int
     hours: float
     state: str = ""
+    weights_digest: str = ""
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What tells its networks from those of another training under the same reference."""
+        return {"weights": self.weights_digest} if self.weights_digest else {}
 
     def generator(self) -> keras.Model:
         """The network that makes images."""

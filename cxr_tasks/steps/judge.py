@@ -57,7 +57,8 @@ def judge(run: RunContext, dataset: Dataset, gan: Gan) -> Judgement:
             "seed": settings.seeds.judge,
             "gan_seed": settings.seeds.gan,
         },
-        inputs={"dataset": dataset, "gan": gan},
+        # By its weights too: a GAN that was trained anew has the same reference.
+        inputs={"dataset": dataset, "gan": gan, **gan.content},
         tags=dataset_tags(run, dataset),
     )
     if gan.finished and settings.judge.override and not judgement.passed:

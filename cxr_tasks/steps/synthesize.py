@@ -53,7 +53,7 @@ def synthesize(run: RunContext, dataset: Dataset, gan: Gan) -> SyntheticSet:
             **settings.synthetic.model_dump(mode="json", exclude={"counts"}),
             "near_duplicates": settings.data.near_duplicates.model_dump(mode="json"),
         },
-        inputs={"gan": gan},
+        inputs={"gan": gan, **gan.content},
         tags=dataset_tags(run, dataset),
     )
 

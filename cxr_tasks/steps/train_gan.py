@@ -41,6 +41,7 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
         run = run.model_copy(update={"force": (*run.force, Gan.step)})
 
     def fill(folder: Path) -> Made[Gan]:
+        from cxr_tasks.classifiers.training import weights_digest
         from cxr_tasks.data.dataset import check_gan_input
 
         classes = list(settings.data.classes)
@@ -63,6 +64,8 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
             )
             raise Postponed(gan.model_copy(update={"state": state}), state)
         _save_gan(trained, classes, folder)
+        digests = [weights_digest(network) for network in (trained.generator, trained.gan.discriminator)]
+        gan = gan.model_copy(update={"weights_digest": "-".join(digests)})
         metrics = {
             "gan_steps": trained.steps,
             "resumed_from_step": trained.resumed_from,

@@ -1,5 +1,7 @@
 """The step ``judge`` for a GAN that is not at its end, and what a judgement allows; the figures are tested in gan/."""
 
+import importlib
+
 import pytest
 
 from cxr_tasks import steps
@@ -47,3 +49,14 @@ def test_a_judgement_keeps_its_figures_and_its_verdict(networks):
     run = handles.begin({"judge": {"images_per_class": 6, "override": True}})
     overridden = steps.judge(run, handles.dataset(), gan)
     assert overridden.reused and overridden.sentence == said.sentence
+
+
+def test_a_gan_that_was_trained_anew_is_judged_anew(monkeypatch):
+    module, asked = importlib.import_module("cxr_tasks.steps.judge"), []
+    monkeypatch.setattr(module, "perform", lambda *given, **what: asked.append(what["inputs"]) or handles.judgement())
+    run, dataset, gan = handles.begin(), handles.dataset(), handles.gan()
+
+    for digest in ("", "one", "two"):
+        module.judge(run, dataset, gan.model_copy(update={"weights_digest": digest}))
+
+    assert [given.get("weights") for given in asked] == [None, "one", "two"]
