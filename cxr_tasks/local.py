@@ -199,7 +199,7 @@ class LocalRun:
         """
         words = f"{type(error).__name__}: {error}" if error else "; ".join(each.words for each in self._told_failures())
         for dag, run in ((DATA, self.data), (TRAINING, self.training)):
-            with suppress(Exception if error else ()):
+            with suppress(*([Exception] if error else [])):
                 steps.close_run(dag, run.dag_run, words)
 
     def _told_failures(self) -> list[Failure]:
