@@ -36,7 +36,7 @@ WORKERS = ["worker-cpu", "worker-gpu"]
 ONE_SHOT = ["airflow-init", "s3-bucket"]
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<operator>[-?])(?P<rest>[^}]*))?\}")
-SECRET = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|AUTH$|JWT")
+SECRET = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|AUTH$|JWT(?!_EXPIRATION)")
 SCRIPTS = [
     ROOT / "mlflow/start.sh",
     ROOT / "infra/airflow/init.sh",
