@@ -124,7 +124,14 @@ Kind = TypeVar("Kind", bound=Artifact)
 
 
 class Scan(Artifact):
-    """The files of a source. ``shards``: how many parts they are read in. ``files``: by class."""
+    """The files of a source.
+
+    Attributes:
+        source: The address.
+        shards: How many parts the files are read in.
+        files: How many, by class.
+        warnings: Sentences on what is not used, or not said of all images.
+    """
 
     step = "scan"
     FILES: ClassVar[str] = "files.parquet"
@@ -132,6 +139,7 @@ class Scan(Artifact):
     source: str
     shards: int
     files: dict[str, int]
+    warnings: tuple[str, ...]
 
     def table(self) -> pd.DataFrame:
         """A row a file, as ``data.scan`` describes it."""
@@ -204,12 +212,19 @@ class Validation(Artifact):
 
 
 class Split(Artifact):
-    """A manifest in which every image has its split. ``counts``: images by split, then by class."""
+    """A manifest in which every image has its split.
+
+    Attributes:
+        version: Tells the content apart: images, labels, groups, splits and masks.
+        counts: Images by split, then by class.
+        warnings: Sentences on splits that the source gives.
+    """
 
     step = "split"
 
     version: str
     counts: dict[str, dict[str, int]]
+    warnings: tuple[str, ...]
 
 
 class Dataset(Artifact):
@@ -220,7 +235,7 @@ class Dataset(Artifact):
         counts: Images by split, then by class.
         shards: References of the shards that the pixels lie in.
         source: The address that the images were read from.
-        warnings: Expectations that were not met, as sentences.
+        warnings: Sentences on what is not used, expectations that were not met, and splits that the source gives.
         data_docs: Where people see the page of the validation.
     """
 

@@ -5,6 +5,7 @@ A run resolves one profile plus its overrides once; every step then works from t
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.errors import SettingsError, nearest
+from cxr_tasks.names import composed, param_part, slug
 from cxr_tasks.strict import Strict
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -24,6 +26,9 @@ DEFAULT_WEIGHTS = "default"
 
 # The widest limits of images that a profile may set. A colour image of 50 million pixels takes 200 MB to decode.
 SMALLEST_SIDE, MOST_PIXELS = 32, 50_000_000
+# Columns that a prediction table has beside one for each class.
+PREDICTION_COLUMNS = {"image_id", "split", "group", "label", "source", "blanked"}
+LONGEST_CLASS_NAME = 100
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -51,6 +56,37 @@ ClassifierName = Annotated[str, _known("classifier", CLASSIFIERS), _choices(CLAS
 ArmName = Annotated[str, _known("arm", ARMS), _choices(ARMS)]
 
 
+def _class_name(name: str) -> str:
+    """The name in its composed form.
+
+    Raises:
+        ValueError: No folder, table or page can carry the name.
+    """
+    name = composed(name)
+    if not name or name != name.strip() or len(name) > LONGEST_CLASS_NAME:
+        raise ValueError(
+            f"{name!r} is no name of a class: give 1 to {LONGEST_CLASS_NAME} characters, no blank at either end"
+        )
+    # Controls, halves of characters, and breaks of lines. Marks that join letters and emoji are part of words.
+    bad = {sign for sign in name if sign in "/\\" or unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp")}
+    if bad or name in (".", ".."):
+        raise ValueError(
+            f"{name!r} is no name of a class, since no folder can have that name: choose another in data.classes "
+            "and map the folder to that class in data.folders"
+        )
+    if name in PREDICTION_COLUMNS:
+        raise ValueError(
+            f"{name!r} is no name of a class, since prediction tables have a column of that name: choose another in "
+            "data.classes and map the folder to that class in data.folders"
+        )
+    return name
+
+
+ClassName = Annotated[str, AfterValidator(_class_name)]
+# Folders and classes are compared in one spelling, whatever system wrote their names.
+Composed = Annotated[str, AfterValidator(composed)]
+
+
 class SeedSettings(Strict):
     """Where chance comes from, one seed for each purpose, so that any of them varies while the others stand still.
 
@@ -76,14 +112,21 @@ class SeedSettings(Strict):
 
 
 class SplitSettings(Strict):
-    """How images are divided. ``stable``: grouped, stratified, for ever; ``paper``: plain random."""
+    """How images are divided. ``stable``: grouped, stratified, for ever; ``paper``: plain random.
+
+    ``given``: what becomes of folders ``train``, ``validation`` and ``test`` in the source. ``ignore`` merges them
+    and divides anew; ``test`` keeps the test set and divides the rest; ``all`` keeps all of them.
+    """
 
     method: Literal["stable", "paper"]
     validation: Share
     test: Share
+    given: Literal["ignore", "test", "all"] = "ignore"
 
     @model_validator(mode="after")
     def _leaves_training(self) -> SplitSettings:
+        if self.given != "ignore" and self.method == "paper":
+            raise ValueError("given must be ignore where the method is paper, which draws all splits at random")
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together must leave a share to train on")
         return self
@@ -108,11 +151,14 @@ class DataSettings(Strict):
     reads. ``smallest_side`` and ``most_pixels``: an image with a shorter side, or with more pixels in all, is set
     aside. ``expected_counts``: files of each class, or ``null`` where any number will do. ``inverted``: what becomes
     of images whose grays are turned round: ``report`` tells of them, ``correct`` turns their pixels back too.
+    ``max_group_fraction``: the share of a class that one patient or one picture may have. ``min_split_fraction``:
+    how much of the share that ``split`` asks for each class must get. ``min_table_match``: the share of a class
+    table's rows, or of the class's images, that must find each other.
     """
 
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: tuple[ClassName, ...] = Field(min_length=2)
     lung_opacity: bool
-    folders: dict[str, str]
+    folders: dict[Composed, Composed]
     shard_images: Positive
     smallest_side: Annotated[int, Field(ge=SMALLEST_SIDE)]
     most_pixels: Annotated[int, Field(gt=0, le=MOST_PIXELS)]
@@ -120,7 +166,10 @@ class DataSettings(Strict):
     inverted: Literal["report", "correct"]
     max_rejected_fraction: Fraction
     min_images_per_class: Positive
-    expected_counts: dict[str, Positive] | None = None
+    expected_counts: dict[Composed, Positive] | None = None
+    max_group_fraction: Fraction
+    min_split_fraction: Fraction
+    min_table_match: Fraction
     split: SplitSettings
 
     @model_validator(mode="before")
@@ -136,6 +185,13 @@ class DataSettings(Strict):
     def _known_classes(self) -> DataSettings:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes must each be listed once")
+        keys: dict[str, str] = {}
+        for name in self.classes:
+            if (other := keys.setdefault(slug(name), name)) != name:
+                raise ValueError(
+                    f"the classes {other!r} and {name!r} would share the name {slug(name)!r} in MLflow: "
+                    "call one of them otherwise, and map its folder to it in folders"
+                )
         if unknown := set(self.expected_counts or ()) - set(self.classes):
             raise ValueError(f"expected_counts names {sorted(unknown)}, which are not among classes")
         return self
@@ -285,7 +341,7 @@ class SyntheticSettings(Strict):
     written as PNG files too.
     """
 
-    counts: Literal["balance"] | Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]]
+    counts: Literal["balance"] | Annotated[int, Field(ge=0)] | dict[Composed, Annotated[int, Field(ge=0)]]
     min_class_probability: Fraction
     drop_near_copies: bool
     png: bool
@@ -372,13 +428,14 @@ class Settings(Strict):
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into one level with dotted names; lists become comma-separated text."""
+    """Turn nested mappings into one level with dotted names that MLflow takes; lists become comma-separated text."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
+        key = prefix + param_part(str(name))
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{key}.")
         else:
-            flat[prefix + name] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            flat[key] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
     return flat
 
 

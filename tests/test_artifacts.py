@@ -104,7 +104,7 @@ class TestDataset:
         mixed = given.model_copy(
             update={
                 "ref": handles.keep(
-                    Split(version="mixed", counts=given.counts),
+                    Split(version="mixed", counts=given.counts, warnings=()),
                     lambda folder: pd.concat([rows, made]).to_parquet(folder / MANIFEST, index=False),
                 ).ref
             }

@@ -6,21 +6,24 @@ Works on paths alone, so a folder, an archive and a bucket are read alike.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from operator import eq
 from pathlib import PurePosixPath
 
+from cxr_tasks.data.found_tables import UNREADABLE, find_tables
+from cxr_tasks.data.given import split_of_folder
 from cxr_tasks.data.mask_names import image_stem, is_lung_mask_folder, is_mask_file, is_mask_folder
 from cxr_tasks.data.sources import Entry
 from cxr_tasks.data.sources.archive_names import advice, is_archive_name
 from cxr_tasks.errors import DataError, shown
+from cxr_tasks.names import composed
 
 # Files that may lie beside images without being meant as one.
 TEXT_SUFFIXES = {".csv", ".tsv", ".xls", ".xlsx", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf"}
 IMAGES = "images"
-METADATA_SUFFIXES = (".metadata.csv", ".metadata.xlsx")
 
 
 @dataclass(frozen=True)
@@ -29,23 +32,44 @@ class Layout:
 
     Attributes:
         images: Class and file of each image, ordered by class and path.
-        metadata: Class and file of each class table.
+        metadata: Class and file of each table whose name says that it is one; :data:`ANY_CLASS` for all classes.
         masks: The lung mask of each image that has one, by the image's path.
-        notes: Sentences on masks that belong to no image, and on archives, which are not read.
+        notes: Sentences on masks that belong to no image, on archives, which are not read, on tables that cannot be
+            read, and on images of no class.
+        given: The split that a folder gives an image, by the image's path.
+        maybe: Class and file of each further table, which counts if its columns name images.
     """
 
     images: list[tuple[str, Entry]]
     metadata: list[tuple[str, Entry]]
     masks: dict[str, Entry]
     notes: tuple[str, ...] = ()
+    given: dict[str, str] = field(default_factory=dict)
+    maybe: list[tuple[str, Entry]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a file lies: ``parts`` below what encloses the classes, how many of them lead to the class, its split."""
+
+    parts: list[str]
+    above: int
+    label: str
+    given: str
+
+    @property
+    def folder(self) -> str:
+        """The folder of the class, for messages."""
+        return "/".join(self.parts[: self.above])
 
 
 def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[str, str], address: str) -> Layout:
     """Sort the files of a source by class.
 
-    Accepts ``<folder>/images/…`` and ``<folder>/…``, also below one more folder (an unpacked archive). A mask is never
-    taken for an image, whatever its folder or its file is called. Other folders, such as a class that is not asked for,
-    are left alone.
+    Accepts ``<folder>/images/…`` and ``<folder>/…``, also below one more folder (an unpacked archive), and below or
+    above folders for splits (``train``, ``test``). A mask is never taken for an image, whatever its folder or its file
+    is called. Other folders, such as a class that is not asked for, are left alone. Names are compared in their
+    composed form.
 
     Args:
         entries: The files.
@@ -56,35 +80,88 @@ def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[s
     Raises:
         DataError: A class has no folder or no file.
     """
-    label_of = {name: label for name, label in folders.items() if label in classes} | {
-        label: label for label in classes
+    label_of = {composed(name): label for name, label in folders.items() if label in classes} | {
+        composed(label): label for label in classes
     }
     above = _enclosing(entries)
-    masked = {entry.path: mask for entry in entries if (mask := _as_mask(entry.path, above, label_of))}
+    masked = {entry.path: mask for entry in entries if (mask := _as_mask(composed(entry.path), above, label_of))}
     depth = _depth([entry for entry in entries if entry.path not in masked], label_of)
     images: list[tuple[str, Entry]] = []
-    metadata: list[tuple[str, Entry]] = []
     masks: list[Entry] = []
-    there: set[str] = set()
+    inside: list[tuple[str, Entry]] = []
+    beside: list[Entry] = []
+    given: dict[str, str] = {}
+    there: dict[str, str] = {}
+    of_no_class: Counter[str] = Counter()
     for entry in entries:
-        parts = entry.path.split("/")[depth:]
-        if len(parts) == 1 and parts[0].endswith(METADATA_SUFFIXES):
-            if label := label_of.get(parts[0].rsplit(".metadata.", 1)[0]):
-                metadata.append((label, entry))
+        whole = composed(entry.path).split("/")
+        parts = whole[depth:]
         # A folder that cannot be read is listed as if it were a file.
-        elif len(parts) > 1 or (entry.fault and parts and parts[0] in label_of):
-            there.add(parts[0])
-            label = label_of.get(parts[0])
-            if label and entry.path in masked:
-                masks.append(entry)
-            elif label and PurePosixPath(parts[-1]).suffix.lower() not in TEXT_SUFFIXES:
-                images.append((label, entry))
+        if len(parts) < 2 and not (entry.fault and parts and parts[0] in label_of):
+            beside.append(entry)
+            continue
+        place = _place(parts, label_of)
+        suffix = PurePosixPath(parts[-1]).suffix.lower()
+        if not place.label and len(parts) - place.above < 2 and place.above:
+            beside.append(entry)
+        if place.label or len(parts) - place.above > 1:
+            there[place.folder if place.label else "/".join(parts[: place.above + 1])] = place.label
+        if not place.label:
+            of_no_class[place.folder] += bool(place.given and suffix not in TEXT_SUFFIXES and entry.path not in masked)
+        elif entry.path in masked:
+            masks.append(entry)
+        elif suffix in TEXT_SUFFIXES:
+            inside.append((place.label, entry))
+        else:
+            images.append((place.label, entry))
+            # A single folder for a split encloses the classes like any other.
+            if split := place.given or next(filter(None, map(split_of_folder, whole[:depth])), ""):
+                given[entry.path] = split
     archives = [entry.path for entry in entries if is_archive_name(entry.path)]
-    _check(images, classes, label_of, there, address, archives)
+    _check(images, classes, there, address, archives)
+    others = [name.rsplit("/", 1)[-1] for name, label in there.items() if not label]
+    tables, unread = find_tables(beside, inside, label_of, others)
     order = {label: i for i, label in enumerate(classes)}
     images.sort(key=lambda item: (order[item[0]], item[1].path))
     pairs = _pair_masks((entry for _, entry in images), masks, masked)
-    return Layout(images, metadata, pairs, (*_on_masks(masks, pairs), *_on_archives(archives)))
+    notes = (
+        *_on_masks(masks, pairs),
+        *_on_archives(archives),
+        *(f"{entry.path} looks like a table and is not used: {UNREADABLE}" for entry in unread),
+        *(
+            f"{count:,} images in the folder {folder!r} lie in the folder of no class and are not used"
+            for folder, count in of_no_class.items()
+            if count
+        ),
+    )
+    return Layout(
+        images,
+        [(table.label, table.entry) for table in tables if table.certain],
+        pairs,
+        notes,
+        given,
+        [(table.label, table.entry) for table in tables if not table.certain],
+    )
+
+
+def _place(parts: list[str], label_of: Mapping[str, str]) -> _Place:
+    """Where a file lies whose path below the enclosing folders is ``parts``."""
+    given, above = "", 0
+    # A folder that cannot be read is a path of one part, and its name that of the class.
+    most = max(1, len(parts) - 1)
+    while True:
+        # The longest path of folders counts, where settings name one.
+        for length in range(most, above, -1):
+            from_top, from_here = "/".join(parts[:length]), "/".join(parts[above:length])
+            name = from_top if from_top in label_of else from_here
+            if name in label_of:
+                # Above the class, or else below.
+                told = [*(parts[:length] if "/" in name else []), *parts[length:-1]]
+                split = given or next(filter(None, map(split_of_folder, told)), "")
+                return _Place(parts, length, label_of[name], split)
+        if above >= most or not (split := split_of_folder(parts[above])):
+            return _Place(parts, above, "", given)
+        given, above = given or split, above + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +214,7 @@ def _pair_masks(images: Iterable[Entry], masks: Sequence[Entry], masked: Mapping
         return {}
     pairs = {}
     for image in images:
-        folder, name = os.path.split(image.path)
+        folder, name = os.path.split(composed(image.path))
         stem = os.path.splitext(name)[0]
         for place in (_without_images(folder), folder):
             if (place, stem) in found:
@@ -173,13 +250,14 @@ def _on_archives(archives: Sequence[str]) -> Iterator[str]:
 
 
 def _depth(entries: Iterable[Entry], label_of: Mapping[str, str]) -> int:
-    """How many single folders enclose the class folders."""
-    paths = [entry.path.split("/") for entry in entries]
+    """How many single folders enclose the class folders or the folders for splits."""
+    paths = [composed(entry.path).split("/") for entry in entries]
+    known = {name.split("/")[0] for name in label_of}
     depth = 0
     while True:
         # Files beside the one folder (a licence, say) end the search no more than the folder itself does.
         tops = {parts[depth] for parts in paths if len(parts) > depth + 1}
-        if len(tops) != 1 or tops & set(label_of):
+        if len(tops) != 1 or tops & known:
             # Where there is no class at all, the outermost folders are what a message should name.
             return depth if tops else 0
         depth += 1
@@ -188,18 +266,16 @@ def _depth(entries: Iterable[Entry], label_of: Mapping[str, str]) -> int:
 def _check(
     images: Sequence[tuple[str, Entry]],
     classes: Sequence[str],
-    label_of: Mapping[str, str],
-    there: set[str],
+    there: Mapping[str, str],
     address: str,
     archives: Sequence[str],
 ) -> None:
     filled = {label for label, _ in images}
     packed = "".join(f" Note {sentence}." for sentence in _on_archives(archives))
     for label in classes:
-        names = [name for name, meant in label_of.items() if meant == label]
         if label in filled:
             continue
-        if found := sorted(there & set(names)):
+        if found := sorted(name for name, meant in there.items() if meant == label):
             raise DataError(
                 f"Folder {found[0]!r} in {address} holds no image: put the images of class {label!r} there, "
                 f"or take the class out of data.classes.{packed}"

@@ -1,45 +1,143 @@
-"""What the class tables (``<class>.metadata.csv`` or ``.xlsx``) say of each image: its collection and its patient."""
+"""What tables (``<class>.metadata.csv`` or ``.xlsx``) say of each image: its collection and its patient."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pandas as pd
 
+from cxr_tasks.data.found_tables import ANY_CLASS
+from cxr_tasks.data.matching import match_names, one_name
+from cxr_tasks.data.patients import known_patient
 from cxr_tasks.errors import DataError
+from cxr_tasks.names import composed
 
-METADATA_COLUMNS = ["label", "stem", "source", "patient"]
+METADATA_COLUMNS = ["label", "name", "stem", "source", "patient"]
 NAME_COLUMN = "FILE NAME"
-PATIENT_COLUMNS = ("PATIENT", "PATIENT ID", "PATIENTID", "PATIENT_ID")
+# Columns by what their names say without blanks and punctuation, the first that is there counts.
+NAME_COLUMNS = ("FILENAME", "FILE", "IMAGENAME", "IMAGE", "IMAGEFILE", "IMAGEFILENAME", "IMAGEINDEX", "XRAYIMAGENAME")
+PATIENT_COLUMNS = ("PATIENT", "PATIENTID", "PATIENTNUMBER", "PATIENTNO", "SUBJECTID")
+SEPARATORS = (",", ";", "\t", "|")
 # Hosts of repositories, and how many parts of an address name one.
 REPOSITORIES = {"github.com": 2, "gitlab.com": 2, "kaggle.com": 2, "huggingface.co": 2}
 KAGGLE_KINDS = {"datasets"}
 SMALLEST_HOST, OTHER_HOSTS = 20, "other websites"
 SOURCE_COLUMNS = ("URL", "SOURCE", "COLLECTION")
+NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """One class table as it was read.
+    """One table as it was read.
 
     Attributes:
         path: Of its file, POSIX, below the source's root.
-        label: The class.
-        rows: ``METADATA_COLUMNS``, a row a row of the file. ``stem`` is the file name without its ending, in upper
-            case; ``source`` and ``patient`` are text, '' where nothing is said.
+        label: The class; ``ANY_CLASS`` where the table speaks of all.
+        rows: ``METADATA_COLUMNS``, a row a row of the file. ``name`` is as the table has it, ``stem`` what is one
+            for names that differ in case or ending alone; ``source`` and ``patient`` are text, '' where nothing is
+            said.
     """
 
     path: str
     label: str
     rows: pd.DataFrame
 
+    @property
+    def of_whom(self) -> str:
+        """Whose images the table names, for people."""
+        return "any class" if self.label == ANY_CLASS else f"the class {self.label!r}"
+
     def matched(self, files: pd.DataFrame) -> int:
-        """How many rows name an image of the class among ``files``, which have ``path`` and ``label``."""
-        stems = files["path"][files["label"] == self.label].map(stem)
-        return int(self.rows["stem"].isin(stems).sum())
+        """How many rows name an image among ``files``, which have ``path`` and ``label``."""
+        return int((self._match(files)[0] >= 0).sum())
+
+    def _match(self, files: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+        """The position of each row's file, or -1, and the paths that positions count in."""
+        mine = files["path"] if self.label == ANY_CLASS else files["path"][files["label"] == self.label]
+        paths = mine.tolist()
+        return np.array(match_names(self.rows["name"].tolist(), paths), np.int64), paths
+
+    def tell(self, files: pd.DataFrame, least: float) -> tuple[str, bool]:
+        """What must be said of how rows and images find each other.
+
+        A table of more images than there are, and one of some of the images, are both in order.
+
+        Args:
+            files: Images with ``path`` and ``label``.
+            least: The share of the rows, or of the images, that must find each other.
+
+        Returns:
+            A sentence, '' where there is nothing to say; and whether it must stop the run.
+        """
+        found, paths = self._match(files)
+        named = set(found[found >= 0].tolist())
+        lost = self.rows["name"][found < 0]
+        unnamed = [path for place, path in enumerate(paths) if place not in named]
+        if lost.empty or not unnamed or not paths:
+            return "", False
+        share = max(1 - len(lost) / len(found), len(named) / len(paths))
+        # A table of all classes may speak of many more images than were taken over.
+        fails = not named or (share < least and self.label != ANY_CLASS)
+        what = (
+            f"{self.path}: {len(found) - len(lost):,} of its {len(found):,} rows name an image of {self.of_whom}, and "
+            f"{len(unnamed):,} of {len(paths):,} images are in no row. Rows are {_listed(lost)}, images "
+            f"{_listed(unnamed)}"
+        )
+        todo = f". Write the names of the files into the column {NAME_COLUMN!r}, or take the table away"
+        return what + (todo if fails else ""), fails
+
+
+def _listed(names: Sequence[str] | pd.Series) -> str:
+    shown = ", ".join(map(repr, list(names)[:NAMES_SHOWN]))
+    return f"{shown}, …" if len(names) > NAMES_SHOWN else shown
+
+
+def check_tables(tables: Sequence[ClassTable], files: pd.DataFrame, least: float) -> list[str]:
+    """Sentences on tables whose rows and images do not all find each other.
+
+    Args:
+        tables: What was read.
+        files: Images with ``path`` and ``label``.
+        least: The share of the rows, or of the images, that must find each other.
+
+    Raises:
+        DataError: A table finds no image, or fewer than that share, so that what it says of patients would be lost.
+    """
+    told = [table.tell(files, least) for table in tables]
+    if faults := [sentence for sentence, fails in told if fails]:
+        raise DataError(f"Tables do not match the images: {'; '.join(faults)}.")
+    return [sentence for sentence, _ in told if sentence]
+
+
+def say_of_images(files: pd.DataFrame, tables: Sequence[ClassTable]) -> pd.DataFrame:
+    """What the tables say of each image.
+
+    Args:
+        files: Images with ``path`` and ``label``.
+        tables: What was read. A table of the image's class counts before one of all classes.
+
+    Returns:
+        ``source`` and ``patient``, aligned with ``files``, '' where nothing is said.
+    """
+    said = pd.DataFrame("", index=files.index, columns=["source", "patient"])
+    rows = join_tables(tables)
+    waiting = pd.Series(True, index=files.index)
+    for label in sorted(rows["label"].unique(), reverse=True):
+        of_label = rows[rows["label"] == label]
+        mine = files.index[waiting if label == ANY_CLASS else files["label"] == label]
+        found = np.array(match_names(of_label["name"].tolist(), files.loc[mine, "path"].tolist()), np.int64)
+        # Of rows for one image the first counts.
+        places, first = np.unique(found, return_index=True)
+        first = first[places >= 0]
+        targets = mine[places[places >= 0]]
+        said.loc[targets] = of_label[["source", "patient"]].to_numpy()[first]
+        waiting[targets] = False
+    return said
 
 
 def join_tables(tables: Sequence[ClassTable]) -> pd.DataFrame:
@@ -85,17 +183,12 @@ def _collection(text: str) -> str:
     return "/".join([host, *parts[: REPOSITORIES.get(host, 0)]])
 
 
-def stem(name: str) -> str:
-    """The name by which a table and a file agree: without folder and ending, in upper case."""
-    return PurePosixPath(name).stem.upper()
-
-
 def read_table(label: str, path: Path) -> pd.DataFrame:
     """Read the table of one class.
 
     Args:
         label: The class.
-        path: The file. Names of columns are matched whatever their case.
+        path: The file. Names of columns are matched whatever their case, blanks and punctuation.
 
     Returns:
         The ``rows`` of a :class:`ClassTable`.
@@ -104,36 +197,65 @@ def read_table(label: str, path: Path) -> pd.DataFrame:
         DataError: The table cannot be read or does not name files.
     """
     try:
-        # Everything as text: a patient number 007 is not 7.
-        if path.suffix.lower() == ".xlsx":
-            table = pd.read_excel(path, dtype=str, keep_default_na=False)
-        else:
-            # With an index column, rows that end in a comma too many would shift all columns by one.
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+        table = _read(path)
     except Exception as error:  # openpyxl and zipfile raise what they like on a damaged file
         raise DataError(f"The metadata file {path.name} cannot be read ({error}): mend it or take it away.") from error
     table.columns = [str(name).strip().upper() for name in table.columns]
     table = table.loc[:, ~table.columns.duplicated()]
-    if NAME_COLUMN not in table:
+    names = _first_column(table, NAME_COLUMNS)
+    if names is None:
         raise DataError(
             f"The metadata file {path.name} has no column {NAME_COLUMN!r}, only {', '.join(map(repr, table.columns))}: "
             "add it or take the file away."
         )
-    names = table[NAME_COLUMN].str.strip()
-    suffixed = names.str.lower().str.endswith((".png", ".jpg", ".jpeg"))
+    # A row without a name is of nobody: tables often end in empty rows.
+    table, names = table[names != ""], names[names != ""]
+    nothing = pd.Series("", index=table.index)
+    sources, patients = (_first_column(table, columns) for columns in (SOURCE_COLUMNS, PATIENT_COLUMNS))
     return pd.DataFrame(
         {
             "label": label,
-            # Names mostly come without an ending, and a dot in them is then no ending.
-            "stem": names.where(~suffixed, names.str.rsplit(".", n=1).str[0]).str.upper(),
-            "source": _first_column(table, SOURCE_COLUMNS),
-            "patient": _first_column(table, PATIENT_COLUMNS),
+            "name": names,
+            "stem": names.map(one_name),
+            "source": nothing if sources is None else sources,
+            "patient": nothing if patients is None else patients.map(known_patient),
         }
+    ).reset_index(drop=True)
+
+
+def speaks_of_images(path: Path) -> bool:
+    """Whether the table at ``path`` names images, and their patients or where they come from."""
+    try:
+        columns = {_column(name) for name in _read(path).columns}
+    except Exception:  # whatever is wrong with it: its name says nothing of images either
+        return False
+    return bool(columns & set(NAME_COLUMNS) and columns & {*PATIENT_COLUMNS, *SOURCE_COLUMNS})
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The table, everything as text: a patient number 007 is not 7."""
+    if path.suffix.lower() == ".xlsx":
+        return pd.read_excel(path, dtype=str, keep_default_na=False)
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with path.open(encoding=encoding) as lines:
+        header = next((line for line in lines if line.strip()), "")
+    # The separator by which the first line has a column of names.
+    named = [sign for sign in SEPARATORS if {_column(cell) for cell in header.split(sign)} & set(NAME_COLUMNS)]
+    # With an index column, rows that end in a comma too many would shift all columns by one.
+    return pd.read_csv(
+        path, dtype=str, keep_default_na=False, index_col=False, encoding=encoding, sep=named[0] if named else ","
     )
 
 
-def _first_column(table: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+def _column(name: object) -> str:
+    return re.sub(r"[\W_]+", "", str(name)).upper()
+
+
+def _first_column(table: pd.DataFrame, names: Sequence[str]) -> pd.Series | None:
+    columns = {_column(column): column for column in reversed(table.columns)}
     for name in names:
-        if name in table:
-            return table[name].str.strip()
-    return pd.Series("", index=table.index)
+        if name in columns:
+            return table[columns[name]].map(composed).str.strip()
+    return None

@@ -8,52 +8,82 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from cxr_tasks.data.decode import NOT_UTF8
 from cxr_tasks.data.layout import Layout
-from cxr_tasks.data.metadata import ClassTable, join_tables, read_table, stem
+from cxr_tasks.data.metadata import ClassTable, check_tables, read_table, say_of_images, speaks_of_images
 from cxr_tasks.data.sources import Entry, Source
 from cxr_tasks.data.sources.base import DENIED
 from cxr_tasks.data.threads import in_blocks
 from cxr_tasks.progress import advance
 
 MASK = ["mask", "mask_size", "mask_stamp", "mask_sha256"]
-SCAN_COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", *MASK, "source", "patient"]
+SCAN_COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", *MASK, "given", "source", "patient"]
 NO_MASK = Entry("", 0, "")
 VANISHED = "the file vanished while the data were read"
 # Airflow maps a task over at most 1024 things.
 MOST_SHARDS = 512
+WANTED = "no column of file names ('FILE NAME') with one of patients ('PATIENT') or sources ('URL')"
 READ_AT_ONCE = 2**20  # bytes
 
 
 def listing_key(layout: Layout) -> str:
     """A hash of every file's class, name and stamp, and of the notes: it changes whenever anything may have changed."""
     digest = hashlib.sha256()
-    for label, entry in (*layout.images, *layout.metadata, *layout.masks.items()):
+    for label, entry in (*layout.images, *layout.metadata, *layout.maybe, *layout.masks.items()):
         line = f"{label}\0{entry.path}\0{entry.stamp}\0{entry.fault}\n"
         digest.update(line.encode(errors="surrogateescape"))
-    digest.update("\n".join(layout.notes).encode())
+    digest.update("\n".join(layout.notes).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def read_tables(source: Source, layout: Layout) -> list[ClassTable]:
-    """Read the class tables of ``layout``.
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a source.
+
+    Attributes:
+        read: Those that say something of images.
+        warnings: Sentences on what is not used.
+    """
+
+    read: list[ClassTable]
+    warnings: tuple[str, ...]
+
+
+def read_tables(source: Source, layout: Layout, least: float = 0.0) -> Tables:
+    """Read the tables of ``layout``.
+
+    Args:
+        source: Where they are.
+        layout: The files that count.
+        least: The share of a table's rows, or of the images that it may name, that must find each other.
 
     Raises:
-        DataError: A table cannot be read or does not name files.
+        DataError: A table cannot be read, does not name files, or names other files.
     """
-    root = source.fetch([entry for _, entry in layout.metadata]) if layout.metadata else Path()
-    return [ClassTable(entry.path, label, read_table(label, root / entry.path)) for label, entry in layout.metadata]
+    entries = [*layout.metadata, *layout.maybe]
+    root = source.fetch([entry for _, entry in entries]) if entries else Path()
+    chosen, unused = list(layout.metadata), []
+    for label, entry in layout.maybe:
+        if not entry.fault and speaks_of_images(root / entry.path):
+            chosen.append((label, entry))
+        else:
+            unused.append(f"{entry.path} looks like a table and is not used: it has {WANTED}")
+    tables = [ClassTable(printable(entry.path), label, read_table(label, root / entry.path)) for label, entry in chosen]
+    images = [(printable(entry.path), label) for label, entry in layout.images]
+    warnings = check_tables(tables, pd.DataFrame(images, columns=["path", "label"]), least)
+    return Tables(tables, (*layout.notes, *unused, *warnings))
 
 
 def scan_files(
     source: Source,
     layout: Layout,
     known: Mapping[tuple[str, str], str],
-    tables: Sequence[ClassTable] | None = None,
+    tables: Tables | None = None,
 ) -> pd.DataFrame:
     """Hash the image files of ``layout`` and join what the class tables say.
 
@@ -90,10 +120,12 @@ def scan_files(
                 mask.size,
                 mask.stamp,
                 hashes[mask.path][0] if mask.path else "",
+                layout.given.get(entry.path, ""),
             )
         )
     files = pd.DataFrame(rows, columns=SCAN_COLUMNS[:-2])
-    return _with_metadata(files, join_tables(read_tables(source, layout) if tables is None else tables))
+    said = say_of_images(files, (read_tables(source, layout) if tables is None else tables).read)
+    return files.join(said)[SCAN_COLUMNS]
 
 
 def known_hashes(files: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -109,7 +141,7 @@ def printable(path: str) -> str:
 
 def content_key(files: pd.DataFrame) -> str:
     """A hash of what the files are: class, name, content and what is known of them. Stamps do not count."""
-    columns = files[["path", "label", "sha256", "fault", "mask_sha256", "source", "patient"]]
+    columns = files[["path", "label", "sha256", "fault", "mask_sha256", "given", "source", "patient"]]
     return hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
 
 
@@ -177,8 +209,3 @@ def _sha256(path: str) -> tuple[str, str]:
         return digest.hexdigest(), ""
     except OSError as error:
         return "", read_fault(error)
-
-
-def _with_metadata(files: pd.DataFrame, tables: pd.DataFrame) -> pd.DataFrame:
-    keyed = files.assign(stem=files["path"].map(stem))
-    return keyed.merge(tables, how="left", on=["label", "stem"]).fillna({"source": "", "patient": ""})[SCAN_COLUMNS]

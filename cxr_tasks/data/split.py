@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,9 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from cxr_tasks.config import SplitSettings
 from cxr_tasks.data.duplicates import group_names
+from cxr_tasks.data.given import kept_splits, sort_out
 from cxr_tasks.data.ingest import SET_ASIDE, USED
+from cxr_tasks.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 BETWEEN = "of one patient, or one picture, with images that are in another split already"
@@ -31,6 +33,9 @@ def split_manifest(
     """A copy of ``manifest`` with the split and the group of each used image; see :func:`assign_splits`.
 
     Images that are left out are set aside, with the reason.
+
+    Raises:
+        DataError: The settings keep a given test set, and there is none.
 
     Args:
         manifest: Rows of files, of which some are used.
@@ -71,8 +76,12 @@ def assign_splits(
     late, or a new image resembles one of training and one of test. Images are then left out and not moved, because
     what one model has trained on may not test another.
 
+    Where ``settings.given`` keeps a split that the source gives, its images stay in it, and images that would leak
+    into it are left out.
+
     Args:
-        images: ``image_id`` (each once), ``label`` and ``patient`` ('' where unknown).
+        images: ``image_id`` (each once), ``label``, ``patient`` ('' where unknown), and ``given``, if the source gives
+            splits.
         settings: Method and shares.
         seed: Of the order in which groups are dealt.
         kept: Splits that images had before, by ``image_id``.
@@ -87,17 +96,49 @@ def assign_splits(
     if settings.method == "paper":
         return pd.DataFrame({"split": _plain_random(images, settings, seed), "group": group, "reason": ""})
     before = images["image_id"].map(kept or {})
+    reason = pd.Series("", index=images.index)
+    bound = _bound_splits(images, settings)
+    if bound:
+        before, reason = sort_out(images, group, before, bound)
+        group = _regroup(images, group, reason != "", near)
+        before = before.mask(reason != "")
     divided = before.groupby(group).transform("nunique") > 1
-    out = np.zeros(len(images), bool)
     if divided.any():
-        out[_left_out(images, before, pairs, np.flatnonzero(divided))] = True
-        # Groups fall apart without the images that tied them together.
-        stay = images[~out]
-        group = pd.concat([group_names(stay, _positions(stay, near)), images["image_id"][out]])[images.index]
+        reason.iloc[_left_out(images, before, pairs, np.flatnonzero(divided))] = BETWEEN
+        group = _regroup(images, group, reason != "", near)
+    stay = reason == ""
+    quotas = {
+        name: 0.0 if name in bound else share
+        for name, share in (("test", settings.test), ("validation", settings.validation))
+    }
     split = pd.Series("", index=images.index, name="split")
-    split[~out] = _deal(images[~out], group[~out], before[~out], settings, seed)
-    reason = pd.Series(np.where(out, BETWEEN, ""), index=images.index)
+    split[stay] = _deal(images[stay], group[stay], before[stay], quotas, seed)
     return pd.DataFrame({"split": split, "group": group, "reason": reason})
+
+
+def _bound_splits(images: pd.DataFrame, settings: SplitSettings) -> frozenset[str]:
+    """The given splits that stay as they are.
+
+    Raises:
+        DataError: The settings keep a given test set, and there is none.
+    """
+    if settings.given == "ignore":
+        return frozenset()
+    given = set(images.get("given", pd.Series(dtype=str)))
+    if "test" not in given:
+        raise DataError(
+            f"data.split.given is {settings.given}, and no image lies in a folder for the test set: name the folder "
+            "test, or set data.split.given to ignore."
+        )
+    return kept_splits(settings, given)
+
+
+def _regroup(images: pd.DataFrame, group: pd.Series, out: pd.Series, near: pd.DataFrame | None) -> pd.Series:
+    """The group of each image. Groups fall apart without the images that tied them together, which are ``out``."""
+    if not out.any():
+        return group
+    stay = images[~out]
+    return pd.concat([group_names(stay, _positions(stay, near)), images["image_id"][out]])[images.index].rename("group")
 
 
 def _positions(images: pd.DataFrame, near: pd.DataFrame | None) -> np.ndarray:
@@ -121,10 +162,11 @@ def _plain_random(images: pd.DataFrame, settings: SplitSettings, seed: int) -> p
     return pd.Series(splits, index=images.index, name="split")
 
 
-def _deal(images: pd.DataFrame, group: pd.Series, before: pd.Series, settings: SplitSettings, seed: int) -> pd.Series:
+def _deal(
+    images: pd.DataFrame, group: pd.Series, before: pd.Series, quotas: Mapping[str, float], seed: int
+) -> pd.Series:
     """Deal whole groups, class by class, to the split that is below its quota; groups seen before go on in theirs."""
     of_group: dict[str, str] = before.groupby(group).first().dropna().to_dict()
-    quotas = {"test": settings.test, "validation": settings.validation}
     groups = images.groupby(group).size().to_frame("size").join(_commonest_label(images, group))
     for label, members in groups.groupby("label"):
         sizes: dict[str, int] = members["size"].to_dict()

@@ -16,11 +16,13 @@ from cxr_tasks.config import Settings
 from cxr_tasks.data.decode import Limits
 from cxr_tasks.data.duplicates import CLASH, IDENTICAL
 from cxr_tasks.data.expectations import check_manifest
+from cxr_tasks.data.given import kept_splits
 from cxr_tasks.data.ingest import SET_ASIDE, USED, FilesChanged, join_shards, read_shard, without_changed
 from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES, count_inverted
 from cxr_tasks.data.layout import lay_out
-from cxr_tasks.data.metadata import NAME_COLUMN, ClassTable
+from cxr_tasks.data.leaks import tell_given
 from cxr_tasks.data.scan import entries_of, read_tables, scan_files
+from cxr_tasks.data.shares import split_faults
 from cxr_tasks.data.sources import Source, open_source
 from cxr_tasks.data.split import count_splits, split_manifest
 from cxr_tasks.progress import Listener, advance, listening
@@ -137,7 +139,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         with _one_part("list files"):
             opened = open_source(source)
             layout = lay_out(opened.entries(), data.classes, data.folders, source)
-            tables = read_tables(opened, layout)
+            tables = read_tables(opened, layout, data.min_table_match)
         files = scan_files(opened, layout, {}, tables)
         limits = Limits(data.smallest_side, data.most_pixels)
         rows = _read_rows(opened, files, shard, limits, correct=data.inverted == "correct")
@@ -145,7 +147,12 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             manifest, near = join_shards([shard], files, data.near_duplicates, joined)
         with _one_part("check expectations"):
             check = check_manifest(manifest, data, joined)
+    told_of_given = tell_given(manifest, data.split)
+    given = kept_splits(data.split, set(manifest["given"]))
     manifest = split_manifest(manifest, data.split, settings.seeds.split, near=near).drop(columns=["shard", "row"])
+    splits = count_splits(manifest, data.classes)
+    # A run stops before its split where the data do not pass.
+    failures = tuple(check.failures or split_faults(splits, manifest, data, given))
     used = manifest[manifest["status"] == USED]
     told = Survey(
         source=source,
@@ -164,12 +171,12 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         unsure_inverted=sum(count_inverted(used, data.classes, UNSURE).values()),
         tables=tuple(
             TableMatch(path=table.path, label=table.label, rows=len(table.rows), matched=table.matched(files))
-            for table in tables
+            for table in tables.read
         ),
-        splits=count_splits(manifest, data.classes),
-        warnings=(*check.warnings, *layout.notes, *_unmatched(tables, files)),
-        failures=tuple(check.failures),
-        passed=not check.failures,
+        splits=splits,
+        warnings=(*tables.warnings, *check.warnings, *told_of_given),
+        failures=failures,
+        passed=not failures,
     )
     return told, manifest
 
@@ -215,13 +222,3 @@ def _without_paths(reason: str) -> str:
 def _largest_groups(used: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
     sizes = used.groupby(["label", "group"]).size().groupby("label").max()
     return {label: int(sizes.get(label, 0)) for label in classes}
-
-
-def _unmatched(tables: Sequence[ClassTable], files: pd.DataFrame) -> list[str]:
-    """A sentence for each table that names images, but none that is there."""
-    return [
-        f"{table.path}: none of its {len(table.rows):,} rows names an image of the class {table.label!r}; "
-        f"compare its column {NAME_COLUMN!r} with the names of the files"
-        for table in tables
-        if len(table.rows) and not table.matched(files)
-    ]

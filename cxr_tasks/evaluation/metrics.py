@@ -9,7 +9,6 @@ which they are passed. The predicted class is the class of highest probability, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +24,7 @@ from sklearn.metrics import (
 )
 
 from cxr_tasks.errors import DataError
+from cxr_tasks.names import slug
 
 PREDICTED_SPLITS = ("validation", "test")
 KEY_COLUMNS = ("image_id", "split", "group", "label")
@@ -32,14 +32,6 @@ ECE_BINS = 15
 
 # A softmax computed in half precision sums to 1 within about this much.
 PROBABILITY_TOLERANCE = 1e-2
-
-
-def slug(class_name: str) -> str:
-    """Write a class's name as part of a metric's name: ``"Viral Pneumonia"`` becomes ``"Viral_Pneumonia"``.
-
-    Every character that MLflow refuses in a metric's name becomes ``_``.
-    """
-    return re.sub(r"[^\w.-]+", "_", class_name, flags=re.ASCII)
 
 
 def check_predictions(table: pd.DataFrame, classes: Sequence[str]) -> None:

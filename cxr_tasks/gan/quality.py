@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ConfigDict
 
-from cxr_tasks.evaluation.metrics import slug
+from cxr_tasks.names import slug
 from cxr_tasks.strict import Strict
 
 ALL_CLASSES = "all"

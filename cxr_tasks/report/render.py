@@ -20,9 +20,9 @@ from pydantic import Field
 from cxr_tasks.artifacts import Decision, Missing
 from cxr_tasks.evaluation.claims import Claim
 from cxr_tasks.evaluation.comparison import PairComparison, p_text, points
-from cxr_tasks.evaluation.metrics import slug
 from cxr_tasks.evaluation.plots import confusion_matrices, difference_forest, png_bytes
 from cxr_tasks.evaluation.seeds import SeedsComparison
+from cxr_tasks.names import slug
 from cxr_tasks.report import paper
 from cxr_tasks.strict import Strict
 

@@ -47,10 +47,10 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         run,
         Manifest,
         fill,
-        version=4,
+        version=5,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
-            "metadata": digest(files[["path", "source", "patient"]]),
+            "metadata": digest(files[["path", "given", "source", "patient"]]),
             **{f"shard {i + 1}": shard for i, shard in enumerate(ingested)},
         },
         after=[scanned],

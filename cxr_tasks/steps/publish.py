@@ -27,7 +27,7 @@ def dataset_of(scanned: Scan, joined: Manifest, validated: Validation, divided: 
         counts=divided.counts,
         shards=joined.shards,
         source=scanned.source,
-        warnings=validated.warnings,
+        warnings=(*scanned.warnings, *validated.warnings, *divided.warnings),
         data_docs=validated.data_docs,
     )
 

@@ -34,18 +34,22 @@ def scan(run: RunContext, source: str) -> Scan:
         if last and store.record(last):
             known = known_hashes(pd.read_parquet(store.fetch(last) / Scan.FILES))
         # First of all: a table that cannot be read is known before hours of hashing.
-        tables = read_tables(opened, layout)
+        tables = read_tables(opened, layout, settings.min_table_match)
+        for warning in tables.warnings:
+            log.warning("%s", warning)
         files = scan_files(opened, layout, known, tables)
         files["shard"] = shard_numbers(files, settings.shard_images)
         files.to_parquet(folder / Scan.FILES, index=False)
         # A file that could not be read today may be read tomorrow without looking any different.
         unread = (files["fault"] != "") | ((files["mask"] != "") & (files["mask_sha256"] == ""))
         by_class = {label: int((files["label"] == label).sum()) for label in settings.classes}
-        notes = tuple(f"{t.path}: {t.matched(files):,} of {len(t.rows):,} rows name a file" for t in tables)
-        for note in layout.notes:
-            log.warning("%s: %s", source, note)
+        notes = [f"{t.path}: {t.matched(files):,} of {len(t.rows):,} rows name a file" for t in tables.read]
         scanned = Scan(
-            source=source, shards=int(files["shard"].max()) + 1, files=by_class, notes=(*notes, *layout.notes)
+            source=source,
+            shards=int(files["shard"].max()) + 1,
+            files=by_class,
+            warnings=tables.warnings,
+            notes=(*notes, *(f"warning: {warning}" for warning in tables.warnings)),
         )
         return Made(scanned, {"files": len(files)}, volatile=bool(unread.any()))
 
@@ -53,8 +57,12 @@ def scan(run: RunContext, source: str) -> Scan:
         run,
         Scan,
         fill,
-        version=4,
-        settings={"classes": list(settings.classes), "shard_images": settings.shard_images},
+        version=5,
+        settings={
+            "classes": list(settings.classes),
+            "shard_images": settings.shard_images,
+            "min_table_match": settings.min_table_match,
+        },
         inputs={"listing": listing_key(layout)},
     )
     store.write_pointer(last_name, scanned.ref)

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Manifest, RunContext, Split, Validation
 from cxr_tasks.config import Settings
+from cxr_tasks.errors import DataError
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import NOTES, digest
 from cxr_tasks.store import artifact_ref, open_store
 
+log = logging.getLogger(__name__)
+
 
 def split(run: RunContext, joined: Manifest, validated: Validation) -> Split:
-    """Give every image its split; the split does not depend on ``validated``, which must be there before it."""
+    """Give every image its split; the split does not depend on ``validated``, which must be there before it.
+
+    Raises:
+        DataError: A split has none, or far too few, of the images of a class; or the settings keep a given test set,
+            and there is none. No split is given then.
+    """
     settings, store = load_settings(run), open_store()
     how = {**settings.data.split.model_dump(mode="json"), "seed": settings.seeds.split}
+    if settings.data.split.given == "ignore":
+        # As long as there was no such setting, splits were given without it.
+        del how["given"]
     # Found by these very settings for ever: splits that were given before are kept.
     ledger = artifact_ref("splits", 1, how, {})
     # Of two runs that read the ledger before either writes it, one would take back what the other gave.
@@ -26,14 +38,22 @@ def split(run: RunContext, joined: Manifest, validated: Validation) -> Split:
 
 def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str, Any], ledger: str) -> Split:
     """Split a manifest and note the splits in the pointer ``ledger``. ``how``: the settings of the split."""
+    from cxr_tasks.data.given import GIVEN_REASONS, kept_splits
     from cxr_tasks.data.ingest import MANIFEST
     from cxr_tasks.data.inverted import CORRECTED
+    from cxr_tasks.data.leaks import tell_given
+    from cxr_tasks.data.shares import split_faults
     from cxr_tasks.data.split import BETWEEN, count_splits, split_manifest
 
     store = open_store()
     given: dict[str, str] = store.read_pointer(ledger) or {}
-    table = split_manifest(joined.table(), settings.data.split, settings.seeds.split, given, joined.near())
-    dealt, left_out = table[table["split"] != ""], table[table["reason"] == BETWEEN]
+    whole = joined.table()
+    table = split_manifest(whole, settings.data.split, settings.seeds.split, given, joined.near())
+    dealt, left_out = table[table["split"] != ""], table[table["reason"].isin([BETWEEN, *GIVEN_REASONS])]
+    counts = count_splits(table, settings.data.classes)
+    kept = kept_splits(settings.data.split, set(whole["given"]))
+    if faults := split_faults(counts, table, settings.data, kept):
+        raise DataError(f"The splits lack images: {'; '.join(faults)}.")
     told = dealt[["image_id", "label", "group", "split", "mask_id"]]
     if (corrected := dealt["inverted"] == CORRECTED).any():
         # The same files hold other pixels then.
@@ -43,14 +63,17 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
     def fill(folder: Path) -> Made[Split]:
         table.to_parquet(folder / MANIFEST, index=False)
         tracking.log_file(folder / MANIFEST)
-        counts = count_splits(table, settings.data.classes)
         notes = tuple(f"left out {row.path}: {row.reason}" for row in left_out.head(NOTES).itertuples())
-        artifact = Split(version=version, counts=counts, notes=notes)
+        warnings = tell_given(whole, settings.data.split)
+        for warning in warnings:
+            log.warning("%s", warning)
+        notes += tuple(f"warning: {warning}" for warning in warnings)
+        artifact = Split(version=version, counts=counts, warnings=tuple(warnings), notes=notes)
         return Made(artifact, {f"{name}_images": sum(of_class.values()) for name, of_class in counts.items()})
 
     # The assignment is cheap to make and depends on what was assigned before, so it is itself the key:
     # the same images in the same splits are the same dataset.
-    done = perform(run, Split, fill, version=2, settings=how, inputs={"manifest": joined, "assignment": version})
+    done = perform(run, Split, fill, version=3, settings=how, inputs={"manifest": joined, "assignment": version})
     assigned = dict(zip(dealt["image_id"], dealt["split"], strict=True))
     if settings.data.split.method == "stable" and not assigned.items() <= given.items():
         store.write_pointer(ledger, given | assigned)

@@ -47,5 +47,6 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
         metrics = {"expectations": outcome.expectations, "expectation_warnings": len(outcome.warnings)}
         return Made(validation, metrics)
 
-    checked = settings.model_dump(mode="json", exclude={"split", "shard_images", "near_duplicates", "folders"})
-    return perform(run, Validation, fill, version=3, settings=checked, inputs={"manifest": joined})
+    unasked = {"split", "shard_images", "near_duplicates", "folders", "min_split_fraction", "min_table_match"}
+    checked = settings.model_dump(mode="json", exclude=unasked)
+    return perform(run, Validation, fill, version=4, settings=checked, inputs={"manifest": joined})

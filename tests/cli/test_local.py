@@ -74,7 +74,7 @@ class Steps:
         return call
 
     def scan(self, source):
-        return "", Scan(source=source, shards=2, files={})
+        return "", Scan(source=source, shards=2, files={}, warnings=())
 
     def ingest(self, scanned, shard):
         return str(shard), Shard(ref=f"ingest/{shard}", images=1, rejected=0, masks=0, unusable_masks=0)
@@ -87,7 +87,7 @@ class Steps:
         return "", Validation(expectations=1, warnings=("odd",), data_docs="")
 
     def split(self, joined, validated):
-        return "", Split(ref="split/1", version="1", counts=COUNTS)
+        return "", Split(ref="split/1", version="1", counts=COUNTS, warnings=())
 
     def train_gan(self, dataset):
         return "", Gan(ref="train_gan/1", finished=True, steps=1, epochs=1, images=1, resumed_from=0, hours=0.0)

@@ -11,10 +11,11 @@ from cxr_tasks.data.metadata import (
     OTHER_HOSTS,
     SMALLEST_HOST,
     ClassTable,
+    check_tables,
     collections,
     join_tables,
     read_table,
-    stem,
+    say_of_images,
 )
 from cxr_tasks.errors import DataError
 
@@ -59,9 +60,9 @@ def test_tables_of_both_kinds_are_read_into_one(tmp_path: Path) -> None:
 
     assert table.columns.tolist() == METADATA_COLUMNS
     assert table.to_numpy().tolist() == [
-        ["COVID", "COVID-1", "sirm", ""],
-        ["Normal", "NORMAL-1", "x", "P1"],
-        ["Normal", "NORMAL-2", "", ""],
+        ["COVID", "COVID-1", "covid-1", "sirm", ""],
+        ["Normal", "Normal-1", "normal-1", "x", "P1"],
+        ["Normal", "Normal-2", "normal-2", "", ""],
     ]
 
 
@@ -117,7 +118,7 @@ def test_columns_are_found_whatever_their_case(tmp_path: Path, patient: str, sou
 
     for table in (csv(tmp_path, text), xlsx(tmp_path, rows)):
         assert read_metadata([table]).to_dict("records") == [
-            {"label": "COVID", "stem": "COVID-1", "source": "here", "patient": "P1"}
+            {"label": "COVID", "name": "COVID-1", "stem": "covid-1", "source": "here", "patient": "P1"}
         ]
 
 
@@ -134,24 +135,27 @@ def test_columns_are_found_whatever_their_case(tmp_path: Path, patient: str, sou
     ],
 )
 def test_a_name_in_a_table_finds_its_file(tmp_path: Path, name: str, path: str) -> None:
-    table = read_metadata([csv(tmp_path, f"FILE NAME,PATIENT\n{name},P1\n")])
+    label, table = csv(tmp_path, f"FILE NAME,PATIENT\n{name},P1\n")
+    files = pd.DataFrame({"path": ["COVID/other.png", path], "label": "COVID"})
 
-    assert patients(table) == {stem(path): "P1"}
+    said = say_of_images(files, [ClassTable(table.name, label, read_table(label, table))])
+
+    assert said["patient"].tolist() == ["", "P1"]
 
 
 def test_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
     text = csv(tmp_path, "FILE NAME,PATIENT\n001,007\n002,7\n003,1e5\n004,NA\n005,7.0\n")
     book = xlsx(tmp_path, [["FILE NAME", "PATIENT"], ["001", "007"], [2, 7], [3, None], ["004", "NA"]])
 
-    assert patients(read_metadata([text])) == {"001": "007", "002": "7", "003": "1e5", "004": "NA", "005": "7.0"}
-    assert patients(read_metadata([book])) == {"001": "007", "2": "7", "3": "", "004": "NA"}
+    assert patients(read_metadata([text])) == {"001": "007", "002": "7", "003": "1e5", "004": "", "005": "7.0"}
+    assert patients(read_metadata([book])) == {"001": "007", "2": "7", "3": "", "004": ""}
 
 
 def test_of_rows_for_one_image_the_first_counts(tmp_path: Path) -> None:
     one = csv(tmp_path, "FILE NAME,PATIENT\nCOVID-1,P1\ncovid-1.png,P2\nCOVID-2,P3\n")
     other = xlsx(tmp_path, [["FILE NAME", "PATIENT"], ["COVID-1", "P4"], ["COVID-3", "P5"]])
 
-    assert patients(read_metadata([one, other])) == {"COVID-1": "P1", "COVID-2": "P3", "COVID-3": "P5"}
+    assert patients(read_metadata([one, other])) == {"covid-1": "P1", "covid-2": "P3", "covid-3": "P5"}
 
 
 def test_images_of_two_classes_may_have_one_name(tmp_path: Path) -> None:
@@ -169,21 +173,21 @@ def test_images_of_two_classes_may_have_one_name(tmp_path: Path) -> None:
 def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path: Path) -> None:
     table = read_metadata([csv(tmp_path, "FILE NAME,URL,PATIENT\nCOVID-1,x,P1,\nCOVID-2,x,P2,\n")])
 
-    assert patients(table) == {"COVID-1": "P1", "COVID-2": "P2"}
+    assert patients(table) == {"covid-1": "P1", "covid-2": "P2"}
 
 
 def test_of_columns_that_differ_in_case_only_the_first_counts(tmp_path: Path) -> None:
     table = read_metadata([csv(tmp_path, "FILE NAME,Patient,PATIENT\nCOVID-1,P1,P2\n")])
 
-    assert patients(table) == {"COVID-1": "P1"}
+    assert patients(table) == {"covid-1": "P1"}
 
 
 def test_blanks_around_words_are_no_part_of_them(tmp_path: Path) -> None:
-    assert patients(read_metadata([csv(tmp_path, "FILE NAME , PATIENT\nCOVID-1 , P1 \n")])) == {"COVID-1": "P1"}
+    assert patients(read_metadata([csv(tmp_path, "FILE NAME , PATIENT\nCOVID-1 , P1 \n")])) == {"covid-1": "P1"}
 
 
 def test_a_mark_of_windows_before_the_first_column_is_no_part_of_it(tmp_path: Path) -> None:
-    assert patients(read_metadata([csv(tmp_path, "\ufeffFILE NAME,PATIENT\nCOVID-1,P1\n")])) == {"COVID-1": "P1"}
+    assert patients(read_metadata([csv(tmp_path, "\ufeffFILE NAME,PATIENT\nCOVID-1,P1\n")])) == {"covid-1": "P1"}
 
 
 @pytest.mark.parametrize(
@@ -217,8 +221,8 @@ def test_vanished_table_is_named(tmp_path: Path) -> None:
 
 
 def test_table_that_names_no_files_says_what_it_has(tmp_path: Path) -> None:
-    assert sentence(csv(tmp_path, "name;url\n1;x\n")) == (
-        "The metadata file COVID.metadata.csv has no column 'FILE NAME', only 'NAME;URL': add it or take the file away."
+    assert sentence(csv(tmp_path, "word;url\n1;x\n")) == (
+        "The metadata file COVID.metadata.csv has no column 'FILE NAME', only 'WORD;URL': add it or take the file away."
     )
     assert "has no column 'FILE NAME', only 'PATIENT'" in sentence(xlsx(tmp_path, [["patient"], ["P1"]]))
 
@@ -231,3 +235,60 @@ def test_rows_are_counted_that_name_an_image_of_their_class(tmp_path: Path) -> N
     assert len(table.rows) == 5
     assert table.matched(files) == 3
     assert table.matched(files.iloc[:0]) == 0
+
+
+def table_of(names: list[str], label: str = "COVID", patient: str = "P1") -> ClassTable:
+    rows = pd.DataFrame({"label": label, "name": names, "source": "", "patient": patient})
+    return ClassTable("COVID.metadata.csv", label, rows.assign(stem=rows["name"])[METADATA_COLUMNS])
+
+
+def files_of(*paths: str) -> pd.DataFrame:
+    return pd.DataFrame({"path": paths, "label": [path.split("/")[0] for path in paths]})
+
+
+def test_a_table_that_names_no_image_stops_with_the_figures_and_names_of_both_sides() -> None:
+    with pytest.raises(DataError) as raised:
+        check_tables([table_of([f"case {n}" for n in range(5)])], files_of("COVID/a.png", "COVID/b.png"), 0.0)
+
+    assert str(raised.value) == (
+        "Tables do not match the images: COVID.metadata.csv: 0 of its 5 rows name an image of the class 'COVID', and 2 "
+        "of 2 images are in no row. Rows are 'case 0', 'case 1', 'case 2', …, images 'COVID/a.png', 'COVID/b.png'. "
+        "Write the names of the files into the column 'FILE NAME', or take the table away."
+    )
+
+
+def test_a_table_of_few_matches_stops_below_the_limit_and_is_told_above_it() -> None:
+    table, files = table_of(["1", "2", "x", "y", "z"]), files_of(*(f"COVID/{n}.png" for n in range(1, 6)))
+
+    with pytest.raises(DataError, match=r"2 of its 5 rows name .* and 3 of 5 images are in no row"):
+        check_tables([table], files, 0.5)
+    assert len(check_tables([table], files, 0.4)) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "paths"),
+    [
+        (["1", "2", "3", "4"], ["COVID/1.png"]),
+        (["1"], ["COVID/1.png", "COVID/2.png", "COVID/3.png"]),
+        ([], ["COVID/1.png"]),
+    ],
+)
+def test_a_table_of_more_or_of_some_of_the_images_is_in_order(names: list[str], paths: list[str]) -> None:
+    assert check_tables([table_of(names)], files_of(*paths), 0.9) == []
+
+
+def test_a_table_of_all_classes_speaks_where_no_class_table_does() -> None:
+    files = files_of("COVID/1.png", "COVID/2.png", "Normal/9.png")
+
+    said = say_of_images(files, [table_of(["1", "2", "9"], label="", patient="all"), table_of(["1"], patient="own")])
+
+    assert said["patient"].tolist() == ["own", "all", "all"]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_are_read_whatever_separates_their_columns(tmp_path: Path, separator: str, encoding: str) -> None:
+    path = tmp_path / "COVID.metadata.csv"
+    path.write_text(separator.join(["filename", "patient_id"]) + "\n" + separator.join(["Ü-1", "P1"]), encoding)
+
+    assert read_table("COVID", path)[["name", "patient"]].to_numpy().tolist() == [["Ü-1", "P1"]]

@@ -159,20 +159,25 @@ def test_no_usable_image_at_all_is_told(source: Path, quick: Settings) -> None:
     assert (found.groups, found.patients) == (0, 0)
 
 
-def test_a_table_that_names_other_files_is_a_warning(source: Path, quick: Settings) -> None:
-    (source / "COVID.metadata.csv").write_text("FILE NAME,PATIENT\nscan-1,P1\nscan-2,P2\n")
+def test_a_table_that_names_some_other_files_is_a_warning(source: Path, quick: Settings) -> None:
+    (source / "COVID.metadata.csv").unlink()
     (source / "Normal.metadata.csv").write_text("FILE NAME,PATIENT\nNormal-1.png,P1\nnormal-2,P1\nscan-3,P2\n")
     (source / "Viral Pneumonia.metadata.csv").write_text("FILE NAME,PATIENT\n")
 
     found, _ = survey(str(source), quick)
 
-    assert [(table.rows, table.matched) for table in found.tables] == [(2, 0), (3, 2), (0, 0)]
+    assert [(table.rows, table.matched) for table in found.tables] == [(3, 2), (0, 0)]
     assert (found.known_patients, found.patients, found.groups) == (2, 1, 135)
-    assert found.warnings == (
-        "COVID.metadata.csv: none of its 2 rows names an image of the class 'COVID'; compare its column 'FILE NAME' "
-        "with the names of the files",
-    )
+    (warning,) = found.warnings
+    assert warning.startswith("Normal.metadata.csv: 2 of its 3 rows name an image of the class 'Normal', and 58 of 60")
     assert found.passed
+
+
+def test_a_table_that_names_none_of_the_files_stops(source: Path, quick: Settings) -> None:
+    (source / "COVID.metadata.csv").write_text("FILE NAME,PATIENT\nscan-1,P1\nscan-2,P2\n")
+
+    with pytest.raises(DataError, match=r"COVID\.metadata\.csv: 0 of its 2 rows name an image of the class 'COVID'"):
+        survey(str(source), quick)
 
 
 def test_what_makes_a_source_unreadable_is_raised_in_a_sentence(source: Path, quick: Settings) -> None:

@@ -122,7 +122,7 @@ def prepared(
     ]
     counts = {split: dict.fromkeys(classes, number) for split, number in per_class.items()}
     divided = keep(
-        Split(version=f"{seed:02d}{len(rows):04d}{len(classes)}", counts=counts),
+        Split(version=f"{seed:02d}{len(rows):04d}{len(classes)}", counts=counts, warnings=()),
         lambda folder: rows.to_parquet(folder / MANIFEST, index=False),
         name=f"{sizes}",
     )
@@ -135,7 +135,7 @@ def prepared(
         shards=tuple(shard.ref for shard in shards),
     )
     return Prepared(
-        Scan(ref=f"scan/{seed}", source="/data/phantoms", shards=2, files=joined.images),
+        Scan(ref=f"scan/{seed}", source="/data/phantoms", shards=2, files=joined.images, warnings=()),
         joined,
         Validation(ref=f"validate/{seed}", expectations=9, warnings=warnings, data_docs=""),
         divided,

@@ -75,7 +75,8 @@ def without(dataset: Dataset, prefix: str, number: int) -> Dataset:
     rows = dataset.manifest()
     left = rows.drop(rows.index[rows["image_id"].str.startswith(prefix)][:number])
     less = handles.keep(
-        Split(version="less", counts=dataset.counts), lambda folder: left.to_parquet(folder / MANIFEST, index=False)
+        Split(version="less", counts=dataset.counts, warnings=()),
+        lambda folder: left.to_parquet(folder / MANIFEST, index=False),
     )
     return dataset.model_copy(update={"ref": less.ref, "version": less.version})
 
