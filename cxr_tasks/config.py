@@ -68,11 +68,11 @@ def _class_name(name: str) -> str:
             f"{name!r} is no name of a class: give 1 to {LONGEST_CLASS_NAME} characters, no blank at either end"
         )
     # Controls, halves of characters, and breaks of lines. Marks that join letters and emoji are part of words.
-    bad = {sign for sign in name if sign in "/\\" or unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp")}
+    bad = {sign for sign in name if sign in "/\\|" or unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp")}
     if bad or name in (".", ".."):
         raise ValueError(
-            f"{name!r} is no name of a class, since no folder can have that name: choose another in data.classes "
-            "and map the folder to that class in data.folders"
+            f"{name!r} is no name of a class, since it holds a sign that stands between names: choose another in "
+            "data.classes and map the folder to that class in data.folders"
         )
     if name in PREDICTION_COLUMNS:
         raise ValueError(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.comparison import points
+from cxr_tasks.evaluation.words import drawable
 
 # Okabe and Ito's palette: all kinds of colour vision tell these apart, and grey print shows different lightness.
 ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -78,8 +79,8 @@ def confusion_matrices(
             )
         axis.set_title(name, fontsize=12)
         axis.set_xlabel("Predicted class")
-        axis.set_xticks(range(n), _wrapped(classes))
-        axis.set_yticks(range(n), _wrapped(classes))
+        axis.set_xticks(range(n), _wrapped(drawable(classes)))
+        axis.set_yticks(range(n), _wrapped(drawable(classes)))
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
     axes[0].set_ylabel("True class")
@@ -162,7 +163,7 @@ def sample_grid(images: NDArray[np.uint8], labels: Sequence[str], classes: Seque
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure = Figure(figsize=(columns * cell + 1.2, len(classes) * cell + 0.5), layout=tight)
     axes = figure.subplots(len(classes), columns, squeeze=False)
-    for axis_row, (name, row) in zip(axes, rows.items(), strict=True):
+    for axis_row, name, row in zip(axes, drawable(list(rows)), rows.values(), strict=True):
         for column, axis in enumerate(axis_row):
             axis.set_xticks([])
             axis.set_yticks([])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.metrics import check_predictions, encode
 from cxr_tasks.evaluation.plots import ARM_COLOURS, FAINT, INK
+from cxr_tasks.evaluation.words import drawable
 
 ROLES = ("baseline", "augmented")
 # Neither colour belongs to an arm. A mark and the weight of the type say the same without colour.
@@ -69,6 +70,7 @@ def disagreement_gallery(
     baseline_heat: NDArray[np.float32],
     augmented_heat: NDArray[np.float32],
     title: str,
+    classes: Sequence[str] = (),
 ) -> Figure:
     """Draw one row an image: the image, and what each arm looked at for the class that the arm predicted.
 
@@ -78,6 +80,7 @@ def disagreement_gallery(
         baseline_heat: The baseline's heat maps (n, S, S), 0 to 1, each on a scale of its own.
         augmented_heat: The augmented arm's heat maps, alike.
         title: The title above the rows.
+        classes: In their order, for classes that can only be drawn by their number; without it, in that of the names.
 
     Raises:
         DataError: There are no images, or a row lacks an image or a heat map of the same shape.
@@ -96,17 +99,19 @@ def disagreement_gallery(
     )
     grid = figure.subplots(len(chosen), 3, squeeze=False)
     rows = chosen.to_dict("records")
+    named = classes or sorted(set(chosen[["label", *ROLES]].to_numpy().ravel()))
+    shown = dict(zip(named, drawable(named), strict=True))
     for axes, row, image, *heats in zip(grid, rows, images, baseline_heat, augmented_heat, strict=True):
         for axis in axes:
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(False)
-        axes[0].set_title(f"Truth: {row['label']}", fontsize=10, color=INK)
+        axes[0].set_title(f"Truth: {shown[row['label']]}", fontsize=10, color=INK)
         axes[0].set_ylabel(str(row["image_id"])[:12], fontsize=8, color=FAINT)
         for axis, arm, heat in zip(axes[1:], ROLES, heats, strict=True):
             axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=HEAT_OPACITY * heat)
-            _judged(axis, row[arm], row[f"{arm}_probability"], row["right"] == arm)
+            _judged(axis, shown[row[arm]], row[f"{arm}_probability"], row["right"] == arm)
     for axis, name in zip(grid[0], ("Image", "Baseline", "Augmented"), strict=True):
         axis.annotate(
             name,

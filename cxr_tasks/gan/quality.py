@@ -146,8 +146,11 @@ class GanQuality(Strict):
         """The figures that have a value, under names that a tracking server takes: ``gan_kid``, ``gan_kid_COVID``."""
         flat = {}
         for row in (self.overall, *self.classes):
+            figures = row.figures()
             ending = "" if row is self.overall else f"_{slug(row.name)}"
-            for name, figure in row.figures().items():
+            # A class called ``real`` or ``floor`` would take the name of a figure of all images.
+            between = "_of" if any(f"{name}{ending}" in figures for name in figures if ending) else ""
+            for name, figure in figures.items():
                 if figure.value is not None:
-                    flat[f"gan_{name}{ending}"] = figure.value
+                    flat[f"gan_{name}{between}{ending}"] = figure.value
         return flat

@@ -54,6 +54,6 @@ def _draw(settings: Settings, dataset: Dataset, comparison: Comparison, folder: 
         for role, arm in arms.items()
     }
     title = f"{comparison.name}: test images that the arms disagree on"
-    plot = disagreement_gallery(chosen, pixels, heat["baseline"], heat["augmented"], title)
+    plot = disagreement_gallery(chosen, pixels, heat["baseline"], heat["augmented"], title, settings.data.classes)
     keep_plot(folder, Gallery.PICTURE, plot)
     return len(chosen)
