@@ -20,7 +20,7 @@ READ_SUFFIXES = (".csv", ".tsv", ".xlsx")
 OTHER_SUFFIXES = (".xls", ".ods", ".xlsb", ".numbers", ".parquet")
 UNREADABLE = "save it as .csv or .xlsx, with a column 'FILE NAME'"
 # Older releases of the Radiography Database spell the word wrongly.
-_WORD = re.compile(r"[ ._-]*(meta|mata)[ _-]?data[ ._-]*", re.IGNORECASE)
+_METADATA = re.compile(r"[ ._-]*(meta|mata)[ _-]?data[ ._-]*", re.IGNORECASE)
 _LIST = re.compile(r"(train|test|val|valid|validation|metadata|labels?)([ ._-].*)?\.txt", re.IGNORECASE)
 
 
@@ -60,7 +60,7 @@ def class_of_table(name: str, label_of: Mapping[str, str]) -> tuple[str, bool]:
         The class, or ``ANY_CLASS``; and whether the name has the word ``metadata`` with it.
     """
     stem = composed(name).rsplit(".", 1)[0]
-    told = _WORD.sub(" ", stem).strip()
+    told = _METADATA.sub(" ", stem).strip()
     has_word = told != stem.strip()
     # ``label_of`` may hold folders below folders; a table is called after the last.
     names = {folder.rsplit("/", 1)[-1]: label for folder, label in label_of.items()}
@@ -95,7 +95,7 @@ def find_tables(
         if not is_table(name):
             continue
         label, has_word = class_of_table(name, label_of)
-        if label == ANY_CLASS and normal_form(_WORD.sub(" ", composed(name).rsplit(".", 1)[0])) in left_alone:
+        if label == ANY_CLASS and normal_form(_METADATA.sub(" ", composed(name).rsplit(".", 1)[0])) in left_alone:
             continue
         if is_readable(name):
             tables.append(FoundTable(entry, label, has_word and label != ANY_CLASS))
