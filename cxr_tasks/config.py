@@ -222,7 +222,8 @@ class ClassifierSettings(Strict):
     ``budget``: what the arms of a pair have in common. With ``epochs`` each sees all of its images once an epoch, so
     that one with more images takes more optimiser steps; with ``steps`` an epoch has as many steps as the real
     training images alone make. ``precision``: of the frozen backbones; ``bfloat16`` is faster on processors and GPUs
-    with instructions for it.
+    with instructions for it. ``checkpoint_seconds``: how often a training is kept, so that it goes on from there after
+    it was killed; ``keep_checkpoints``: how many checkpoints stay; ``setbacks``: as for the GAN.
     """
 
     names: tuple[ClassifierName, ...] = Field(min_length=1)
@@ -237,6 +238,9 @@ class ClassifierSettings(Strict):
     precision: Literal["float32", "bfloat16"]
     class_weights: bool
     undersample: bool
+    checkpoint_seconds: float = Field(gt=0)
+    keep_checkpoints: Positive
+    setbacks: Annotated[int, Field(ge=0, le=100)]
 
     @model_validator(mode="after")
     def _complete(self) -> ClassifierSettings:
@@ -299,7 +303,9 @@ class GanSettings(Strict):
     statistics they are made with; ``r1`` the weight of the penalty; ``projection`` replaces the class head;
     ``fake_class_loss``: whether D also learns the classes of generated images; ``d_learning_rate``: D's own (two
     time scales). ``null`` switches ``ema`` and ``d_learning_rate`` off.
-    ``max_hours`` ends the training at a checkpoint, and a later run goes on from it.
+    ``max_hours`` ends the training at a checkpoint, and a later run goes on from it. ``setbacks``: how often the
+    training goes back to its last checkpoint and draws otherwise where its numbers are no longer finite; after that the
+    training ends with an error. ``grid_steps``: when a grid of images is drawn for people to look at.
     """
 
     preset: str
@@ -330,6 +336,7 @@ class GanSettings(Strict):
     steps_per_call: Positive
     checkpoint_seconds: float = Field(gt=0)
     keep_checkpoints: Positive
+    setbacks: Annotated[int, Field(ge=0, le=100)]
     grid_steps: tuple[Positive, ...]
 
 

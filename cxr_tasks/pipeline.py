@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -75,6 +75,7 @@ def perform(
     label: str = "",
     tags: Mapping[str, str] | None = None,
     within: Artifact | None = None,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Kind:
     """Make an artifact unless it exists already.
 
@@ -89,6 +90,7 @@ def perform(
         label: Tells mapped instances of the step apart, such as ``vgg16 none seed 0``.
         tags: Further MLflow tags to find the run by.
         within: The handle of earlier work whose MLflow run this belongs to, instead of a run of its own.
+        around: Gives the block in which the artifact is made and published.
 
     Returns:
         The handle. Where ``fill`` raised :class:`Postponed` there is no artifact, and ``ref`` is empty.
@@ -109,7 +111,7 @@ def perform(
         else:
             try:
                 record = {"step": step, "settings": dict(settings), "inputs": refs}
-                found = _make_alone(ref, kind, fill, record, run_id, before, work)
+                found = _make_alone(ref, kind, fill, record, run_id, before, work, around)
                 forced = forced or _differs(before, found)
             except Postponed as reason:
                 log.warning("%s: %s", work, reason)
@@ -183,6 +185,7 @@ def _make_alone(
     run_id: str,
     before: RecordEntry,
     work: str,
+    around: Callable[[], AbstractContextManager[object]],
 ) -> _Published[Kind]:
     """Make the artifact ``ref`` while nobody else does, unless somebody did so since it was ``before``."""
     store = open_store()
@@ -193,7 +196,8 @@ def _make_alone(
             if found is not None:
                 log.info("%s: another run has just made artifact %s, which is taken", work, ref)
                 return found
-        return _make(ref, kind, fill, record, run_id)
+        with around():
+            return _make(ref, kind, fill, record, run_id)
 
 
 def _make(

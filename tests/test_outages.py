@@ -165,20 +165,22 @@ def test_work_that_is_done_waits_for_the_store(bucket: tuple[Bucket, Proxy], how
 
 
 def test_a_checkpoint_that_the_store_cannot_take_goes_with_the_next(
-    bucket: tuple[Bucket, Proxy], s3: str, caplog: pytest.LogCaptureFixture
+    bucket: tuple[Bucket, Proxy], s3: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxr_tasks.steps.train_gan import _CheckpointKeeper
-    from cxr_tasks.store import open_store
+    from cxr_tasks.steps.unfinished import Unfinished
+    from cxr_tasks.store import Lease, open_store
 
+    monkeypatch.setenv("CXR_STORE", s3)
     (_, proxy), store = bucket, open_store(s3)
     folder = store.load_checkpoint("gan/a")
-    keeper = _CheckpointKeeper(store, "gan/a")
+    keeper = Unfinished("gan/a", "the training", "")
+    keeper._lease = Lease("gan/a")
     (folder / "one").write_text("1")
     proxy.leave("refused")
 
-    keeper()
+    keeper.save()
 
-    assert keeper.is_behind and "on this machine only" in caplog.text
+    assert keeper._is_behind and "on this machine only" in caplog.text
     threading.Timer(1.0, proxy.come_back).start()
     keeper.catch_up()
     (folder / "one").unlink()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
-from cxr_tasks.classifiers.batches import batches_of, training_batches
+from cxr_tasks.classifiers.batches import BatchOrder, batches_of, training_batches
 from cxr_tasks.classifiers.features import FEATURE_BATCH, ArmFeatures
 from cxr_tasks.classifiers.networks import Network
+from cxr_tasks.classifiers.sitting import Sitting
 from cxr_tasks.config import ClassifierSettings
 from cxr_tasks.data.dataset import Images
+from cxr_tasks.errors import WeightsError
 from cxr_tasks.randomness import keyed
+from cxr_tasks.setbacks import setback_told
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class FittedClassifier:
         best_epoch: The epoch of least validation loss, whose weights are kept.
         train_size: Images that were trained on.
         steps: Optimiser steps that were taken.
+        setbacks: A sentence for each time that numbers were not finite and the training went back.
     """
 
     predictions: pd.DataFrame
@@ -35,6 +41,7 @@ class FittedClassifier:
     best_epoch: int
     train_size: int
     steps: int
+    setbacks: tuple[str, ...] = ()
 
 
 def fit_classifier(
@@ -49,6 +56,8 @@ def fit_classifier(
     added: int = 0,
     steps: int | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, logs: None,
+    checkpoints: Path | None = None,
+    on_checkpoint: Callable[[], None] = lambda: None,
 ) -> FittedClassifier:
     """Train the head of ``network``, which is all that is not frozen, and predict the held-out images.
 
@@ -63,47 +72,69 @@ def fit_classifier(
         added: How many images at the end of ``train`` were added to the real ones.
         steps: Optimiser steps an epoch; ``None`` for one pass over all images.
         on_epoch: Called with the epoch's number from 1 and its losses and accuracies.
+        checkpoints: Folder of the checkpoints. The training goes on from the newest one that is usable, and ends with
+            the same bits as one that was never interrupted. ``None`` keeps none.
+        on_checkpoint: Called after a checkpoint is written, so that it can be copied to safety.
+
+    Raises:
+        UserError: Numbers are not finite after ``settings.setbacks`` times of going back.
+        WeightsError: Features or predictions are not finite.
     """
     chosen = trained_on(settings, train.labels, added, seed)
     labels = train.labels[chosen]
     steps = steps or batches_of(len(labels), settings.batch_size)
     weights = balanced_weights(labels) if settings.class_weights else np.ones(len(labels), np.float32)
-    batches = training_batches(
-        lambda rows, turn: features.training(chosen[rows], turn),
-        keras.utils.to_categorical(labels, len(classes)),
-        weights,
-        settings.batch_size,
-        seed,
-        ahead=max(1, features.frozen.at_once // settings.batch_size),
-    )
-    stop = keras.callbacks.EarlyStopping("val_loss", patience=settings.patience, restore_best_weights=True)
-    report = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: on_epoch(epoch + 1, {k: float(v) for k, v in logs.items()})
-    )
-    seen = {split: features.held_out(split) for split in held_out}
+    targets = keras.utils.to_categorical(labels, len(classes))
+
+    def shown(rows: np.ndarray, turn: int) -> np.ndarray:
+        return _finite(features.training(chosen[rows], turn), train.ids[chosen[rows]], network.name)
+
+    def batches(first: int, detour: int) -> Iterator[Any]:
+        order = BatchOrder(len(labels), settings.batch_size, seed, detour)
+        ahead = max(1, features.frozen.at_once // settings.batch_size)
+        return training_batches(shown, targets, weights, order, ahead, first)
+
+    seen = {split: _finite(features.held_out(split), images.ids, network.name) for split, images in held_out.items()}
     network.head.compile(
         keras.optimizers.Adam(settings.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"]
     )
-    fitted = network.head.fit(
-        batches,
-        steps_per_epoch=steps,
-        epochs=settings.epochs,
-        validation_data=(
-            seen["validation"],
-            keras.utils.to_categorical(held_out["validation"].labels, len(classes)),
-        ),
-        validation_batch_size=FEATURE_BATCH,
-        callbacks=[stop, report],
-        shuffle=False,
-        verbose=0,
-    )
-    tables = [
-        prediction_table(images, split, network.head.predict(seen[split], verbose=0), classes)
-        for split, images in held_out.items()
-    ]
-    history = pd.DataFrame({"epoch": np.add(fitted.epoch, 1), **fitted.history})
+    sitting = Sitting(network.name, network.head, settings, steps, checkpoints, on_checkpoint, on_epoch)
+    truth = keras.utils.to_categorical(held_out["validation"].labels, len(classes))
+    sitting.train(batches, (seen["validation"], truth), FEATURE_BATCH)
+    tables = []
+    for split, images in held_out.items():
+        probabilities = network.head.predict(seen[split], verbose=0)
+        if not np.isfinite(probabilities).all():
+            raise _unusable(f"The classifier {network.name} gives", probabilities, images.ids, "predictions")
+        tables.append(prediction_table(images, split, probabilities, classes))
+    history = pd.DataFrame(sitting.rows)
     best = int(history["epoch"][history["val_loss"].idxmin()])
-    return FittedClassifier(pd.concat(tables, ignore_index=True), history, best, len(chosen), len(history) * steps)
+    told = tuple(setback_told(sitting.name, setback) for setback in sitting.setbacks)
+    predictions = pd.concat(tables, ignore_index=True)
+    return FittedClassifier(predictions, history, best, len(chosen), len(history) * steps, told)
+
+
+def _finite(features: np.ndarray, ids: np.ndarray, name: str) -> np.ndarray:
+    """The features (n, …) of the images ``ids``. The loss would not show all that are lost: ReLU makes NaN a 0.
+
+    Raises:
+        WeightsError: Some are not finite.
+    """
+    if features.dtype.kind == "f" and not np.isfinite(features).all():
+        raise _unusable(f"The classifier {name} is shown", features, ids, "features")
+    return features
+
+
+def _unusable(who: str, values: np.ndarray, ids: np.ndarray, what: str) -> WeightsError:
+    lost = ids[~np.isfinite(values).reshape(len(values), -1).all(axis=1)]
+    advice = {
+        "features": "check the weights that its backbone was given, and make extract_features anew.",
+        "predictions": "lower classifiers.learning_rate.",
+    }
+    return WeightsError(
+        f"{who} {what} of {len(lost):,} of {len(ids):,} images that are no finite numbers, such as those of image "
+        f"{lost[0]}: {advice[what]}"
+    )
 
 
 def trained_on(settings: ClassifierSettings, labels: np.ndarray, added: int, seed: int) -> np.ndarray:

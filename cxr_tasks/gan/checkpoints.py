@@ -1,32 +1,16 @@
-"""Checkpoints of a CovidGAN training: everything the next step depends on, and what was recorded up to it."""
+"""Checkpoints of a CovidGAN training: its state, with the history, grids and setbacks up to there."""
 
 from __future__ import annotations
 
-import json
-import logging
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from cxr_tasks.checkpoints import CheckpointFolder
 from cxr_tasks.errors import UserError
 from cxr_tasks.gan.step import CovidGan
-
-log = logging.getLogger(__name__)
-
-# What reading a damaged checkpoint raises.
-DAMAGE = (
-    tf.errors.OpError,
-    OSError,
-    EOFError,
-    ValueError,
-    IndexError,
-    KeyError,
-    AssertionError,
-    zipfile.BadZipFile,
-)
+from cxr_tasks.setbacks import Setback
 
 
 class Checkpoints:
@@ -36,6 +20,7 @@ class Checkpoints:
         history: A row an epoch.
         grids: Step → (n, S, S) uint8, a grid of sample images.
         seconds: Time spent training.
+        setbacks: The times that numbers were not finite.
     """
 
     def __init__(self, gan: CovidGan, folder: Path, keep: int) -> None:
@@ -47,38 +32,32 @@ class Checkpoints:
             keep: How many checkpoints stay; older ones are deleted.
         """
         self.gan, self.folder = gan, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(state=gan.state()), str(folder), max_to_keep=keep, step_counter=gan.step_number
-        )
+        self.kept = CheckpointFolder(gan.state(), folder, keep)
         self.history: list[dict[str, Any]] = []
         self.grids: dict[int, np.ndarray] = {}
         self.seconds = 0.0
+        self.setbacks: list[Setback] = []
 
     def restore(self, *, must_resume: bool = False) -> int:
-        """Restore the newest checkpoint that is whole.
+        """Restore the newest checkpoint that is whole and finite.
 
         Returns:
-            The step that the checkpoint stands at; 0 if the folder holds no checkpoint.
+            The step that the checkpoint stands at; 0 if the folder holds no checkpoint, and nothing was changed.
 
         Raises:
-            UserError: There are checkpoints and none is whole, or ``must_resume`` is set and there are none.
+            UserError: There are checkpoints and none is usable, or ``must_resume`` is set and there are none.
         """
-        for path in reversed(self.manager.checkpoints):
-            try:
-                progress = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
-                with np.load(f"{path}.npz") as grids:
-                    self.grids = {int(name): grids[name] for name in grids.files}
-                self.history, self.seconds = progress["history"], progress["seconds"]
-                self.manager.checkpoint.restore(path).assert_consumed()
-            except DAMAGE as error:
-                log.warning("Checkpoint %s is damaged (%s): trying the one before", path, error)
-                continue
-            return int(self.gan.step_number)
-        if self.manager.checkpoints:
+        found = self.kept.restore()
+        if found is not None:
+            self.grids = {int(name): grid for name, grid in found.arrays.items()}
+            self.history, self.seconds = found.record["history"], found.record["seconds"]
+            self.setbacks = found.record["setbacks"]
+            self.gan.take_detour(len(self.setbacks))
+            return found.number
+        if there := len(self.kept.numbers()):
             raise UserError(
-                f"None of the {len(self.manager.checkpoints)} checkpoints in {self.folder} is usable: "
-                "remove that folder to start the training afresh."
+                f"None of the {there} checkpoints in {self.folder} is usable: "
+                "remove that folder, or make train_gan anew, to start the training afresh."
             )
         if must_resume:
             raise UserError(
@@ -88,15 +67,6 @@ class Checkpoints:
         return 0
 
     def save(self) -> None:
-        """Write a checkpoint. The files that belong to a checkpoint are written first: a listed one is complete."""
-        step = int(self.gan.step_number)
-        path = self.folder / f"ckpt-{step}"
-        grids = {str(at): grid for at, grid in self.grids.items()}
-        np.savez(f"{path}.npz", allow_pickle=False, **grids)
-        progress = {"history": self.history, "seconds": self.seconds}
-        Path(f"{path}.json").write_text(json.dumps(progress), encoding="utf-8")
-        self.manager.save(checkpoint_number=step)
-        kept = {Path(checkpoint).name for checkpoint in self.manager.checkpoints}
-        for extra in (*self.folder.glob("ckpt-*.json"), *self.folder.glob("ckpt-*.npz")):
-            if extra.stem not in kept:
-                extra.unlink()
+        """Write a checkpoint of the state as it is now."""
+        record = {"history": self.history, "seconds": self.seconds, "setbacks": self.setbacks}
+        self.kept.save(int(self.gan.step_number), record, {str(at): grid for at, grid in self.grids.items()})

@@ -33,6 +33,10 @@ class Clock:
         elif self._measured_from == self._started:
             self._measured_from, self._measured_step = self._first_call
 
+    def went_back(self, step: int) -> None:
+        """Measure speed from now on: the training stands at the earlier ``step`` again."""
+        self._measured_from, self._measured_step = time.monotonic(), step
+
     def speed(self, step: int) -> float:
         """Images a second."""
         return (step - self._measured_step) * self.batch / max(time.monotonic() - self._measured_from, 1e-9)

@@ -22,6 +22,9 @@ from cxr_tasks.gan.networks import before_activation, build_discriminator, build
 # What a step reports, in this order; without a class head there is no class accuracy.
 LOSSES = ("d_loss", "g_loss", "d_accuracy_real", "d_accuracy_fake", "class_accuracy_real")
 
+# Detours are so far apart in the numbers that key draws. No training has so many steps.
+DETOUR = 2**40
+
 
 class CovidGan:
     """Generator, discriminator, their optimisers, and :meth:`train_steps`.
@@ -72,6 +75,8 @@ class CovidGan:
         self.averaged = self._new_generator() if settings.ema else None
         self.losses = LOSSES[:-1] if settings.projection else LOSSES
         self.step_number = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        # Added to the step's number where that keys draws. No part of the state: see :meth:`take_detour`.
+        self._detour = tf.Variable(0, dtype=tf.int64, trainable=False, name="detour")
         self.sums = tf.Variable(tf.zeros(len(self.losses)), trainable=False, name="sums")
         # XLA compiles the step and not the loop around it: on CPUs, XLA has fast convolutions only outside of loops.
         # Replicas exchange gradients within a step, and XLA cannot compile that as one program.
@@ -123,6 +128,10 @@ class CovidGan:
         parts = [self.generator, self.discriminator, self.g_optimizer, self.d_optimizer]
         parts += [self.averaged] if self.averaged else []
         return [self.step_number, self.sums, *(variable.value for part in parts for variable in part.variables)]
+
+    def take_detour(self, number: int) -> None:
+        """Key the draws of all further steps anew: ``number`` counts the detours of a training, 0 is none."""
+        self._detour.assign(number * DETOUR)
 
     def fingerprint(self) -> str:
         """SHA-256 over the bytes of every variable: equal where two trainings are, to the bit."""
@@ -176,7 +185,7 @@ class CovidGan:
         side = self.settings.image_size
         pixels = tf.bitcast(tf.gather(images, chosen), tf.uint8)
         real = tf.cast(tf.reshape(pixels, (chosen.shape[0], side, side, 1)), tf.float32) / 127.5 - 1.0
-        losses = self.strategy.run(self._step, args=(real, tf.gather(labels, chosen), self.step_number + 0))
+        losses = self.strategy.run(self._step, args=(real, tf.gather(labels, chosen), self.step_number + self._detour))
         self.step_number.assign_add(1)
         self._average()
         return self.strategy.reduce("MEAN", losses, axis=None)

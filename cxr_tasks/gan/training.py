@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from cxr_tasks.checkpoints import all_finite, checkpoint_numbers
 from cxr_tasks.config import GanSettings
 from cxr_tasks.errors import UserError
 from cxr_tasks.gan.checkpoints import Checkpoints
@@ -27,6 +28,7 @@ from cxr_tasks.gan.watch import (
     thin_out,
 )
 from cxr_tasks.randomness import keyed
+from cxr_tasks.setbacks import diverged, setback_told
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ class FittedGan:
         total_steps: The step where the training ends.
         finished: Whether the training is at its end. If not, the hours of this sitting are used up.
         hours: Spent training, over all sittings.
+        setbacks: A sentence for each time that numbers were not finite and the training went back.
+        checkpoints: The folder of the checkpoints; ``None`` where nothing says so.
     """
 
     gan: CovidGan
@@ -59,6 +63,8 @@ class FittedGan:
     total_steps: int
     finished: bool
     hours: float
+    setbacks: tuple[str, ...] = ()
+    checkpoints: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,12 @@ def fit_gan(
     ``settings.max_hours`` holds for one call. When the hours are used up, the training stops at a checkpoint. The next
     call goes on from there with its own hours.
 
+    Nothing of a training depends on how many epochs it is to have. So a training of more epochs goes on from the
+    checkpoints of a shorter one. Where ``checkpoints`` holds those of a longer one, a folder in it takes this one's.
+
+    Where numbers are no longer finite, the training goes back to its newest checkpoint, or to its first weights. Random
+    draws are keyed anew from there on, because the same draws would lead to the same numbers. No setting is changed.
+
     Args:
         pixels: (n, S, S) uint8, the real images of the training split and nothing else.
         labels: (n,) classes.
@@ -108,35 +120,62 @@ def fit_gan(
         devices: See :class:`CovidGan`.
 
     Raises:
-        UserError: No checkpoint is whole, or ``must_resume`` is set and there is none; a batch cannot be divided among
-            the devices; or the losses are no longer finite.
+        UserError: No checkpoint is usable, or ``must_resume`` is set and there is none; a batch cannot be divided
+            among the devices; or numbers are not finite after ``settings.setbacks`` times of going back.
     """
-    gan = CovidGan(settings, classes, seed, devices)
+
+    def new_gan() -> CovidGan:
+        return CovidGan(settings, classes, seed, devices)
+
+    gan = new_gan()
     if settings.batch_size % gan.replicas:
         raise UserError(
             f"A batch of {settings.batch_size} images cannot be divided among {gan.replicas} devices: make "
             "gan.batch_size a multiple of that, or switch gan.distribute off."
         )
+    plan = _Plan.of(gan, len(pixels))
+    if max(checkpoint_numbers(checkpoints), default=0) > plan.total:
+        checkpoints = checkpoints / f"epochs-{settings.epochs}"
     keeper = Checkpoints(gan, checkpoints, settings.keep_checkpoints)
     if keeper.restore(must_resume=must_resume):
         log.info("Going on from the checkpoint of step %d", int(gan.step_number))
     callbacks = _Callbacks(on_checkpoint, on_epoch, on_grid, on_steps)
-    return _Sitting(gan, keeper, pixels, labels, callbacks).train()
+    return _Sitting(gan, new_gan, plan, keeper, pixels, labels, callbacks).train()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The length of a training. ``batch``: images a step. ``per_epoch`` and ``total``: steps."""
+
+    batch: int
+    per_epoch: int
+    total: int
+
+    @classmethod
+    def of(cls, gan: CovidGan, images: int) -> _Plan:
+        """The plan of ``gan``'s training on so many images."""
+        # A batch is never cut short: batch statistics of a few images would disturb both networks.
+        batch = min(gan.settings.batch_size, images) // gan.replicas * gan.replicas
+        return cls(batch, images // batch, gan.settings.epochs * (images // batch))
 
 
 class _Sitting:
     """One call of :func:`fit_gan`, from the step that was restored to the last one, or until its hours are used up."""
 
     def __init__(
-        self, gan: CovidGan, keeper: Checkpoints, pixels: np.ndarray, labels: np.ndarray, callbacks: _Callbacks
+        self,
+        gan: CovidGan,
+        new_gan: Callable[[], CovidGan],
+        plan: _Plan,
+        keeper: Checkpoints,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        callbacks: _Callbacks,
     ) -> None:
-        self.gan, self.keeper, self.callbacks = gan, keeper, callbacks
+        self.gan, self.new_gan, self.keeper, self.callbacks = gan, new_gan, keeper, callbacks
         self.settings, self.seed, classes = gan.settings, gan.seed, gan.classes
         self.images = len(pixels)
-        # A batch is never cut short: batch statistics of a few images would disturb both networks.
-        self.batch = min(self.settings.batch_size, self.images) // gan.replicas * gan.replicas
-        self.per_epoch = self.images // self.batch
-        self.total = self.settings.epochs * self.per_epoch
+        self.batch, self.per_epoch, self.total = plan.batch, plan.per_epoch, plan.total
         self.grid_labels = np.repeat(np.arange(classes), GRID_PER_CLASS)
         self.real_spreads = real_spreads(pixels, labels, classes, self.seed)
         self.on_chip = on_device(pixels, labels)
@@ -155,12 +194,17 @@ class _Sitting:
             sums = self.gan.train_steps(*self.on_chip, self._order_in(epoch), position, count)
             self.step += count
             self.clock.call_ended(self.step)
+            self.out_of_time = self.clock.this_sitting() >= self.limit
+            # Grids and checkpoints show and keep the state: what is not finite must not get there.
+            looked_at = self.step in self.settings.grid_steps or self._is_checkpoint_due()
+            if broken := self._not_finite(sums, looked_at):
+                self._go_back(broken)
+                continue
             self._tell_progress(sums / (position + count))
             if self.step % self.per_epoch == 0:
                 self._end_epoch(epoch)
             if self.step in self.settings.grid_steps:
                 self._draw_grid()
-            self.out_of_time = self.clock.this_sitting() >= self.limit
             if self._is_checkpoint_due():
                 self._keep_checkpoint(epoch)
         if self.step < self.total:
@@ -181,7 +225,43 @@ class _Sitting:
             total_steps=self.total,
             finished=self.step >= self.total,
             hours=self.keeper.seconds / 3600,
+            setbacks=tuple(setback_told("The GAN", setback) for setback in self.keeper.setbacks),
+            checkpoints=self.keeper.folder,
         )
+
+    def _not_finite(self, sums: np.ndarray, looked_at: bool) -> str:
+        """What is not finite, in words; nothing where all is. The whole state is asked only where it is looked at."""
+        if not np.isfinite(sums).all():
+            return "losses"
+        return "" if not looked_at or all_finite(self.gan.state()) else "weights, or what is kept with them,"
+
+    def _go_back(self, broken: str) -> None:
+        """Go back to the newest checkpoint, or to the first weights, and draw otherwise from there on.
+
+        Raises:
+            UserError: The training went back as often as it may.
+        """
+        at, setbacks = self.step, self.keeper.setbacks
+        if len(setbacks) >= self.settings.setbacks:
+            rates = "gan.learning_rate" + (" and gan.d_learning_rate" if self.settings.d_learning_rate else "")
+            half = ", or switch gan.mixed_precision off" if self.settings.mixed_precision else ""
+            advice = f"its checkpoints before that are kept in {self.keeper.folder}. Lower {rates}{half}."
+            raise diverged("The GAN", broken, f"step {at:,}", setbacks, advice)
+        if not self.keeper.restore():
+            self._begin_again()
+        self.step = int(self.gan.step_number)
+        self.keeper.setbacks = [*setbacks, {"at": at, "back_to": self.step}]
+        self.gan.take_detour(len(self.keeper.setbacks))
+        self._order_of = -1
+        self.out_of_time = False
+        self.clock.went_back(self.step)
+        log.warning(setback_told("The GAN", self.keeper.setbacks[-1]))
+
+    def _begin_again(self) -> None:
+        """Give the networks and optimisers what they began with."""
+        for variable, first in zip(self.gan.state(), self.new_gan().state(), strict=True):
+            variable.assign(tf.convert_to_tensor(first))
+        self.keeper.history, self.keeper.grids = [], {}
 
     def _steps_of_next_call(self, position: int) -> int:
         """How many steps to take in one call: none beyond the end of the epoch or the next grid."""
@@ -191,7 +271,10 @@ class _Sitting:
     def _order_in(self, epoch: int) -> tf.Tensor:
         """(batches, batch) int32, the images of each batch of ``epoch``."""
         if epoch != self._order_of:
-            shuffled = keyed(self.seed, "gan order", epoch).permutation(self.images)[: self.per_epoch * self.batch]
+            # After a setback the batches are others; without one they are what they always were.
+            detour = [len(self.keeper.setbacks)] if self.keeper.setbacks else []
+            keys = keyed(self.seed, "gan order", epoch, *detour)
+            shuffled = keys.permutation(self.images)[: self.per_epoch * self.batch]
             self._order = tf.constant(shuffled.reshape(self.per_epoch, self.batch), tf.int32)
             self._order_of = epoch
         return self._order
@@ -211,17 +294,8 @@ class _Sitting:
             )
 
     def _end_epoch(self, epoch: int) -> None:
-        """Note the mean losses of an epoch and tell of them.
-
-        Raises:
-            UserError: A loss is no longer a number.
-        """
+        """Note the mean losses of an epoch and tell of them."""
         means = {name: value / self.per_epoch for name, value in self.gan.take_sums().items()}
-        if not np.isfinite(list(means.values())).all():
-            raise UserError(
-                f"The GAN's losses are no longer numbers at step {self.step:,}: its checkpoints before that are kept "
-                f"in {self.keeper.folder}. Lower gan.learning_rate, or switch gan.mixed_precision off."
-            )
         self.keeper.history.append({"epoch": epoch + 1, "step": self.step, **means})
         pace = {
             "images_per_second": self.clock.speed(self.step),

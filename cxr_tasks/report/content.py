@@ -63,6 +63,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
             *of_shortcuts,
             *of_sources,
             *(f"Synthetic set: {note}." for note in (synthetic.notes if synthetic else ())),
+            *_setbacks(results),
             *(f"Data: {warning}" for warning in dataset.warnings),
         ],
         claims=claims,
@@ -82,6 +83,12 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
         links=[link for link in links if link.url],
         missing=results.missing,
     )
+
+
+def _setbacks(results: Results) -> list[str]:
+    """What the trainings say of numbers that were not finite."""
+    of_gan = results.gan.notes if results.gan else ()
+    return [*of_gan, *(f"{arm.training.label}: {note}" for arm in results.arms for note in arm.model.notes)]
 
 
 def named_findings(results: Results) -> list[NamedFindings]:

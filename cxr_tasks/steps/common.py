@@ -27,6 +27,15 @@ REAL = "real"
 # What mapped tasks hand on: one group a task, each with one handle an instance, or nothing where all were skipped.
 Mapped = list[list[Kind | None] | None]
 
+# How a training is cut into sittings, calls and checkpoints changes nothing of what comes out, nor do the pictures that
+# are drawn of it.
+MANNER = {"max_hours", "steps_per_call", "checkpoint_seconds", "keep_checkpoints", "setbacks", "grid_steps"}
+
+
+def tell_setbacks(setbacks: Sequence[str]) -> None:
+    """Tag the active MLflow run with how often its training went back because numbers were not finite."""
+    tracking.set_tags({"cxr.setbacks": str(len(setbacks))})
+
 
 def dataset_tags(run: RunContext, dataset: Dataset) -> dict[str, str]:
     """MLflow tags by which runs on one dataset are found."""
@@ -82,7 +91,7 @@ def of_backbone(features: Mapped[Features] | None, name: str) -> list[Features]:
 
 def how_trained(settings: Settings) -> dict[str, Any]:
     """How classifiers are trained, but for what differs from arm to arm."""
-    chosen = settings.classifiers.model_dump(mode="json", exclude={"names", "weights"})
+    chosen = settings.classifiers.model_dump(mode="json", exclude={"names", "weights", *MANNER})
     return {**chosen, "classes": list(settings.data.classes)}
 
 

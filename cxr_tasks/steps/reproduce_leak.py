@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_tasks.artifacts import Dataset, Features, LeakedModel, RunContext, SyntheticSet, TrainedModel, Training
+from cxr_tasks.artifacts import (
+    Artifact,
+    Dataset,
+    Features,
+    LeakedModel,
+    RunContext,
+    SyntheticSet,
+    TrainedModel,
+    Training,
+)
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import (
@@ -17,11 +26,15 @@ from cxr_tasks.steps.common import (
     how_trained,
     log_images,
     of_backbone,
+    tell_setbacks,
 )
+from cxr_tasks.steps.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from cxr_tasks.classifiers.training import FittedClassifier
     from cxr_tasks.data.dataset import Images
+
+LEAK_VERSION = 2
 
 
 def reproduce_leak(
@@ -44,22 +57,29 @@ def reproduce_leak(
     identity = backbone_identity(settings, dataset, arm.classifier)
 
     def fill(folder: Path) -> Made[LeakedModel]:
-        fitted, provenance = _train_leaking(settings, dataset, arm, synthetic, identity)
+        fitted, provenance = _train_leaking(settings, dataset, arm, synthetic, identity, unfinished)
+        unfinished.end()
+        tell_setbacks(fitted.setbacks)
         table = fitted.predictions.assign(provenance=provenance)
         table.to_parquet(folder / TrainedModel.PREDICTIONS, index=False)
         fitted.history.to_parquet(folder / TrainedModel.HISTORY, index=False)
-        return _told(arm, table, list(settings.data.classes), curves_of(fitted.history))
+        return _told(arm, table, list(settings.data.classes), curves_of(fitted.history), fitted.setbacks)
 
     split = settings.data.split.model_dump(mode="json", include={"validation", "test"})
+    made_with = {**how_trained(settings), **identity, "classifier": arm.classifier, "seed": arm.seed, **split}
+    inputs: dict[str, Artifact | str] = {"dataset": dataset, "synthetic": synthetic}
+    after, label = of_backbone(features, arm.classifier), f"{arm.classifier} seed {arm.seed} LEAKING"
+    unfinished = Unfinished.of(run, LeakedModel, LEAK_VERSION, made_with, inputs, f"the training of {label}", after)
     return perform(
-        run,
+        unfinished.forced(run, LeakedModel.step),
         LeakedModel,
         fill,
-        version=2,
-        settings={**how_trained(settings), **identity, "classifier": arm.classifier, "seed": arm.seed, **split},
-        inputs={"dataset": dataset, "synthetic": synthetic},
-        after=of_backbone(features, arm.classifier),
-        label=f"{arm.classifier} seed {arm.seed} LEAKING",
+        version=LEAK_VERSION,
+        settings=made_with,
+        inputs=inputs,
+        after=after,
+        around=unfinished.alone,
+        label=label,
         tags={
             **dataset_tags(run, dataset),
             "cxr.classifier": arm.classifier,
@@ -70,7 +90,12 @@ def reproduce_leak(
 
 
 def _train_leaking(
-    settings: Settings, dataset: Dataset, arm: Training, synthetic: SyntheticSet, identity: dict[str, Any]
+    settings: Settings,
+    dataset: Dataset,
+    arm: Training,
+    synthetic: SyntheticSet,
+    identity: dict[str, Any],
+    unfinished: Unfinished,
 ) -> tuple[FittedClassifier, Any]:
     """The training, and the provenance of each predicted image."""
     import pandas as pd
@@ -105,12 +130,16 @@ def _train_leaking(
         settings.classifiers,
         seed=arm.seed,
         on_epoch=epoch_reporter(f"{arm.classifier} as in the source report", settings.classifiers.epochs),
+        checkpoints=unfinished.folder(),
+        on_checkpoint=unfinished.save,
     )
     provenance = pd.concat([images.rows for images in held_out.values()]).set_index("image_id")["provenance"]
     return fitted, provenance.loc[fitted.predictions["image_id"]].to_numpy()
 
 
-def _told(arm: Training, table: Any, classes: list[str], curves: list[dict[str, float]]) -> Made[LeakedModel]:
+def _told(
+    arm: Training, table: Any, classes: list[str], curves: list[dict[str, float]], setbacks: tuple[str, ...]
+) -> Made[LeakedModel]:
     """Figures on the mixed test set (``leaked_test_…``) and on the real images in it (``leaked_test_real_…``)."""
     from cxr_tasks.evaluation.metrics import classification_metrics
 
@@ -125,6 +154,7 @@ def _told(arm: Training, table: Any, classes: list[str], curves: list[dict[str, 
         leaked_test_macro_f1=mixed["macro_f1"],
         leaked_test_real_accuracy=real["accuracy"],
         leaked_test_real_macro_f1=real["macro_f1"],
+        notes=setbacks,
     )
     metrics = {f"leaked_test_{name}": value for name, value in mixed.items()}
     metrics |= {f"leaked_test_real_{name}": value for name, value in real.items()}

@@ -34,7 +34,9 @@ from cxr_tasks.steps.common import (
     how_trained,
     log_images,
     of_backbone,
+    tell_setbacks,
 )
+from cxr_tasks.steps.unfinished import Unfinished
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from cxr_tasks.classifiers.training import FittedClassifier
     from cxr_tasks.classifiers.training_set import ExtraImages
     from cxr_tasks.data.dataset import Images
+
+MODEL_VERSION = 3
 
 
 def train_arm(
@@ -74,21 +78,27 @@ def train_arm(
     if synthetic is not None:
         inputs["synthetic"] = synthetic
     role = "baseline" if arm.arm == settings.arms.baseline else "augmented"
+    made_with = {
+        **how_trained(settings),
+        **identity,
+        **_extra_settings(settings, counts),
+        **arm.model_dump(),
+        "augmentation": settings.augmentation.model_dump(mode="json") if ARMS[arm.arm].classical else "none",
+        "shortcuts": settings.evaluation.shortcuts,
+    }
+    after = of_backbone(features, arm.classifier)
+    unfinished = Unfinished.of(
+        run, TrainedModel, MODEL_VERSION, made_with, inputs, f"the training of {arm.label}", after
+    )
     model = perform(
-        run,
+        unfinished.forced(run, TrainedModel.step),
         TrainedModel,
-        lambda folder: _train_model(settings, dataset, arm, synthetic, counts, identity, folder),
-        version=3,
-        settings={
-            **how_trained(settings),
-            **identity,
-            **_extra_settings(settings, counts),
-            **arm.model_dump(),
-            "augmentation": settings.augmentation.model_dump(mode="json") if ARMS[arm.arm].classical else "none",
-            "shortcuts": settings.evaluation.shortcuts,
-        },
+        lambda folder: _train_model(settings, dataset, arm, synthetic, counts, identity, folder, unfinished),
+        version=MODEL_VERSION,
+        settings=made_with,
         inputs=inputs,
-        after=of_backbone(features, arm.classifier),
+        after=after,
+        around=unfinished.alone,
         label=arm.label,
         tags={
             **dataset_tags(run, dataset),
@@ -144,7 +154,7 @@ def evaluate_arm(run: RunContext, model: TrainedModel) -> TrainedArm:
         within=model,
     )
     # As this run has it: an artifact that was made before holds the handle of the run that made it.
-    return arm.model_copy(update={"model": model, "reused": arm.reused and model.reused})
+    return arm.model_copy(update={"model": model, "reused": arm.reused and model.reused, "notes": model.notes})
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,7 @@ def _train_model(
     counts: dict[str, int] | None,
     identity: dict[str, Any],
     folder: Path,
+    unfinished: Unfinished,
 ) -> Made[TrainedModel]:
     """Fill the artifact of a trained model."""
     from cxr_tasks.classifiers.networks import build_network
@@ -188,7 +199,11 @@ def _train_model(
         added=len(images.train) - len(images.real),
         steps=steps_an_epoch(settings.classifiers, images.real.labels, arm.seed),
         on_epoch=epoch_reporter(f"{arm.classifier} {arm.arm}", settings.classifiers.epochs),
+        checkpoints=unfinished.folder(),
+        on_checkpoint=unfinished.save,
     )
+    unfinished.end()
+    tell_setbacks(fitted.setbacks)
     _save_model(network, fitted, _predict_blanked(network, features, images, classes), folder)
     with patience():
         model_uri = tracking.log_model(network.full, images.held_out["validation"].pixels[:2])
@@ -199,6 +214,7 @@ def _train_model(
         train_images=fitted.train_size,
         weights_digest=weights_digest(network.full),
         model_uri=model_uri,
+        notes=fitted.setbacks,
     )
     metrics = {
         "best_epoch": fitted.best_epoch,

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks import progress, tracking
 from cxr_tasks.artifacts import Artifact, Dataset, Gan, RunContext
 from cxr_tasks.config import Settings
-from cxr_tasks.errors import in_one_line
-from cxr_tasks.outages import is_passing, patience
-from cxr_tasks.pipeline import Made, Postponed, is_forced, load_settings, perform
-from cxr_tasks.steps.common import dataset_tags, log_images
-from cxr_tasks.store import Store, artifact_ref, open_store
+from cxr_tasks.pipeline import Made, Postponed, load_settings, perform
+from cxr_tasks.steps.common import MANNER, dataset_tags, log_images, tell_setbacks
+from cxr_tasks.steps.unfinished import Unfinished, asked_by
+from cxr_tasks.store import artifact_ref, open_store
 
 if TYPE_CHECKING:
     from cxr_tasks.data.dataset import Images
     from cxr_tasks.gan.training import FittedGan
 
-log = logging.getLogger(__name__)
-
-# In a training's folder of checkpoints: the DAG run that asked to make it anew.
-ANEW = "anew.txt"
-# How a training is cut into sittings, calls and checkpoints changes nothing of what comes out.
-MANNER = {"max_hours", "steps_per_call", "checkpoint_seconds", "keep_checkpoints"}
+# The step under which the store shows the state that a finished training ended with.
+GAN_STATE = "gan_state"
 
 
 def train_gan(run: RunContext, dataset: Dataset) -> Gan:
@@ -35,10 +31,8 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
     settings = load_settings(run)
     made_with = {**settings.gan.model_dump(mode="json", exclude=MANNER), "seed": settings.seeds.gan}
     inputs: dict[str, Artifact | str] = {"dataset": dataset}
-    # Progress is kept per settings and data, so a later run with the same ones goes on from it too.
-    unfinished = artifact_ref(Gan.step, 1, made_with, {"dataset": dataset.ref})
-    if _start_anew(unfinished, run.dag_run if is_forced(run, Gan.step, inputs) else ""):
-        run = run.model_copy(update={"force": (*run.force, Gan.step)})
+    lineage = _Lineage(made_with, dataset)
+    unfinished = Unfinished(lineage.unfinished, "the training of the GAN", asked_by(run, Gan, inputs))
 
     def fill(folder: Path) -> Made[Gan]:
         from cxr_tasks.classifiers.training import weights_digest
@@ -48,7 +42,10 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
         images = dataset.images("train", settings.gan.image_size, classes)
         check_gan_input(images)
         log_images(images.rows, "training images: real", "gan training")
-        trained = _fit(settings, images, unfinished)
+        checkpoints = unfinished.folder()
+        if not unfinished.anew:
+            lineage.take_state(checkpoints, settings.gan.epochs)
+        trained = _fit(settings, images, checkpoints, unfinished)
         gan = Gan(
             finished=trained.finished,
             steps=trained.steps,
@@ -56,7 +53,9 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
             images=len(images),
             resumed_from=trained.resumed_from,
             hours=round(trained.hours, 3),
+            notes=trained.setbacks,
         )
+        tell_setbacks(trained.setbacks)
         if not trained.finished:
             state = (
                 f"The GAN's training stands at step {trained.steps:,} of {trained.total_steps:,} after "
@@ -66,6 +65,9 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
         _save_gan(trained, classes, folder)
         digests = [weights_digest(network) for network in (trained.generator, trained.gan.discriminator)]
         gan = gan.model_copy(update={"weights_digest": "-".join(digests)})
+        if trained.checkpoints is not None:
+            lineage.keep_state(trained.checkpoints, settings.gan.epochs, anew=unfinished.anew)
+        unfinished.end(trained.checkpoints)
         metrics = {
             "gan_steps": trained.steps,
             "resumed_from_step": trained.resumed_from,
@@ -73,19 +75,69 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
         }
         return Made(gan, metrics, trained.history.drop(columns="epoch").to_dict("records"))
 
-    gan = perform(run, Gan, fill, version=2, settings=made_with, inputs=inputs, tags=dataset_tags(run, dataset))
-    if gan.finished:
-        with patience():
-            open_store().drop_checkpoint(unfinished)
-    return gan
+    return perform(
+        unfinished.forced(run, Gan.step),
+        Gan,
+        fill,
+        version=2,
+        settings=made_with,
+        inputs=inputs,
+        tags=dataset_tags(run, dataset),
+        around=unfinished.alone,
+    )
 
 
-def _fit(settings: Settings, images: Images, unfinished: str) -> FittedGan:
+class _Lineage:
+    """All trainings that differ only in how many epochs they have: a longer one goes on from a shorter one's state.
+
+    Attributes:
+        unfinished: Names their progress.
+        state: Reference of the state that the longest finished one of them ended with.
+    """
+
+    def __init__(self, made_with: dict[str, Any], dataset: Dataset) -> None:
+        """Note what the trainings have in common."""
+        shared = {name: value for name, value in made_with.items() if name != "epochs"}
+        self._record = {"step": GAN_STATE, "settings": shared, "inputs": {"dataset": dataset.ref}}
+        self.unfinished = artifact_ref(Gan.step, 1, shared, {"dataset": dataset.ref})
+        self.state = artifact_ref(GAN_STATE, 1, shared, {"dataset": dataset.ref})
+
+    def take_state(self, checkpoints: Path, epochs: int) -> None:
+        """Put the state of a finished training into ``checkpoints``, if it is further and at most at ``epochs``."""
+        from cxr_tasks.checkpoints import checkpoint_numbers, files_of_checkpoint
+
+        there = open_store().record(self.state)
+        newest = max(checkpoint_numbers(checkpoints), default=0)
+        if there is None or there["epochs"] > epochs or there["number"] <= newest:
+            return
+        files = files_of_checkpoint(open_store().fetch(self.state), there["number"])
+        # Without a list of checkpoints each counts that has an index: that one goes last.
+        (checkpoints / "checkpoint").unlink(missing_ok=True)
+        for path in sorted(files, key=lambda path: path.suffix == ".index"):
+            aside = checkpoints / f"aside-{path.name}"
+            shutil.copyfile(path, aside)
+            os.replace(aside, checkpoints / path.name)
+
+    def keep_state(self, checkpoints: Path, epochs: int, *, anew: bool) -> None:
+        """Publish the newest checkpoint in the place of that of a shorter training; ``anew``: of any."""
+        from cxr_tasks.checkpoints import checkpoint_numbers, files_of_checkpoint
+
+        store, number = open_store(), max(checkpoint_numbers(checkpoints), default=0)
+        there = store.record(self.state)
+        if not number or (there is not None and there["epochs"] >= epochs and not anew):
+            return
+        record = {**self._record, "epochs": epochs, "number": number}
+        with store.publish(self.state, record, replace=there is not None) as folder:
+            for path in files_of_checkpoint(checkpoints, number):
+                shutil.copyfile(path, folder / path.name)
+
+
+def _fit(settings: Settings, images: Images, checkpoints: Path, unfinished: Unfinished) -> FittedGan:
     """Train from the last checkpoint on, with pictures and curves in MLflow."""
     from cxr_tasks.gan.extractor import Extractor
     from cxr_tasks.gan.training import fit_gan
 
-    store, classes = open_store(), list(settings.data.classes)
+    classes = list(settings.data.classes)
     if settings.judge.weights != "random":
         # Weights that cannot be had are to be known before days of training and not after.
         Extractor(settings.judge, images.pixels, settings.seeds.judge)
@@ -96,50 +148,21 @@ def _fit(settings: Settings, images: Images, unfinished: str) -> FittedGan:
     def on_grid(step: int, grid: Any) -> None:
         tracking.log_figure(_plot(step, grid, classes), f"grids/step-{step:06d}.png")
 
-    keeper = _CheckpointKeeper(store, unfinished)
     trained = fit_gan(
         images.pixels,
         images.labels,
         len(classes),
         settings.gan,
         settings.seeds.gan,
-        store.load_checkpoint(unfinished),
-        on_checkpoint=keeper,
+        checkpoints,
+        on_checkpoint=unfinished.save,
         on_epoch=on_epoch,
         on_grid=on_grid,
         on_steps=lambda done, total: progress.advance("GAN training", done, total),
     )
     if not trained.finished:
-        keeper.catch_up()
+        unfinished.catch_up()
     return trained
-
-
-class _CheckpointKeeper:
-    """Copies each checkpoint to the store; a store that is away for a while ends no training of days."""
-
-    def __init__(self, store: Store, unfinished: str) -> None:
-        self.store, self.unfinished = store, unfinished
-        self.is_behind = False
-
-    def __call__(self) -> None:
-        """Copy the checkpoints that there are now, or leave that to the next time."""
-        try:
-            self.store.save_checkpoint(self.unfinished)
-            self.is_behind = False
-        except Exception as error:
-            if not is_passing(error):
-                raise
-            self.is_behind = True
-            log.warning(
-                "The checkpoint is on this machine only, and goes to the store with the next one: %s",
-                in_one_line(error),
-            )
-
-    def catch_up(self) -> None:
-        """Wait for the store, if the last checkpoint is not there: another machine may go on from it."""
-        if self.is_behind:
-            with patience():
-                self.store.save_checkpoint(self.unfinished)
 
 
 def _save_gan(trained: FittedGan, classes: list[str], folder: Path) -> None:
@@ -161,21 +184,3 @@ def _plot(step: int, grid: Any, classes: list[str]) -> Any:
 
     labels = [name for name in classes for _ in range(GRID_PER_CLASS)]
     return sample_grid(grid, labels, classes, f"Generated at step {step:,}")
-
-
-def _start_anew(unfinished: str, asked_by: str) -> bool:
-    """Whether a training is under way that does not count what was made before.
-
-    Args:
-        unfinished: Where the progress is kept.
-        asked_by: The DAG run that is to make the GAN anew, or ''. Its first try gives up what progress there is; its
-            further tries, and later runs if its hours do not suffice, go on.
-    """
-    store = open_store()
-    marker = store.load_checkpoint(unfinished) / ANEW
-    before = marker.read_text(encoding="utf-8") if marker.exists() else ""
-    if asked_by and before != asked_by:
-        store.drop_checkpoint(unfinished)
-        (store.load_checkpoint(unfinished) / ANEW).write_text(asked_by, encoding="utf-8")
-        store.save_checkpoint(unfinished)
-    return bool(asked_by or before)

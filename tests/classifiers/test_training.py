@@ -1,5 +1,7 @@
 """An arm's training on tiny images: it learns, both arms share a backbone, and the saved model is the trained one."""
 
+from itertools import islice
+
 import keras
 import numpy as np
 import pandas as pd
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_tasks.classifiers.batches import batches_of, training_batches
+from cxr_tasks.classifiers.batches import BatchOrder, batches_of, training_batches
 from cxr_tasks.classifiers.features import ArmFeatures, FrozenTrunk
 from cxr_tasks.classifiers.networks import build_network
 from cxr_tasks.classifiers.training import balanced_weights, fit_classifier, undersampled
@@ -143,7 +145,7 @@ def test_each_pass_shows_every_image_once_in_an_order_of_its_own(images, batch_s
         return rows
 
     weights = np.arange(images)
-    batches = training_batches(features, np.eye(images), weights, batch_size, seed, ahead)
+    batches = training_batches(features, np.eye(images), weights, BatchOrder(images, batch_size, seed), ahead)
     passes = []
     for turn in range(2):
         cut = [next(batches) for _ in range(batches_of(images, batch_size))]
@@ -155,6 +157,19 @@ def test_each_pass_shows_every_image_once_in_an_order_of_its_own(images, batch_s
 
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(images))
     assert images < 9 or passes[0].tolist() != passes[1].tolist()
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4), st.integers(0, 60), st.integers(0, 2))
+def test_batches_from_the_middle_are_those_of_a_training_from_its_beginning(images, batch_size, ahead, first, detour):
+    order = BatchOrder(images, batch_size, 3, detour)
+
+    def begin(at):
+        return training_batches(lambda rows, turn: rows + 100 * turn, np.eye(images), np.ones(images), order, ahead, at)
+
+    for number, (whole, cut) in enumerate(zip(islice(begin(0), first, first + 9), begin(first), strict=False), first):
+        assert all(np.array_equal(a, b) for a, b in zip(whole, cut, strict=True))
+        turn, rows = order.of_batch(number)
+        assert np.array_equal(whole[0], rows + 100 * turn)
 
 
 def test_with_a_budget_of_steps_a_larger_set_takes_no_more_of_them(data):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cxr_tasks.checkpoints import all_finite, checkpoint_numbers
 from cxr_tasks.errors import UserError
 from cxr_tasks.gan.checkpoints import Checkpoints
 from cxr_tasks.gan.device import on_device, strategy_for
@@ -103,10 +104,125 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_bits_with_every_swit
 
 
 def test_losses_that_are_no_longer_numbers_end_the_training_before_they_are_kept(tmp_path):
-    with pytest.raises(UserError, match=r"no longer numbers at step 3: .* Lower gan\.learning_rate"):
+    with pytest.raises(UserError, match=r"no longer numbers at step 3, after .* Lower gan\.learning_rate") as told:
         fit_gan(*noise(), 3, tiny(learning_rate=1e30, checkpoint_seconds=1000, grid_steps=[100]), 0, tmp_path)
 
+    assert "went back from step 3 to step 0" in str(told.value)
     assert not list(tmp_path.glob("ckpt-*.index"))
+
+
+class Breaking(CovidGan):
+    """Counts steps, and puts ``value`` into a part of its state at step ``at``, on its first ``times`` visits."""
+
+    at, times, value, part = 7, 1, np.nan, "generator"
+    visits = 0
+
+    def train_steps(self, images, labels, order, first, count):
+        for _ in range(count):
+            self.step_number.assign_add(1)
+            self.sums.assign(self.sums + 1.0)
+            if int(self.step_number) == self.at and type(self).visits < self.times:
+                type(self).visits += 1
+                self.break_down()
+        return self.sums.numpy()
+
+    def break_down(self):
+        broken = self.sums if self.part == "losses" else getattr(self, self.part).variables[-1]
+        broken.assign(tf.fill(broken.shape, tf.constant(self.value, tf.float32)))
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """Replaces the training's GAN by one that breaks as it is told."""
+
+    def replace(**how):
+        kind = type("Breaking", (Breaking,), how)
+        monkeypatch.setattr("cxr_tasks.gan.training.CovidGan", kind)
+        return kind
+
+    return replace
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["losses", "generator", "discriminator", "g_optimizer", "averaged"])
+def test_a_state_that_is_not_finite_is_never_kept_and_the_training_goes_back_once(breaking, tmp_path, part, value):
+    breaking(part=part, value=value)
+    settings = tiny(epochs=3, steps_per_call=1, checkpoint_seconds=1e-9, ema=0.9)
+
+    trained = fit_gan(*noise(), 3, settings, 0, tmp_path)
+
+    assert trained.finished and trained.steps == 9 and list(trained.history["step"]) == [3, 6, 9]
+    assert len(trained.setbacks) == 1 and "at step 7. Its training went back to step 6" in trained.setbacks[0]
+    assert all_finite(trained.gan.state())
+    again = fit_gan(*noise(), 3, settings, 0, tmp_path)
+    assert again.resumed_from == 9 and again.setbacks == trained.setbacks
+
+
+def test_numbers_that_are_lost_again_end_the_training_at_every_try_and_the_last_good_state_stays(breaking, tmp_path):
+    breaking(times=100)
+    settings = tiny(epochs=3, steps_per_call=1, checkpoint_seconds=1e-9)
+
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"at step 7, after the training went back from step 7 to step 6 and drew"):
+            fit_gan(*noise(), 3, settings, 0, tmp_path)
+
+    assert checkpoint_numbers(tmp_path)[-1] == 6
+    assert Checkpoints(CovidGan(settings, 3, 0), tmp_path, 3).restore() == 6
+
+
+def test_a_checkpoint_that_holds_numbers_that_are_not_finite_is_skipped(its_checkpoints):
+    gan = CovidGan(tiny(), 3, 0)
+    keeper = Checkpoints(gan, its_checkpoints, 3)
+    keeper.restore()
+    gan.discriminator.trainable_variables[0].assign(gan.discriminator.trainable_variables[0] * np.nan)
+    keeper.save()
+
+    assert Checkpoints(gan, its_checkpoints, 3).restore() == 11
+
+
+def test_after_a_setback_a_training_draws_otherwise_and_settings_stay(tmp_path):
+    ends = []
+    for number in range(2):
+        gan = CovidGan(tiny(), 3, 0)
+        gan.take_detour(number)
+        gan.train_step(*(each[:8] for each in noise()))
+        ends.append(gan.fingerprint())
+
+    assert ends[0] != ends[1]
+
+
+def test_more_epochs_go_on_with_the_bits_of_a_training_that_was_asked_for_them_at_once(uninterrupted, tmp_path):
+    fit_gan(*noise(), 3, tiny(epochs=2), 0, tmp_path)
+
+    longer = fit_gan(*noise(), 3, tiny(epochs=4, grid_steps=[2, 11]), 0, tmp_path)
+
+    assert longer.resumed_from == 6 and longer.finished
+    assert longer.gan.fingerprint() == uninterrupted[0].gan.fingerprint()
+    assert longer.history.equals(uninterrupted[0].history)
+
+
+def test_fewer_epochs_leave_the_checkpoints_of_a_longer_training_alone(its_checkpoints, tmp_path):
+    shorter = fit_gan(*noise(), 3, tiny(epochs=1), 0, its_checkpoints)
+    asked_alone = fit_gan(*noise(), 3, tiny(epochs=1), 0, tmp_path / "alone")
+
+    assert (shorter.resumed_from, shorter.steps) == (0, 3)
+    assert shorter.gan.fingerprint() == asked_alone.gan.fingerprint()
+    assert checkpoint_numbers(its_checkpoints) == [10, 11, 12]
+
+
+@pytest.mark.parametrize("damage", ["index", "data-00000-of-00001", "json", "npz"])
+def test_a_checkpoint_without_one_of_its_files_falls_back_to_the_one_before(its_checkpoints, damage):
+    (its_checkpoints / f"ckpt-12.{damage}").unlink()
+
+    assert Checkpoints(CovidGan(tiny(), 3, 0), its_checkpoints, 3).restore() == 11
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x00 no list"])
+def test_a_lost_list_of_checkpoints_does_not_lose_the_checkpoints(its_checkpoints, content):
+    listing = its_checkpoints / "checkpoint"
+    listing.unlink() if content is None else listing.write_bytes(content)
+
+    assert Checkpoints(CovidGan(tiny(), 3, 0), its_checkpoints, 3).restore() == 12
 
 
 def test_damaged_checkpoints_fall_back_to_the_one_before(its_checkpoints, caplog):

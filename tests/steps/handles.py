@@ -352,6 +352,8 @@ class Untrained:
         added: int = 0,
         steps: int | None = None,
         on_epoch: Callable[[int, dict[str, float]], None],
+        checkpoints: Path,
+        on_checkpoint: Callable[[], None],
     ) -> Any:
         from cxr_tasks.classifiers.training import FittedClassifier, prediction_table
 

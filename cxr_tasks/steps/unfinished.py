@@ -1,0 +1,144 @@
+"""The progress of a training that has not ended, in the store: for one process at a time, and given up where asked."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cxr_tasks.artifacts import Artifact, RunContext
+from cxr_tasks.errors import in_one_line
+from cxr_tasks.outages import is_passing, patience
+from cxr_tasks.pipeline import is_forced
+from cxr_tasks.store import Lease, artifact_ref, open_store
+
+log = logging.getLogger(__name__)
+
+
+def asked_by(
+    run: RunContext, kind: type[Artifact], inputs: Mapping[str, Artifact | str], after: Sequence[Artifact] = ()
+) -> str:
+    """The DAG run, if it is to make the artifact anew; else ''. The arguments are those of :func:`perform`."""
+    forced = is_forced(run, kind.step, inputs) or any(handle.forced for handle in after)
+    return run.dag_run if forced else ""
+
+
+class Unfinished:
+    """Where a training keeps its checkpoints until it has ended.
+
+    Attributes:
+        ref: Names the progress: settings and data that the next step of the training depends on.
+        anew: Whether the training does not count what was made before.
+    """
+
+    def __init__(self, ref: str, work: str, asked_by: str) -> None:
+        """Note what is trained.
+
+        Args:
+            ref: Names the progress.
+            work: What is done, such as ``the training of the GAN``, for the word to a process that has to wait.
+            asked_by: The DAG run that is to make the artifact anew, or ''. Its first try gives up what progress there
+                is. Its further tries, and later runs if its hours do not suffice, go on.
+        """
+        self.ref, self.work, self.asked_by = ref, work, asked_by
+        self._ended: Path | None = None
+        self._lease: Lease | None = None
+        self._is_behind = False
+        self.anew = bool(asked_by or self._asked_before())
+
+    @classmethod
+    def of(
+        cls,
+        run: RunContext,
+        kind: type[Artifact],
+        version: int,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Artifact | str],
+        work: str,
+        after: Sequence[Artifact] = (),
+    ) -> Unfinished:
+        """The progress of one artifact. The arguments are those that :func:`perform` is called with, and ``work``."""
+        refs = {name: given if isinstance(given, str) else given.ref for name, given in inputs.items()}
+        return cls(artifact_ref(kind.step, version, settings, refs), work, asked_by(run, kind, inputs, after))
+
+    def forced(self, run: RunContext, step: str) -> RunContext:
+        """``run``, with ``step`` among what is made anew where the training under way is of that kind."""
+        return run.model_copy(update={"force": (*run.force, step)}) if self.anew else run
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let this process alone train. Another one that wants to train the same waits here until this one has ended.
+
+        At the end of a block in which :meth:`end` was called, and so after the artifact is published, the progress is
+        dropped.
+        """
+        store = open_store()
+        with store.lease(f"unfinished/{self.ref}", self.work) as self._lease:
+            if self.asked_by and self._asked_before() != self.asked_by:
+                store.drop_checkpoint(self.ref)
+                store.write_pointer(self._pointer, self.asked_by)
+            # Who asked may have ended while this process waited.
+            self.anew = bool(self._asked_before())
+            yield
+            with patience():
+                self._drop()
+
+    def folder(self) -> Path:
+        """A local folder with the checkpoints, as they were last saved anywhere."""
+        return open_store().load_checkpoint(self.ref)
+
+    def save(self) -> None:
+        """Make the checkpoints survive the loss of this machine, or leave that to the next time.
+
+        A store that is away for a while ends no training of days.
+
+        Raises:
+            LeaseLost: Another process may be training by now.
+        """
+        assert self._lease is not None  # progress is made alone
+        self._lease.check()
+        try:
+            open_store().save_checkpoint(self.ref)
+            self._is_behind = False
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            self._is_behind = True
+            log.warning(
+                "The checkpoint is on this machine only, and goes to the store with the next one: %s",
+                in_one_line(error),
+            )
+
+    def catch_up(self) -> None:
+        """Wait for the store, if the last checkpoint is not there: another machine may go on from it."""
+        if self._is_behind:
+            with patience():
+                open_store().save_checkpoint(self.ref)
+
+    def end(self, checkpoints: Path | None = None) -> None:
+        """The training is at its end. ``checkpoints``: the folder of its own, where that is only a part of all."""
+        self._ended = checkpoints or self.folder()
+
+    def _drop(self) -> None:
+        store = open_store()
+        if self._ended is None:
+            return
+        if self._ended.parent.name == self.ref.rpartition("/")[2]:
+            # A training that was longer keeps its progress.
+            shutil.rmtree(self._ended)
+            store.save_checkpoint(self.ref)
+        else:
+            store.drop_checkpoint(self.ref)
+        if self.anew:
+            store.write_pointer(self._pointer, None)
+
+    @property
+    def _pointer(self) -> str:
+        return f"anew/{self.ref}"
+
+    def _asked_before(self) -> str:
+        """The DAG run that asked for this training anew, and whose training has not ended; or ''."""
+        return open_store().read_pointer(self._pointer) or ""
