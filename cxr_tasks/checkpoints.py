@@ -61,6 +61,9 @@ class CheckpointFolder:
         """
         self.state, self.folder = list(state), folder
         folder.mkdir(parents=True, exist_ok=True)
+        if _list_in(folder) is None:
+            # An empty one would be an error.
+            (folder / "checkpoint").unlink(missing_ok=True)
         self.manager = tf.train.CheckpointManager(tf.train.Checkpoint(state=self.state), str(folder), max_to_keep=keep)
 
     def numbers(self) -> list[int]:
@@ -105,10 +108,18 @@ def checkpoint_numbers(folder: Path) -> list[int]:
 
     A checkpoint counts from the moment when it is listed. Where the list itself was lost, its files speak for it.
     """
-    listed = tf.train.get_checkpoint_state(str(folder))
+    listed = _list_in(folder)
     paths = list(listed.all_model_checkpoint_paths) if listed else [path.stem for path in folder.glob("ckpt-*.index")]
     named = (CHECKPOINT_FILE.fullmatch(Path(path).name) for path in paths)
     return sorted({int(found[1]) for found in named if found})
+
+
+def _list_in(folder: Path) -> Any:
+    """TensorFlow's list of the checkpoints in ``folder``; ``None`` where there is none, or it cannot be read."""
+    try:
+        return tf.train.get_checkpoint_state(str(folder))
+    except ValueError:
+        return None
 
 
 def files_of_checkpoint(folder: Path, number: int) -> list[Path]:

@@ -178,7 +178,7 @@ class TestTrainedModel:
         folder = steps.train_arm(handles.begin(), handles.dataset(), training()).model.folder()
 
         names = {TrainedModel.MODEL, TrainedModel.PREDICTIONS, TrainedModel.HISTORY, TrainedModel.BLANKED}
-        assert {path.name for path in folder.iterdir()} == names | {"artifact.json"}
+        assert {path.name for path in folder.iterdir()} - {"artifact.json"} == names
 
 
 @pytest.mark.usefixtures("small_vgg16")
