@@ -8,7 +8,7 @@ from typing import Any
 
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.steps.configure import configure
-from cxr_tasks.steps.publish import find_dataset, is_owed, note_begun, read_dataset
+from cxr_tasks.steps.publish import find_dataset, note_begun, read_dataset
 
 # What an event of the asset may tell.
 TOLD = ("dataset", "form")
@@ -43,9 +43,8 @@ def begin_training(
         dataset = read_dataset(announced)
     else:
         dataset = find_dataset(run, announced or filled.get("dataset") or "")
-    if only_if_owed and not is_owed(run, dataset):
+    if not note_begun(run, dataset, only_if_owed=only_if_owed):
         return None
-    note_begun(run, dataset)
     return {"run": run, "dataset": dataset}
 
 

@@ -25,6 +25,7 @@ from cxr_tasks.registry.champions import (
 )
 from cxr_tasks.steps.common import Mapped, flat
 from cxr_tasks.steps.standing import champion_score
+from cxr_tasks.store import open_store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -56,7 +57,7 @@ def promote(
         candidates = _candidates(settings, dataset, compared, arms)
         standing = _Standings(dataset, list(settings.data.classes))
         decisions = tuple(
-            register_candidate(name, candidate, standing, run.dag_run)
+            _register_alone(name, candidate, standing, run.dag_run)
             for name, candidate in chosen_for(candidates).items()
         )
         for decision in decisions:
@@ -102,6 +103,14 @@ def register_candidate(
     if promoted:
         tracking.set_alias(name, CHAMPION, challenger.version)
     return _decision(candidate, challenger, alias, words, is_new=promoted)
+
+
+def _register_alone(
+    name: str, candidate: Candidate, standing: Callable[[ModelVersion], Standing], dag_run: str
+) -> Decision:
+    """Register while no other run does so under this name: each is to beat the champion that the other made."""
+    with open_store().lease(f"champion/{name}", f"the promotion of {name}"):
+        return register_candidate(name, candidate, standing, dag_run)
 
 
 class _Standings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from cxr_tasks.artifacts import Dataset, Manifest, RunContext, Scan, Split, Vali
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import DataError
 from cxr_tasks.pipeline import load_settings
-from cxr_tasks.store import artifact_ref, open_store
+from cxr_tasks.store import Lease, artifact_ref, open_store
 
 
 def dataset_of(scanned: Scan, joined: Manifest, validated: Validation, divided: Split) -> Dataset:
@@ -41,8 +42,14 @@ def publish(run: RunContext, scanned: Scan, joined: Manifest, validated: Validat
     Returns:
         ``None`` where nothing changed and no training is owed.
     """
-    settings, store = load_settings(run), open_store()
-    name, dataset = _newest(settings), dataset_of(scanned, joined, validated, divided)
+    settings, dataset = load_settings(run), dataset_of(scanned, joined, validated, divided)
+    with _alone(settings):
+        return _publish(run, settings, dataset)
+
+
+def _publish(run: RunContext, settings: Settings, dataset: Dataset) -> Dataset | None:
+    """Make ``dataset`` the newest of its settings, unless nothing changed and no training is owed."""
+    store, name = open_store(), _newest(settings)
     before = store.read_pointer(name)
     same = bool(before and before["version"] == dataset.version)
     # A try of this very run that was killed before Airflow heard of it has announced nothing.
@@ -51,11 +58,13 @@ def publish(run: RunContext, scanned: Scan, joined: Manifest, validated: Validat
         return None
     # Of the dataset before it, not of itself, if this is another try.
     base = before["base"] if again or same else before and before["dataset"]["ref"]
-    news = f"dataset {dataset.version}: " + _log_changes(run, base, dataset)
+    words = _log_changes(run, base, dataset)
     published = dataset.model_dump(mode="json")
     store.write_pointer(_by_version(dataset.version), published)
     store.write_pointer(name, {"dataset": published, "version": dataset.version, "dag_run": run.dag_run, "base": base})
-    return dataset.model_copy(update={"notes": (news,)})
+    # People look for datasets by this tag: it must not name one that no pointer leads to.
+    tracking.set_tags({"cxr.dataset": dataset.version, "cxr.changes": words}, run.mlflow_run_id)
+    return dataset.model_copy(update={"notes": (f"dataset {dataset.version}: {words}",)})
 
 
 def is_owed(run: RunContext, dataset: Dataset) -> bool:
@@ -65,13 +74,31 @@ def is_owed(run: RunContext, dataset: Dataset) -> bool:
     return bool(newest and newest["version"] == dataset.version and _begun_by(settings) in ("", run.dag_run))
 
 
-def note_begun(run: RunContext, dataset: Dataset) -> None:
-    """Note that the run trains on ``dataset``, so that no training is owed for its publication any more."""
+def note_begun(run: RunContext, dataset: Dataset, *, only_if_owed: bool = False) -> bool:
+    """Note that the run trains on ``dataset``, so that no training is owed for its publication any more.
+
+    Args:
+        run: The DAG run.
+        dataset: What it trains on.
+        only_if_owed: Note nothing where the run is not owed. Of several runs that ask at once one is.
+
+    Returns:
+        Whether the run may go on.
+    """
     settings, store = load_settings(run), open_store()
-    newest = store.read_pointer(_newest(settings))
-    if newest and newest["version"] == dataset.version and not _begun_by(settings):
-        begun = {"version": newest["version"], "published_by": newest["dag_run"], "dag_run": run.dag_run}
-        store.write_pointer(_begun(settings), begun)
+    with _alone(settings):
+        if only_if_owed and not is_owed(run, dataset):
+            return False
+        newest = store.read_pointer(_newest(settings))
+        if newest and newest["version"] == dataset.version and not _begun_by(settings):
+            begun = {"version": newest["version"], "published_by": newest["dag_run"], "dag_run": run.dag_run}
+            store.write_pointer(_begun(settings), begun)
+    return True
+
+
+def _alone(settings: Settings) -> AbstractContextManager[Lease]:
+    """Only one run at a time reads and then writes the pointers of these data settings."""
+    return open_store().lease(f"pointers/{_newest(settings)}", "the publication of a dataset")
 
 
 def _begun_by(settings: Settings) -> str:
@@ -146,7 +173,6 @@ def _log_changes(run: RunContext, base: str | None, dataset: Dataset) -> str:
         tracking.log_text(found.to_csv(index=False), "changes.csv", run.mlflow_run_id)
         metrics = {f"images_{kind}": number for kind, number in change_counts(found).items()}
         tracking.log_metrics(metrics, run_id=run.mlflow_run_id)
-    tracking.set_tags({"cxr.dataset": dataset.version, "cxr.changes": words}, run.mlflow_run_id)
     return words
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from mlflow.entities.model_registry import ModelVersion
 
+# The status of a registered version whose files are all there.
+READY = "READY"
+
 
 class UnusableModelError(Exception):
     """A registered model that no retry can load: its files are gone, or this Keras cannot read them."""
@@ -86,9 +89,12 @@ def version_by_alias(name: str, alias: str) -> ModelVersion | None:
 
 @patient
 def version_with_tag(name: str, tag: str, value: str) -> ModelVersion | None:
-    """The newest version of a registered model whose ``tag`` is ``value``, or ``None``."""
+    """The newest version of a registered model whose ``tag`` is ``value``, or ``None``.
+
+    A version whose registration is under way or has failed does not count.
+    """
     for version in client().search_model_versions(f"name = '{name}'"):
-        if version.tags.get(tag) == value:
+        if version.tags.get(tag) == value and version.status == READY:
             return version
     return None
 

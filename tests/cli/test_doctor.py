@@ -4,9 +4,11 @@ import json
 import socket
 from types import SimpleNamespace
 
+import boto3
 import pytest
 
 from cxr_tasks.cli import checks
+from cxr_tasks.store import conditional
 
 
 @pytest.fixture
@@ -106,3 +108,28 @@ def test_a_named_mlflow_server_must_answer(look):
     status, found = look("--mlflow", "http://127.0.0.1:9")
 
     assert status == 1 and "does not answer" in found["MLflow"]["found"]
+
+
+def test_a_server_without_conditional_writes_is_told_of(cxr, monkeypatch, s3):
+    def strip(params, **_):
+        for name in ("If-None-Match", "If-Match"):
+            params["headers"].pop(name, None)
+
+    session = boto3.Session()
+    session._session.register("before-call.s3.PutObject", strip)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    monkeypatch.setattr(conditional, "_answers", {})
+
+    done = cxr("doctor", "--json", "--store", s3)
+
+    found = {check["name"]: check for check in json.loads(done.stdout)}["Store"]
+    assert (done.exit_code, found["state"]) == (0, "warn") and "no conditional writes" in found["found"]
+    assert "SeaweedFS since 3.97" in found["advice"]
+
+
+def test_a_server_with_conditional_writes_is_well(cxr, monkeypatch, s3):
+    monkeypatch.setattr(conditional, "_answers", {})
+
+    found = {check["name"]: check for check in json.loads(cxr("doctor", "--json", "--store", s3).stdout)}["Store"]
+
+    assert found["state"] == "ok"

@@ -3,9 +3,13 @@
 import json
 import os
 import socket
+import sys
+import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,6 +63,9 @@ def model_uris(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> 
             uris[f"{name} file"] = str(tmp_path_factory.mktemp(name) / TrainedModel.MODEL)
             model.save(uris[f"{name} file"])
     return uris
+
+
+STATES = {"3": "PENDING_REGISTRATION", "2": "FAILED_REGISTRATION", "1": "READY"}
 
 
 @pytest.fixture
@@ -403,6 +410,34 @@ def test_a_server_that_does_not_answer_makes_no_champion_unusable(
 
     with pytest.raises(MlflowException, match="API request to"):
         tracking.load_version(version)
+
+
+def test_one_run_at_a_time_decides_on_a_registered_model(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, seen = [], []
+
+    def register(name: str, *_: Any) -> None:
+        inside.append(name)
+        time.sleep(0.1)
+        seen.append(inside.count(name))
+        inside.remove(name)
+
+    promoting = sys.modules["cxr_tasks.steps.promote"]
+    monkeypatch.setattr(promoting, "register_candidate", register)
+    with ThreadPoolExecutor(3) as pool:
+        names = ["cxr-cnn", "cxr-cnn", "cxr-vgg16"]
+        list(pool.map(lambda name: promoting._register_alone(name, candidate(0.5), never, "one"), names))
+
+    assert seen == [1, 1, 1]
+
+
+def test_a_version_that_is_not_ready_is_not_taken_for_a_registered_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [SimpleNamespace(version=n, status=status, tags={"digest": "a"}) for n, status in STATES.items()]
+    registry = SimpleNamespace(search_model_versions=lambda asked: found)
+    monkeypatch.setattr("cxr_tasks.tracking.models.client", lambda: registry)
+
+    version = tracking.version_with_tag("cxr-cnn", "digest", "a")
+
+    assert version is not None and version.version == "1"
 
 
 class TestPromote:

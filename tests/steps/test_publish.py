@@ -1,7 +1,12 @@
 """The step ``publish``: what is news is published with what has changed, and a training finds it."""
 
 import shutil
+import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import mlflow
 import pytest
@@ -10,12 +15,15 @@ from PIL import Image
 from cxr_tasks import steps
 from cxr_tasks.artifacts import Dataset, RunContext
 from cxr_tasks.errors import DataError
-from cxr_tasks.pipeline import is_forced
+from cxr_tasks.pipeline import is_forced, load_settings
 from cxr_tasks.steps.publish import is_owed, note_begun
+from cxr_tasks.store import open_store
 from tests.steps.handles import begin as begin_training
 from tests.steps.handles import prepared
 from tests.steps.reading import FORM, prepare, read, rows_of
 
+# ``steps.publish`` is the step of this module.
+publish = sys.modules["cxr_tasks.steps.publish"]
 CHANGE = "1 added (Normal 1), 1 removed (COVID 1), 1 relabelled (Normal 1), 1 replaced (Normal 1)"
 
 
@@ -196,3 +204,59 @@ def test_a_dataset_made_anew_does_not_force_later_runs(runs):
     steps.publish(runs[0], *forced)
 
     assert not is_forced(runs[1], "train_gan", {"dataset": steps.find_dataset(runs[1])})
+
+
+def at_once(calls):
+    """What each of ``calls`` returns, of which all have begun before any goes on."""
+    together = threading.Barrier(len(calls))
+
+    def begun(call):
+        together.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(begun, calls))
+
+
+def slowly(call):
+    """``call`` as it is on a slow server: others may come between what was read and what is written."""
+
+    def late(*given, **named):
+        found = call(*given, **named)
+        time.sleep(0.1)
+        return found
+
+    return late
+
+
+def test_of_runs_that_ask_at_once_the_training_that_is_owed_begins_once(runs, monkeypatch):
+    dataset = steps.publish(runs[0], *prepared())
+    monkeypatch.setattr(publish, "is_owed", slowly(is_owed))
+
+    begun = at_once([partial(note_begun, run, dataset, only_if_owed=True) for run in runs[1:]])
+
+    assert sorted(begun) == [False, True]
+
+
+def test_of_runs_that_publish_at_once_none_overlooks_the_other(runs, monkeypatch):
+    given = [prepared(seed=seed) for seed in (0, 1)]
+    monkeypatch.setattr(publish, "_log_changes", slowly(publish._log_changes))
+
+    made = at_once([partial(steps.publish, run, *each) for run, each in zip(runs, given, strict=False)])
+
+    newest = open_store().read_pointer(publish._newest(load_settings(runs[0])))
+    assert {newest["dataset"]["ref"], newest["base"]} == {dataset.ref for dataset in made}
+    assert sum("the first of these settings" in dataset.notes[0] for dataset in made) == 1
+
+
+def test_the_tag_of_a_dataset_is_set_after_the_pointer_that_it_speaks_of(runs, monkeypatch):
+    def note(tags, run_id):
+        assert steps.find_dataset(runs[1], tags["cxr.dataset"]).version == tags["cxr.dataset"]
+        seen.append(tags)
+
+    seen = []
+    monkeypatch.setattr(publish.tracking, "set_tags", note)
+
+    steps.publish(runs[0], *prepared())
+
+    assert len(seen) == 1
