@@ -126,6 +126,7 @@ def perform(
         if within is None:
             if reused:
                 tracking.log_curves(found.curves)
+                tracking.log_inputs_of(found.made_by)
             tracking.set_reused(found.made_by if reused else None)
         tracking.log_metrics(found.metrics)
         made = {"ref": ref, "made_by": found.made_by, "seconds": found.seconds, "reused": reused, "forced": forced}

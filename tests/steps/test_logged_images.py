@@ -97,6 +97,7 @@ class TestRuns:
 
         training = {arm: images["training"] for arm, images in shown.items()}
         assert training["none"] == training["classical"] and training["synthetic"] == training["both"]
+        assert training["oversample"] == training["oversample_classical"]
         names, digests = ({images[k] for images in training.values()} for k in (0, 1))
         assert len(names) == len(digests) == 4
         assert {arm: images[2:] for arm, images in training.items()} == {
@@ -105,6 +106,7 @@ class TestRuns:
             "synthetic": (27, {"real": 18, "synthetic": 9}),
             "both": (27, {"real": 18, "synthetic": 9}),
             "oversample": (27, {"real": 18, "oversample": 9}),
+            "oversample_classical": (27, {"real": 18, "oversample": 9}),
             "real_resized": (27, {"real": 18, "real_resized": 9}),
         }
         # All are tested on the same images.
