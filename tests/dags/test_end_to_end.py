@@ -83,9 +83,10 @@ def test_every_task_succeeds(first):
     states = {name: state for tasks in first["states"].values() for name, state in tasks.items()}
 
     assert set(first["states"]) == {"cxr_data", "cxr_training"}
-    # Nobody asked for wrong figures.
-    assert {name for name, state in states.items() if state != "success"} == {"arms.reproduce_leak/-1"}
-    assert states["arms.reproduce_leak/-1"] == "skipped"
+    # Nobody asked for wrong figures, and cxr_training is not paused.
+    others = {name: state for name, state in states.items() if state != "success"}
+    assert others == {"arms.reproduce_leak/-1": "skipped", "queue_training/-1": "skipped"}
+    assert all("finish/-1" in tasks for tasks in first["states"].values())
 
 
 def test_mlflow_holds_a_run_for_every_step_under_one_parent(first, mlflow_client):
@@ -100,8 +101,20 @@ def test_mlflow_holds_a_run_for_every_step_under_one_parent(first, mlflow_client
     arm = next(run for run in runs if run.data.tags.get("cxr.step") == "train_arm")
     assert {"test_macro_f1", "validation_macro_f1", "val_loss"} <= set(arm.data.metrics)
     assert arm.data.params["classifier"] in ("vgg16", "resnet50", "cnn")
-    assert {entry.dataset.name for entry in arm.inputs.dataset_inputs} >= {"training images", "test images"}
+    shown = {entry.dataset.name.partition(":")[0] for entry in arm.inputs.dataset_inputs}
+    assert shown == {"training images", "validation images", "test images"}
     assert len(mlflow_client.get_metric_history(arm.info.run_id, "val_loss")) == 2
+
+
+@pytest.mark.parametrize("dag", ["cxr_data", "cxr_training"])
+def test_a_run_that_has_ended_is_not_running_in_mlflow(first, mlflow_client, dag):
+    experiment = mlflow_client.get_experiment_by_name(dag)
+    runs = mlflow_client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    parent = next(run for run in runs if run.data.tags["cxr.work"] == "dag run")
+
+    assert parent.info.status == "FINISHED" and "cxr.error" not in parent.data.tags
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert children and {run.info.status for run in children} == {"FINISHED"}
 
 
 def test_four_champions_are_registered_with_signature_and_example(first, mlflow_client, mlflow_uri):
@@ -131,10 +144,12 @@ def test_the_report_opens_with_the_answer_and_lies_in_mlflow(first, mlflow_clien
 def test_no_synthetic_or_lung_opacity_image_was_read_or_tested_on(first, pipeline):
     import pandas as pd
 
+    from cxr_tasks.store import FolderStore
+
     arms = [result for name, result in first["results"].items() if name.startswith("arms.train_with_synthetic/")]
     assert len(arms) == 3
     for arm in arms:
-        predictions = pd.read_parquet(pipeline.store / arm["model"]["ref"] / "predictions.parquet")
+        predictions = pd.read_parquet(FolderStore(pipeline.store).fetch(arm["model"]["ref"]) / "predictions.parquet")
         assert set(predictions["label"]) == {"COVID", "Normal", "Viral Pneumonia"}
         assert not predictions["image_id"].str.startswith("synthetic").any()
 
@@ -193,8 +208,10 @@ def test_a_run_without_synthetic_images_trains_no_gan(first, pipeline, mlflow_cl
 
 @pytest.fixture(scope="module")
 def overridden(first, pipeline):
-    """A run whose GAN misses a threshold that does not count, and that repeats the source report's protocol too."""
-    settings = {**ONE_PAIR, "judge": {**SETTINGS["judge"], "max_kid_ratio": 1e-9, "override": True}}
+    """A run whose GAN misses a threshold that does not count, with a control, and with the source report's protocol."""
+    arms = {"baseline": "classical", "compared": ["synthetic", "oversample"]}
+    judge = {**SETTINGS["judge"], "max_kid_ratio": 1e-9, "override": True}
+    settings = {**ONE_PAIR, "arms": arms, "judge": judge}
     return pipeline(settings=settings, reproduce_leak=True)["results"]
 
 
@@ -213,11 +230,19 @@ def test_an_override_trains_with_them_all_the_same_and_says_so(overridden, mlflo
     judged, report = overridden["gan.judge/-1"], overridden["verdict.write_report/-1"]
     assert not judged["passed"] and any("judge.override is set" in warning for warning in report["warnings"])
     assert mlflow_client.get_run(judged["mlflow_run_id"]).data.tags["cxr.verdict_overridden"] == "not good enough"
-    assert len(report["pairs"]) == 1
 
 
-def test_bad_data_fail_at_once_with_one_sentence(pipeline, tmp_path):
+def test_an_arm_is_held_against_its_baseline_and_its_control(overridden):
+    report = overridden["verdict.write_report/-1"]
+    against = {(pair["arm"], pair["baseline_arm"]) for pair in report["pairs"]}
+    assert against == {("synthetic", "classical"), ("oversample", "classical"), ("synthetic", "oversample")}
+
+
+def test_bad_data_fail_at_once_with_one_sentence(pipeline, mlflow_client, tmp_path):
     states = pipeline(source=str(tmp_path / "nowhere"))["states"]
 
-    assert states["cxr_data"]["scan/-1"] == "failed"
+    assert states["cxr_data"]["scan/-1"] == states["cxr_data"]["finish/-1"] == "failed"
     assert states["cxr_data"]["split/-1"] == "upstream_failed"
+    experiment = mlflow_client.get_experiment_by_name("cxr_data")
+    newest = mlflow_client.search_runs([experiment.experiment_id], "tags.`cxr.work` = 'dag run'", max_results=1)[0]
+    assert newest.info.status == "FAILED" and "nowhere" in newest.data.tags["cxr.error"]
