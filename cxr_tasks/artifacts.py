@@ -357,7 +357,14 @@ class Judgement(Artifact):
 
 
 class SyntheticSet(Artifact):
-    """Generated images. ``counts``: kept, by class. ``dropped``: by reason."""
+    """Generated images.
+
+    Attributes:
+        counts: Images that were kept, by class.
+        dropped: Images that were not, by reason.
+        images_digest: A hash of the images and their classes: drawn anew, a set has the same reference and may have
+            other images. Empty for a set of an older version.
+    """
 
     step = "synthesize"
     PIXELS: ClassVar[str] = "pixels.npy"
@@ -367,6 +374,12 @@ class SyntheticSet(Artifact):
 
     counts: dict[str, int]
     dropped: dict[str, int]
+    images_digest: str = ""
+
+    @property
+    def content(self) -> dict[str, str]:
+        """What tells its images from those of another set under the same reference."""
+        return {"images": self.images_digest} if self.images_digest else {}
 
     def images(self, classes: Sequence[str]) -> Images:
         """The images at the GAN's size."""
@@ -382,11 +395,12 @@ class SyntheticSet(Artifact):
     def extra(self, classes: Sequence[str], size: int) -> ExtraImages:
         """The images at ``size``, as they join a training set.
 
-        Made anew with the same settings a set may hold other pixels, so the run that made it is part of their name.
+        Drawn anew with the same settings a set may hold other pixels, so what is in the set is part of their name. Of a
+        set of an older version only the run that made it tells.
         """
         from cxr_tasks.classifiers.training_set import ExtraImages
 
-        content = {"synthetic": self.ref, "made_by": self.made_by, "size": size}
+        content = {"synthetic": self.ref, **(self.content or {"made_by": self.made_by}), "size": size}
         return ExtraImages(self.images(classes).resized(size), content)
 
 

@@ -31,7 +31,7 @@ def extract_features(
     inputs: dict[str, Artifact | str] = {"dataset": dataset}
     what = {**identity, "arms": list(settings.arms.names), "shortcuts": settings.evaluation.shortcuts}
     if synthetic is not None:
-        inputs["synthetic"] = synthetic
+        inputs |= {"synthetic": synthetic, **synthetic.content}
     what |= {"counts": added_by_controls(settings, dataset, synthetic), "seed": settings.seeds.synthetic}
 
     def fill(folder: Path) -> Made[Features]:

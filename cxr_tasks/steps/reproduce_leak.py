@@ -67,7 +67,7 @@ def reproduce_leak(
 
     split = settings.data.split.model_dump(mode="json", include={"validation", "test"})
     made_with = {**how_trained(settings), **identity, "classifier": arm.classifier, "seed": arm.seed, **split}
-    inputs: dict[str, Artifact | str] = {"dataset": dataset, "synthetic": synthetic}
+    inputs: dict[str, Artifact | str] = {"dataset": dataset, "synthetic": synthetic, **synthetic.content}
     after, label = of_backbone(features, arm.classifier), f"{arm.classifier} seed {arm.seed} LEAKING"
     unfinished = Unfinished.of(run, LeakedModel, LEAK_VERSION, made_with, inputs, f"the training of {label}", after)
     return perform(

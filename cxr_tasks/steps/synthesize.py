@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ def synthesize(run: RunContext, dataset: Dataset, gan: Gan) -> SyntheticSet:
         artifact = SyntheticSet(
             counts={str(label): int(number) for label, number in kept.counts["kept"].items()},
             dropped={str(reason): int(number) for reason, number in dropped.items()},
+            images_digest=_digest(made, kept),
             notes=tuple(f"dropped {n:,} synthetic images: {reason}" for reason, n in dropped.items() if n),
         )
         metrics = {"synthetic_images": int(kept.mask.sum()), "synthetic_dropped": int((~kept.mask).sum())}
@@ -81,6 +83,13 @@ def _kept(settings: Settings, dataset: Dataset, gan: Gan, made: Images) -> Kept:
             "synthetic.drop_near_copies off, or ask for images with synthetic.counts."
         )
     return kept
+
+
+def _digest(made: Images, kept: Kept) -> str:
+    """32 hexadecimal digits that tell the images that stay, and their classes, from any others."""
+    hashed = hashlib.sha256(made.pixels[kept.mask].tobytes())
+    hashed.update(made.rows.loc[kept.mask, ["image_id", "label"]].to_csv(index=False).encode())
+    return hashed.hexdigest()[:32]
 
 
 def _save_set(made: Images, kept: Kept, settings: Settings, folder: Path) -> None:

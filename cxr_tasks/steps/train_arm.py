@@ -76,7 +76,7 @@ def train_arm(
     identity = backbone_identity(settings, dataset, arm.classifier)
     inputs: dict[str, Artifact | str] = {"dataset": dataset}
     if synthetic is not None:
-        inputs["synthetic"] = synthetic
+        inputs |= {"synthetic": synthetic, **synthetic.content}
     role = "baseline" if arm.arm == settings.arms.baseline else "augmented"
     made_with = {
         **how_trained(settings),

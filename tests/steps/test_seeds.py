@@ -48,6 +48,7 @@ class Keys:
         self.found[f"{kind.step} {how.get('label') or (trained.training.label if trained else '')}".strip()] = ref
         told = self._told(kind, settings, trained)
         made = {"finished": True, "passed": True, "forced": False, "reused": False, "weights_digest": ref}
+        made["images_digest"] = ref
         return kind.model_construct(ref=ref, **made, **told)
 
     @staticmethod

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxr_tasks import steps
-from cxr_tasks.artifacts import SyntheticSet
+from cxr_tasks.artifacts import SyntheticSet, Training
 from cxr_tasks.errors import DataError
 from tests.steps import handles
 
@@ -71,3 +71,52 @@ def test_another_seed_draws_other_images_of_the_same_generator(gan):
     assert sets[0].ref != sets[1].ref and sets[0].counts == sets[1].counts
     first, second = (each.images(handles.CLASSES).pixels for each in sets)
     assert not (first == second).all(axis=(1, 2)).any()
+
+
+class TestDrawnAnew:
+    """A set that was drawn anew has the same reference and other images."""
+
+    @pytest.fixture
+    def draw(self, gan, monkeypatch):
+        """Draws the set of one run after the other, each of the gray that is given."""
+
+        def drawn(gray, force=()):
+            pixels = np.full((8, 32, 32), gray, np.uint8)
+            monkeypatch.setattr("cxr_tasks.gan.sampling.sample_images", lambda *given: pixels)
+            return steps.synthesize(handles.begin(ASKED, force=list(force)), handles.dataset(), gan)
+
+        return drawn
+
+    def test_its_digest_tells(self, draw):
+        first, again, other = draw(3), draw(3, ["synthesize"]), draw(4, ["synthesize"])
+
+        assert first.ref == again.ref == other.ref and other.forced
+        assert first.images_digest == again.images_digest != other.images_digest
+        assert draw(5).images_digest == other.images_digest
+
+    @pytest.mark.parametrize("step", ["train_arm", "reproduce_leak", "extract_features"])
+    def test_what_follows_is_made_anew_although_the_run_that_drew_it_died(self, draw, untrained, small_vgg16, step):
+        run, dataset = handles.begin({"data": {"split": {"validation": 0.3, "test": 0.3}}}), handles.dataset()
+        arm = Training(classifier="cnn", arm="synthetic" if step == "train_arm" else "leaking", seed=0)
+        asked = "vgg16" if step == "extract_features" else arm
+        first = getattr(steps, step)(run, dataset, asked, synthetic=draw(3))
+        draw(4, ["synthesize"])  # and nothing more: the run dies
+
+        later = draw(5)
+        second, third = (getattr(steps, step)(run, dataset, asked, synthetic=later) for _ in range(2))
+
+        assert later.reused and not later.forced
+        refs = [made.model.ref if step == "train_arm" else made.ref for made in (first, second, third)]
+        assert refs[0] != refs[1] == refs[2] and not second.reused and third.reused
+
+    def test_a_set_of_an_older_version_keeps_the_keys_of_what_follows(self, draw, untrained):
+        """Its handle tells no digest: what was trained on it before is found."""
+        made = draw(3)
+        old = SyntheticSet.model_validate(made.model_dump(mode="json", exclude={"images_digest"}))
+        asked = []
+        training = Training(classifier="cnn", arm="synthetic", seed=0)
+        for given in (old, made):
+            steps.train_arm(handles.begin(), handles.dataset(), training, given)
+            asked.append(given.content)
+
+        assert asked == [{}, {"images": made.images_digest}] and len(untrained.calls) == 2
