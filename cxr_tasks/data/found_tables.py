@@ -69,7 +69,8 @@ def class_of_table(name: str, label_of: Mapping[str, str]) -> tuple[str, bool]:
     spelt: dict[str, set[str]] = defaultdict(set)
     for folder, label in names.items():
         spelt[normal_form(folder)].add(label)
-    meant = spelt.get(normal_form(told), set()) if told else set()
+    # Without letters and digits nothing is left of a name to go by: 😷 and 😀 are not the same.
+    meant = spelt.get(normal_form(told), set()) if normal_form(told) else set()
     return (next(iter(meant)), has_word) if len(meant) == 1 else (ANY_CLASS, has_word)
 
 
@@ -87,7 +88,7 @@ def find_tables(
     Returns:
         The tables that can be read, and the files that look like one and cannot.
     """
-    left_alone = {normal_form(name) for name in others}
+    left_alone = {normal_form(name) for name in others} - {""}
     tables: list[FoundTable] = []
     unread: list[Entry] = []
     for entry in beside:

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_tasks.data.found_tables import ANY_CLASS
-from cxr_tasks.data.matching import match_names, one_name
+from cxr_tasks.data.matching import match_names
 from cxr_tasks.data.patients import known_patient
 from cxr_tasks.errors import DataError
 from cxr_tasks.names import composed
 
-METADATA_COLUMNS = ["label", "name", "stem", "source", "patient"]
+METADATA_COLUMNS = ["label", "name", "source", "patient"]
 NAME_COLUMN = "FILE NAME"
 # Columns by what their names say without blanks and punctuation, the first that is there counts.
 NAME_COLUMNS = ("FILENAME", "FILE", "IMAGENAME", "IMAGE", "IMAGEFILE", "IMAGEFILENAME", "IMAGEINDEX", "XRAYIMAGENAME")
@@ -38,9 +38,8 @@ class ClassTable:
     Attributes:
         path: Of its file, POSIX, below the source's root.
         label: The class; ``ANY_CLASS`` where the table speaks of all.
-        rows: ``METADATA_COLUMNS``, a row a row of the file. ``name`` is as the table has it, ``stem`` what is one
-            for names that differ in case or ending alone; ``source`` and ``patient`` are text, '' where nothing is
-            said.
+        rows: ``METADATA_COLUMNS``, a row a row of the file. ``name`` is as the table has it, ``source`` and ``patient``
+            are text, '' where nothing is said.
     """
 
     path: str
@@ -144,10 +143,10 @@ def join_tables(tables: Sequence[ClassTable]) -> pd.DataFrame:
     """Join the class tables into one.
 
     Returns:
-        ``METADATA_COLUMNS``, with the ``source`` of :func:`collections`. Of rows for one image the first counts.
+        ``METADATA_COLUMNS``, with the ``source`` of :func:`collections`. Of rows with one name the first counts.
     """
     rows = [pd.DataFrame(columns=METADATA_COLUMNS, dtype=str), *(table.rows for table in tables)]
-    table = pd.concat(rows, ignore_index=True).drop_duplicates(["label", "stem"], ignore_index=True)
+    table = pd.concat(rows, ignore_index=True).drop_duplicates(["label", "name"], ignore_index=True)
     return table.assign(source=collections(table["source"]))
 
 
@@ -216,7 +215,6 @@ def read_table(label: str, path: Path) -> pd.DataFrame:
         {
             "label": label,
             "name": names,
-            "stem": names.map(one_name),
             "source": nothing if sources is None else sources,
             "patient": nothing if patients is None else patients.map(known_patient),
         }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr_tasks.data.found_tables import ANY_CLASS, class_of_table
 from cxr_tasks.data.scan import Tables, read_tables, scan_files
 from cxr_tasks.data.sources import open_source
 from cxr_tasks.errors import DataError
@@ -93,3 +94,23 @@ def test_a_table_of_a_class_in_its_folder_must_match_too(source: Path) -> None:
 
     with pytest.raises(DataError, match=r"COVID/metadata.csv: 0 of its 1 rows name an image of the class 'COVID'"):
         tables_of(source)
+
+
+def test_a_folder_whose_name_has_no_letter_takes_no_table_away(source: Path) -> None:
+    put(source, "_/x.png")
+    put(source, "metadata.csv")
+
+    assert patients(source) == ["P1", "P1", ""]
+
+
+def test_names_without_a_letter_are_not_one() -> None:
+    assert class_of_table("😷.metadata.csv", {"😷": "mask", "COVID": "COVID"}) == ("mask", True)
+    assert class_of_table("😀.metadata.csv", {"😷": "mask", "COVID": "COVID"}) == (ANY_CLASS, True)
+
+
+def test_two_images_whose_names_differ_in_their_ending_alone_have_a_patient_each(source: Path) -> None:
+    put(source, "COVID/images/COVID-1.jpg", "another image")
+    put(source, "COVID.metadata.csv", "FILE NAME,PATIENT\nCOVID-1.png,P1\nCOVID-1.jpg,P2\nCOVID-2,P3\n")
+
+    assert patients(source) == ["P2", "P1", "P3", ""]
+    assert tables_of(source).warnings == ()

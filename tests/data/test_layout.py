@@ -1,5 +1,7 @@
 """Every image of a class is found once, whatever encloses the classes, and nothing else is taken for one."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,6 +182,21 @@ def test_masks_in_a_tree_of_their_own_find_their_images() -> None:
     )
 
     assert masks(found) == {f"set/images/{label}/1.png": f"set/masks/{label}/1.png" for label in CLASSES}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_masks_and_images_find_each_other_in_every_unicode_form(form: str) -> None:
+    """A class, an image and folders of masks with accents, as macOS and Linux write them."""
+    folder, stem, letter = (unicodedata.normalize(form, name) for name in ("Röntgen-Fälle", "Müller-1", "ä"))
+    other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "Müller-1")
+    pairs = {
+        f"{folder}/images/{stem}.png": f"{folder}/lung masks/{other}.png",
+        "Normal/images/ä.png": f"Normal/images/{letter}_mask.png",
+    }
+
+    found = laid_out(*pairs, *pairs.values(), classes=("Röntgen-Fälle", "Normal"))
+
+    assert masks(found) == pairs and found.notes == ()
 
 
 ARCHIVES = ["COVID/images.zip", "COVID.7z", "more/x.rar", "data.zip.001", "data.z01", "a.part1.rar", "COVID/1.png.gz"]

@@ -41,7 +41,7 @@ def xlsx(folder: Path, rows: Rows, name: str = "COVID.metadata.xlsx") -> tuple[s
 
 
 def patients(table: pd.DataFrame) -> dict[str, str]:
-    return dict(zip(table["stem"], table["patient"], strict=True))
+    return dict(zip(table["name"].str.casefold(), table["patient"], strict=True))
 
 
 def sentence(table: tuple[str, Path]) -> str:
@@ -60,9 +60,9 @@ def test_tables_of_both_kinds_are_read_into_one(tmp_path: Path) -> None:
 
     assert table.columns.tolist() == METADATA_COLUMNS
     assert table.to_numpy().tolist() == [
-        ["COVID", "COVID-1", "covid-1", "sirm", ""],
-        ["Normal", "Normal-1", "normal-1", "x", "P1"],
-        ["Normal", "Normal-2", "normal-2", "", ""],
+        ["COVID", "COVID-1", "sirm", ""],
+        ["Normal", "Normal-1", "x", "P1"],
+        ["Normal", "Normal-2", "", ""],
     ]
 
 
@@ -118,7 +118,7 @@ def test_columns_are_found_whatever_their_case(tmp_path: Path, patient: str, sou
 
     for table in (csv(tmp_path, text), xlsx(tmp_path, rows)):
         assert read_metadata([table]).to_dict("records") == [
-            {"label": "COVID", "name": "COVID-1", "stem": "covid-1", "source": "here", "patient": "P1"}
+            {"label": "COVID", "name": "COVID-1", "source": "here", "patient": "P1"}
         ]
 
 
@@ -155,7 +155,9 @@ def test_of_rows_for_one_image_the_first_counts(tmp_path: Path) -> None:
     one = csv(tmp_path, "FILE NAME,PATIENT\nCOVID-1,P1\ncovid-1.png,P2\nCOVID-2,P3\n")
     other = xlsx(tmp_path, [["FILE NAME", "PATIENT"], ["COVID-1", "P4"], ["COVID-3", "P5"]])
 
-    assert patients(read_metadata([one, other])) == {"covid-1": "P1", "covid-2": "P3", "covid-3": "P5"}
+    read = [ClassTable(path.name, label, read_table(label, path)) for label, path in (one, other)]
+    files = pd.DataFrame({"path": [f"COVID/COVID-{n}.png" for n in (1, 2, 3)], "label": "COVID"})
+    assert say_of_images(files, read)["patient"].tolist() == ["P1", "P3", "P5"]
 
 
 def test_images_of_two_classes_may_have_one_name(tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_rows_are_counted_that_name_an_image_of_their_class(tmp_path: Path) -> N
 
 def table_of(names: list[str], label: str = "COVID", patient: str = "P1") -> ClassTable:
     rows = pd.DataFrame({"label": label, "name": names, "source": "", "patient": patient})
-    return ClassTable("COVID.metadata.csv", label, rows.assign(stem=rows["name"])[METADATA_COLUMNS])
+    return ClassTable("COVID.metadata.csv", label, rows[METADATA_COLUMNS])
 
 
 def files_of(*paths: str) -> pd.DataFrame:
