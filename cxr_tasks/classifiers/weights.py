@@ -49,7 +49,7 @@ def backbone_with_weights(
         seed: Of the random weights.
 
     Raises:
-        WeightsError: The ImageNet weights are refused, or the file is missing or does not fit.
+        WeightsError: The ImageNet weights are refused, or the file is missing, does not fit, or is not finite.
         ConnectionError: The ImageNet weights cannot be downloaded for now.
     """
     if weights == "random":
@@ -181,3 +181,15 @@ def _load_file(name: str, model: keras.Model, path: Path) -> None:
         raise WeightsError(
             f"The weights file {path} does not fit the {name} backbone (include_top=False): {error}"
         ) from error
+    _check_finite(name, model, path)
+
+
+def _check_finite(name: str, model: keras.Model, path: Path) -> None:
+    """Refuse weights that are no numbers: a ReLU turns NaN into 0, so features need not show what was lost."""
+    lost = [weight.path for weight in model.weights if not np.isfinite(np.asarray(weight)).all()]
+    if lost:
+        raise WeightsError(
+            f"The weights file {path} of {name} holds NaN or infinity in {len(lost):,} of {len(model.weights):,} "
+            f"weights, such as {lost[0]}: name a whole file in classifiers.weights.{name}, or set it to imagenet or "
+            "random."
+        )

@@ -136,6 +136,25 @@ def test_a_file_of_another_network_is_refused(tmp_path, images):
         backbone_with_weights("vgg16", 32, str(tmp_path / "other.weights.h5"), "paper", images, seed=0)
 
 
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_file_with_numbers_that_are_not_finite_is_refused(tmp_path, images, suffix, lost):
+    broken = build_backbone("vgg16", 32)
+    weights = broken.get_weights()
+    weights[-1][0] = lost
+    broken.set_weights(weights)
+    path = tmp_path / f"vgg16{suffix}"
+    broken.save(path) if suffix == ".keras" else broken.save_weights(path)
+
+    with pytest.raises(WeightsError) as refused:
+        backbone_with_weights("vgg16", 32, str(path), "paper", images, seed=0)
+
+    assert str(refused.value) == (
+        f"The weights file {path} of vgg16 holds NaN or infinity in 1 of 26 weights, such as block5_conv3/bias: "
+        "name a whole file in classifiers.weights.vgg16, or set it to imagenet or random."
+    )
+
+
 def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch, images):
     def refuse(**_):
         raise OSError("no network")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxr_tasks.classifiers.backbones import build_backbone
 from cxr_tasks.config import resolve
 from cxr_tasks.errors import WeightsError
 from cxr_tasks.gan.distances import nearness
@@ -68,3 +69,13 @@ def test_a_missing_file_is_named_with_the_setting(images: np.ndarray, tmp_path: 
 
     with pytest.raises(WeightsError, match=r"/resnet50.h5 of resnet50 does not exist: correct judge.weights"):
         Extractor(judge(weights=str(missing)), images, seed=0)
+
+
+def test_a_file_with_numbers_that_are_not_finite_is_refused(images: np.ndarray, tmp_path: Path) -> None:
+    broken, path = build_backbone("resnet50", 32), tmp_path / "resnet50.weights.h5"
+    variance = next(weight for weight in broken.weights if weight.path.endswith("conv1_bn/moving_variance"))
+    variance.assign(np.full(variance.shape, np.nan))
+    broken.save_weights(path)
+
+    with pytest.raises(WeightsError, match=r"NaN or infinity in 1 of 318 weights.* a whole file in judge\.weights"):
+        Extractor(judge(weights=str(path)), images, seed=0)
