@@ -88,7 +88,10 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
 def _setbacks(results: Results) -> list[str]:
     """What the trainings say of numbers that were not finite."""
     of_gan = results.gan.notes if results.gan else ()
-    return [*of_gan, *(f"{arm.training.label}: {note}" for arm in results.arms for note in arm.model.notes)]
+    of_arms = [(arm.training, arm.model.notes) for arm in results.arms]
+    of_leaks = [(leak.training, leak.notes) for leak in results.leaks]
+    told = [f"{training.label}: {note}" for training, notes in of_arms + of_leaks for note in notes]
+    return [*of_gan, *told]
 
 
 def named_findings(results: Results) -> list[NamedFindings]:

@@ -14,6 +14,7 @@ from cxr_tasks.evaluation.answer import NOTHING
 from cxr_tasks.report.content import ONE_SEED, gather, judgement_warnings, named_findings
 from cxr_tasks.report.render import Link, render_report
 from cxr_tasks.report.results import Results
+from cxr_tasks.setbacks import Setback, setback_told
 from tests.steps import handles
 
 
@@ -118,6 +119,35 @@ def test_what_a_reader_must_know_stands_in_the_warnings(results: Results) -> Non
     assert "Normal: coverage could not be measured (too few images)." in warnings
     assert "Synthetic set: dropped 3 synthetic images: near-copy of a training image." in warnings
     assert warnings[-1] == "Data: few images of class COVID"
+
+
+def test_every_training_whose_numbers_were_lost_is_warned_of_in_words(results: Results) -> None:
+    setback: Setback = {"at": 1200, "back_to": 900}
+    of_gan, of_arm = (setback_told(who, setback) for who in ("The GAN", "The classifier cnn"))
+    compared = results.comparisons[0]
+    arm = compared.arms["baseline"]
+    told = arm.model_copy(update={"model": arm.model.model_copy(update={"notes": (of_arm,)})})
+    content = gather(
+        chosen(),
+        replace(
+            results,
+            gan=handles.gan().model_copy(update={"notes": (of_gan,)}),
+            comparisons=[compared.model_copy(update={"baseline": told})],
+            leaks=[handles.leaked().model_copy(update={"notes": (of_arm,)})],
+        ),
+        [],
+    )
+
+    words = (
+        "had numbers that were not finite at step 1,200. Its training went back to step 900 and went on from there "
+        "with other random draws. No setting was changed."
+    )
+    assert [warning for warning in content.warnings if "not finite" in warning] == [
+        f"The GAN {words}",
+        f"cnn none seed 0: The classifier cnn {words}",
+        f"cnn leaking seed 0: The classifier cnn {words}",
+    ]
+    assert render_report(content).count(words) == 3
 
 
 def test_the_report_of_these_artifacts_renders(results: Results) -> None:
