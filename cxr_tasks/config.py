@@ -29,6 +29,8 @@ SMALLEST_SIDE, MOST_PIXELS = 32, 50_000_000
 # Columns that a prediction table has beside one for each class.
 PREDICTION_COLUMNS = {"image_id", "split", "group", "label", "source", "blanked"}
 LONGEST_CLASS_NAME = 100
+# Settings that say a number of each class.
+COUNTS_BY_CLASS = (("data", "expected_counts"), ("synthetic", "counts"))
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -410,7 +412,10 @@ class Settings(Strict):
     def _consistent(self) -> Settings:
         known = set(self.data.classes)
         if isinstance(self.synthetic.counts, dict) and (unknown := set(self.synthetic.counts) - known):
-            raise ValueError(f"synthetic.counts names {sorted(unknown)}, which are not among data.classes")
+            raise ValueError(
+                f"synthetic.counts names {sorted(unknown)}, which are not among data.classes: "
+                "give counts of these classes, or balance"
+            )
         resized = [name for name in self.arms.names if ARMS[name].extra == "real_resized"]
         if resized and self.gan.image_size >= self.classifiers.image_size:
             raise ValueError(
@@ -477,12 +482,30 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
         if not isinstance(values, dict):
             raise SettingsError(f"Profile {path} is not a mapping of settings.")
         values["profile"] = path.stem
-        return Settings.model_validate(_with_preset(merge(values, overrides or {})))
+        merged = _without_other_classes(merge(values, overrides or {}), overrides or {})
+        return Settings.model_validate(_with_preset(merged))
     except yaml.YAMLError as error:
         raise SettingsError(f"Profile {path} is not valid YAML: {error}") from error
     except ValidationError as error:
         faults = "; ".join(_in_words(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors())
         raise SettingsError(f"The settings of profile {profile!r} are wrong: {faults.rstrip('.?')}.") from error
+
+
+def _without_other_classes(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the profile's counts of classes that are not there, where ``overrides`` give counts of their own."""
+    data = values.get("data")
+    classes = data.get("classes") if isinstance(data, dict) else None
+    if not isinstance(classes, list | tuple):
+        return values
+    known = {composed(str(name)) for name in classes}
+    for section, name in COUNTS_BY_CLASS:
+        given = overrides.get(section)
+        own = given.get(name) if isinstance(given, dict) else None
+        if isinstance(own, dict):
+            counts = values[section][name].items()
+            kept = {label: count for label, count in counts if label in own or composed(str(label)) in known}
+            values = {**values, section: {**values[section], name: kept}}
+    return values
 
 
 def _in_words(place: tuple[int | str, ...], kind: str, message: str) -> str:

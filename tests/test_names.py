@@ -77,6 +77,21 @@ def test_a_name_that_nothing_can_carry_is_refused_in_a_sentence(classes: list[st
         settings_for(classes)
 
 
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_counts_of_other_classes_are_the_users_alone(profile: str) -> None:
+    """``COVID`` of the profile is no class of this run, and nobody can take it out of a form."""
+    counts = {"正常": 30, "COVID-19 (PCR+)": 10}
+    data = {"classes": list(counts), "expected_counts": counts}
+
+    settings = resolve(profile, {"data": data, "synthetic": {"counts": counts}})
+
+    assert settings.data.expected_counts == settings.synthetic.counts == counts
+    with pytest.raises(SettingsError, match=r"\['COVID.*give counts of these classes, or balance"):
+        resolve(profile, {"data": data})
+    with pytest.raises(SettingsError, match=r"synthetic.counts names \['Covid'\]"):
+        resolve(profile, {"synthetic": {"counts": {"Covid": 3}}})
+
+
 def test_names_that_would_share_a_key_are_refused() -> None:
     with pytest.raises(SettingsError, match="'Viral Pneumonia' and 'Viral_Pneumonia' would share the name"):
         settings_for(["Viral Pneumonia", "Viral_Pneumonia"])
