@@ -34,7 +34,7 @@ def shown(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """What ``error`` says, ready to be put into a sentence."""
     return shown(" ".join(str(error).split()).rstrip(":.") or type(error).__name__)
 

@@ -64,6 +64,10 @@ NO_ANSWER = {
 # Requests of MLflow that a server in trouble refuses, by the name that MLflow gives the trouble.
 MLFLOW_TROUBLE = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
 
+# Whoever asks has no right to, until a person gives it.
+DENIED_STATUS = frozenset({401, 403, 407})
+DENIED_BY_MLFLOW = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
+
 _patience: ContextVar[float] = ContextVar("patience", default=0.0)
 
 
@@ -84,6 +88,17 @@ def is_passing(error: BaseException | None) -> bool:
             return False
         if (answer := _verdict(error)) is not None:
             return answer
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_denied(error: BaseException | None) -> bool:
+    """Whether a server says that whoever asks has no right to; of ``error``, or of what it was raised from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if _status(error) in DENIED_STATUS or getattr(error, "error_code", None) in DENIED_BY_MLFLOW:
+            return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return False

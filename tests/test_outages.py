@@ -1,5 +1,6 @@
 """Servers that go away end no work, and their trouble is not taken for the user's. The servers are real."""
 
+import os
 import socket
 import threading
 import time
@@ -13,9 +14,12 @@ import requests
 
 from cxr_tasks import outages, tracking
 from cxr_tasks.artifacts import RunContext
+from cxr_tasks.cache import cache_folder
 from cxr_tasks.errors import DataError, SettingsError, WeightsError
 from cxr_tasks.outages import is_passing, patience, patiently
 from cxr_tasks.s3 import Bucket, BucketUse
+from cxr_tasks.store.conditional import ConditionalBucket
+from cxr_tasks.tracking.outbox import KEPT_SECONDS, sweep
 from tests.servers import Proxy, answering
 
 NewRun = Callable[..., RunContext]
@@ -187,6 +191,84 @@ def test_a_checkpoint_that_the_store_cannot_take_goes_with_the_next(
     assert (store.load_checkpoint("gan/a") / "one").read_text() == "1"
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_what_is_written_on_a_condition_waits_too(
+    s3: str, s3_server: str, bucket: tuple[Bucket, Proxy], how: str
+) -> None:
+    place, (_, proxy) = ConditionalBucket(s3, USE), bucket
+    assert place.write("a", b"first", None)
+    proxy.leave(how)
+    threading.Timer(1.5, proxy.come_back).start()
+
+    with patience(30):
+        # A slow server may have written the object before the connection was given up.
+        assert place.write("b", b"second", None)
+        there = place.read("a")
+        assert place.write("a", b"lost", '"of another object"') is None
+
+    assert there is not None and there.content == b"first"
+
+
+def test_a_silent_store_holds_a_training_up_once(
+    bucket: tuple[Bucket, Proxy], s3: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxr_tasks.steps import unfinished
+    from cxr_tasks.store import Lease, open_store
+
+    monkeypatch.setenv("CXR_STORE", s3)
+    monkeypatch.setattr(unfinished, "SAVE_SECONDS", 0.5)
+    (_, proxy), store = bucket, open_store(s3)
+    keeper, folder = unfinished.Unfinished("gan/a", "the training", ""), store.load_checkpoint("gan/a")
+    keeper._lease = Lease("gan/a")
+    proxy.leave("silent")
+    took = []
+    for number in range(4):
+        (folder / "newest").write_text(str(number))
+        began = time.monotonic()
+        keeper.save()
+        took.append(time.monotonic() - began)
+
+    assert took[0] < 5 and max(took[1:]) < 0.4, took
+    assert "the training goes on meanwhile" in caplog.text
+    proxy.come_back()
+    keeper.catch_up()
+    (folder / "newest").unlink()
+    assert (store.load_checkpoint("gan/a") / "newest").read_text() == "3"
+
+
+def test_a_checkpoint_is_saved_as_it_was_taken(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cxr_tasks.store import open_store
+
+    store = open_store(s3)
+    folder = store.load_checkpoint("gan/b")
+    (folder / "old").write_text("old")
+    save = store.checkpoint_to_save("gan/b")
+    (folder / "old").rename(folder / "new")
+
+    save()
+
+    assert [path.name for path in store.load_checkpoint("gan/b").iterdir()] == ["old"]
+    assert not list((store.cache.root / "staging").iterdir())
+
+
+def test_a_store_that_refuses_a_checkpoint_ends_the_training(
+    bucket: tuple[Bucket, Proxy], s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxr_tasks.steps.unfinished import Unfinished
+    from cxr_tasks.store import Lease, open_store
+
+    monkeypatch.setenv("CXR_STORE", s3)
+    folder = open_store(s3).load_checkpoint("gan/c")
+    (folder / "one").write_text("1")
+    keeper = Unfinished("gan/c", "the training", "")
+    keeper._lease = Lease("gan/c")
+    denied = b"<Error><Code>AccessDenied</Code><Message>No.</Message></Error>"
+    with answering(403, denied) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        with pytest.raises(SettingsError, match="list, read, write and delete"):
+            keeper.save()
+
+
 @pytest.fixture
 def mlflow(mlflow_uri: str, new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RunContext, Proxy]]:
     """A DAG run on a server behind a proxy."""
@@ -255,6 +337,77 @@ def test_the_error_of_a_step_is_seen_though_mlflow_is_away(
         proxy.leave("refused")
         tracking.log_metrics({"a": 1.0})
         raise ZeroDivisionError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_a_step_has_no_right_to_say_is_kept_and_the_step_says_so(
+    mlflow: tuple[RunContext, Proxy], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, proxy = mlflow
+    with answering(status, b'{"error_code": "PERMISSION_DENIED", "message": "No."}') as url:
+        began = time.monotonic()
+        with (
+            pytest.raises(SettingsError, match=r"MLflow denies this step its run .* the next try sends them"),
+            tracking.step_run(run, "work", "step/a", {}) as first,
+        ):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+            tracking.log_metrics({"loss": 3.0}, 1)
+            tracking.log_text("hello", "hello.txt")
+        assert time.monotonic() - began < 20
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
+
+    with tracking.step_run(run, "work", "step/a", {}) as second:
+        pass
+
+    found = tracking.client().get_run(first)
+    assert first == second and found.data.metrics == {"loss": 3.0}
+    assert [file.path for file in tracking.client().list_artifacts(first)] == ["hello.txt"]
+    assert found.info.status == "FINISHED" and "cxr.error" not in found.data.tags
+
+
+@pytest.mark.slow
+def test_what_mlflow_finds_wrong_is_said_in_the_end(
+    mlflow: tuple[RunContext, Proxy], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, _ = mlflow
+    with tracking.step_run(run, "work", "step/a", {}) as run_id:
+        tracking.log_metrics({"a,b?": 1.0})
+        tracking.log_metrics({"c": 2.0})
+
+    found = tracking.client().get_run(run_id)
+    assert found.data.metrics == {"c": 2.0} and found.info.status == "FINISHED"
+    assert "are missing in this run" in found.data.tags["cxr.refused"]
+    assert "are missing in this run" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_failed_step_has_the_sentence_of_its_error_until_a_try_succeeds(mlflow: tuple[RunContext, Proxy]) -> None:
+    run, _ = mlflow
+    with pytest.raises(DataError), tracking.step_run(run, "work", "step/a", {}) as run_id:
+        raise DataError("Class Normal has no image: add some.")
+    failed = tracking.client().get_run(run_id)
+    assert failed.data.tags["cxr.error"] == "Class Normal has no image: add some."
+    assert failed.info.status == "FAILED"
+
+    with tracking.step_run(run, "work", "step/a", {}):
+        pass
+
+    assert "cxr.error" not in tracking.client().get_run(run_id).data.tags
+
+
+def test_what_nobody_comes_back_for_is_given_up_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    old, young = cache_folder("outbox", "old"), cache_folder("outbox", "young")
+    for folder in (old, young):
+        (folder / "0.json").write_text("{}")
+    long_ago = time.time() - KEPT_SECONDS - 60
+    for path in (old / "0.json", old):
+        os.utime(path, (long_ago, long_ago))
+
+    sweep(old.parent)
+
+    assert young.is_dir() and not old.exists()
+    assert "1 things that MLflow's run old was not told" in caplog.text
 
 
 @pytest.mark.slow

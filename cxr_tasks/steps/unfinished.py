@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from cxr_tasks.pipeline import is_forced
 from cxr_tasks.store import Lease, artifact_ref, open_store
 
 log = logging.getLogger(__name__)
+
+# How long a training waits for a checkpoint to be in the store, before it goes on and leaves that to a thread.
+SAVE_SECONDS = 20.0
 
 
 def asked_by(
@@ -46,6 +50,8 @@ class Unfinished:
         self.ref, self.work, self.asked_by = ref, work, asked_by
         self._ended: Path | None = None
         self._lease: Lease | None = None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: Future[None] | None = None
         self._is_behind = False
         self.anew = bool(asked_by or self._asked_before())
 
@@ -82,7 +88,11 @@ class Unfinished:
                 store.write_pointer(self._pointer, self.asked_by)
             # Who asked may have ended while this process waited.
             self.anew = bool(self._asked_before())
-            yield
+            try:
+                yield
+            finally:
+                # What is still being saved must not mix with what the next process saves.
+                self._thread.shutdown()
             with patience():
                 self._drop()
 
@@ -93,34 +103,54 @@ class Unfinished:
     def save(self) -> None:
         """Make the checkpoints survive the loss of this machine, or leave that to the next time.
 
-        A store that is away for a while ends no training of days.
+        A store that is away for a while ends no training of days. One that does not answer holds a training up for
+        :data:`SAVE_SECONDS`, once: while the store is behind, a thread alone waits for it.
 
         Raises:
             LeaseLost: Another process may be training by now.
+            UserError: The store refuses this checkpoint, or the one before.
         """
         assert self._lease is not None  # progress is made alone
         self._lease.check()
-        try:
-            open_store().save_checkpoint(self.ref)
-            self._is_behind = False
-        except Exception as error:
-            if not is_passing(error):
-                raise
+        self._note(0.0)
+        if self._saving is None:
+            self._saving = self._thread.submit(open_store().checkpoint_to_save(self.ref))
+            self._note(0.0 if self._is_behind else SAVE_SECONDS)
+        else:
             self._is_behind = True
-            log.warning(
-                "The checkpoint is on this machine only, and goes to the store with the next one: %s",
-                in_one_line(error),
-            )
 
     def catch_up(self) -> None:
         """Wait for the store, if the last checkpoint is not there: another machine may go on from it."""
-        if self._is_behind:
+        was_behind = self._is_behind
+        self._note(None)
+        if self._is_behind or was_behind:
             with patience():
                 open_store().save_checkpoint(self.ref)
 
     def end(self, checkpoints: Path | None = None) -> None:
         """The training is at its end. ``checkpoints``: the folder of its own, where that is only a part of all."""
         self._ended = checkpoints or self.folder()
+
+    def _note(self, seconds: float | None) -> None:
+        """See what became of the checkpoint that is being saved. Waits so long for that; ``None``: to the end."""
+        if self._saving is None:
+            return
+        wait([self._saving], seconds)
+        if not self._saving.done():
+            if not self._is_behind:
+                log.warning("The store takes long for a checkpoint: the training goes on meanwhile")
+            self._is_behind = True
+            return
+        error, self._saving = self._saving.exception(), None
+        self._is_behind = error is not None
+        if error is None:
+            return
+        if not isinstance(error, Exception) or not is_passing(error):
+            raise error
+        log.warning(
+            "The checkpoint is on this machine only, and goes to the store with the next one: %s",
+            in_one_line(error),
+        )
 
     def _drop(self) -> None:
         store = open_store()

@@ -14,7 +14,7 @@ import logging
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,9 +170,18 @@ class Store(ABC):
     def load_checkpoint(self, ref: str) -> Path:
         """A local working folder for the unfinished artifact ``ref``, filled with what was last saved."""
 
-    @abstractmethod
     def save_checkpoint(self, ref: str) -> None:
         """Make what the working folder of ``ref`` holds now survive the loss of this machine."""
+        self.checkpoint_to_save(ref)()
+
+    @abstractmethod
+    def checkpoint_to_save(self, ref: str) -> Callable[[], None]:
+        """Take the working folder of ``ref`` as it is now.
+
+        Returns:
+            A function that makes what was taken survive the loss of this machine. Call it once, in any thread: the
+            working folder may change meanwhile.
+        """
 
     @abstractmethod
     def drop_checkpoint(self, ref: str) -> None:

@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,11 +113,19 @@ class S3Store(Store):
                 os.rename(aside, folder)
         return self.cache.load_checkpoint(ref)
 
-    def save_checkpoint(self, ref: str) -> None:
-        """Upload the working folder; then delete what is no longer in it."""
-        kept = self._upload(self.cache.load_checkpoint(ref), f"unfinished/{ref}/")
-        there = self.bucket.objects(f"unfinished/{ref}/")
-        self.bucket.delete(found.path for found in there if found.path not in kept)
+    def checkpoint_to_save(self, ref: str) -> Callable[[], None]:
+        """Upload the files of the working folder; then delete what is no longer in it."""
+        taken = ExitStack()
+        aside = taken.enter_context(staging_folder(self._staging_root(), "checkpoint")) / "taken"
+        shutil.copytree(self.cache.load_checkpoint(ref), aside)
+
+        def save() -> None:
+            with taken:
+                kept = self._upload(aside, f"unfinished/{ref}/")
+                there = self.bucket.objects(f"unfinished/{ref}/")
+                self.bucket.delete(found.path for found in there if found.path not in kept)
+
+        return save
 
     def drop_checkpoint(self, ref: str) -> None:
         """Delete the working folder and its objects."""

@@ -6,8 +6,9 @@ import logging
 import uuid
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cxr_tasks.outages import patiently
 from cxr_tasks.s3 import GONE, Bucket
 
 log = logging.getLogger(__name__)
@@ -41,17 +42,27 @@ class Version(NamedTuple):
 
 
 class ConditionalBucket(Bucket):
-    """A bucket whose objects can be written on the condition that they are still as they were read."""
+    """A bucket whose objects can be written on the condition that they are still as they were read.
+
+    As all methods of a bucket, these wait for a server that is away while patience lasts. The thread that renews a
+    lease has no patience: it must see in time that the lease is lost.
+    """
 
     def read(self, path: str) -> Version | None:
         """A small object, or ``None`` where there is none."""
         client = self.client
-        with self._clear_errors():
-            try:
-                answer = client.get_object(Bucket=self.name, Key=self.prefix + path)
-                content = answer["Body"].read()
-            except client.exceptions.NoSuchKey:
-                return None
+
+        def ask() -> tuple[Any, bytes] | None:
+            with self._clear_errors():
+                try:
+                    answer = client.get_object(Bucket=self.name, Key=self.prefix + path)
+                    return answer, answer["Body"].read()
+                except client.exceptions.NoSuchKey:
+                    return None
+
+        if (found := patiently(ask, self.address)) is None:
+            return None
+        answer, content = found
         told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         now = parsedate_to_datetime(told) if told else datetime.now(UTC)
         return Version(content, answer["ETag"], (now - answer["LastModified"]).total_seconds())
@@ -74,14 +85,22 @@ class ConditionalBucket(Bucket):
         client = self.client
         condition = {"IfNoneMatch": "*"} if before is None else {"IfMatch": before}
         asked = {"Bucket": self.name, "Key": self.prefix + path, "Body": content}
-        for _ in range(CONFLICTS):
+
+        def ask() -> tuple[str, str]:
+            """The tag, or what the server says against it."""
             with self._clear_errors():
                 try:
-                    return client.put_object(**asked, **condition)["ETag"]
+                    return client.put_object(**asked, **condition)["ETag"], ""
                 except ClientError as error:
                     code = error.response["Error"]["Code"]
                     if code not in FAILED | GONE | CONFLICT | UNKNOWN:
                         raise
+                    return "", code
+
+        for _ in range(CONFLICTS):
+            tag, code = patiently(ask, self.address)
+            if not code:
+                return tag
             if code in UNKNOWN:
                 condition = {}
                 continue

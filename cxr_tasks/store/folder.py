@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,8 +88,9 @@ class FolderStore(Store):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def save_checkpoint(self, ref: str) -> None:
+    def checkpoint_to_save(self, ref: str) -> Callable[[], None]:
         """Nothing to do: the working folder is in the store already."""
+        return lambda: None
 
     def drop_checkpoint(self, ref: str) -> None:
         """Remove the working folder."""

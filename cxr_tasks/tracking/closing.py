@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_tasks.tracking.runs import TAG_DAG_RUN, TAG_WORK
+from cxr_tasks.tracking.runs import MOST_ERROR, TAG_DAG_RUN, TAG_ERROR, TAG_WORK
 from cxr_tasks.tracking.server import client, patient
-
-TAG_ERROR = "cxr.error"
-# MLflow refuses much longer tags.
-MOST_ERROR = 5000
 
 
 @patient

@@ -1,8 +1,10 @@
 """What a step has to say to MLflow, kept on this machine until MLflow has it.
 
 A thread sends in order. While MLflow is away the step goes on and what it says waits as files in the cache, also after
-the process was killed: the next try of the step finds it there and sends it first. MLflow's own asynchronous logging
-would not do: what its queue could not send is lost.
+the process was killed: the next try of the step finds it there and sends it first. Where MLflow says that the step has
+no right to, it waits too, and the step fails in the end with a word. What MLflow finds wrong in itself is dropped, for
+it would be refused for ever; the step says that in the end. MLflow's own asynchronous logging would not do: what its
+queue could not send is lost.
 """
 
 from __future__ import annotations
@@ -11,19 +13,23 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cxr_tasks import outages
 from cxr_tasks.cache import cache_folder
-from cxr_tasks.errors import in_one_line
+from cxr_tasks.errors import SettingsError, in_one_line
 from cxr_tasks.tracking.server import client, reviving
 
 log = logging.getLogger(__name__)
 
 # MLflow takes so much in one request: 1000 in all, of these no more than 100 params.
 METRICS_AT_ONCE, PARAMS_AT_ONCE, TAGS_AT_ONCE = 800, 100, 100
+# What no try came back for in so many seconds is given up.
+KEPT_SECONDS = 30 * 86400.0
 LIMITS = {"metrics": METRICS_AT_ONCE, "params": PARAMS_AT_ONCE, "tags": TAGS_AT_ONCE}
 
 
@@ -33,19 +39,25 @@ class Outbox:
     Attributes:
         run_id: The run.
         folder: Where it waits: ``<number>.json`` for each thing said, and a folder ``<number>`` with its files.
+        took_over: Whether an earlier try left anything.
+        refused: What MLflow said of each thing that it refused for good.
     """
 
     def __init__(self, run_id: str) -> None:
         """Take over what an earlier try in this run could not send."""
         self.run_id = run_id
         self.folder = cache_folder("outbox", run_id)
+        sweep(self.folder.parent)
+        self.refused: list[str] = []
         self._waiting = sorted(int(path.stem) for path in self.folder.glob("*.json"))
+        self.took_over = bool(self._waiting)
         self._next = self._waiting[-1] + 1 if self._waiting else 0
         self._changed = threading.Condition()
         self._trouble: Exception | None = None
+        self._denied = False
         self._hurried = self._closed = False
         self._sender: threading.Thread | None = None
-        if self._waiting:
+        if self.took_over:
             log.info("%d things that an earlier try could not tell MLflow are told now", len(self._waiting))
             self._start()
 
@@ -77,14 +89,21 @@ class Outbox:
 
         Raises:
             ConnectionError: MLflow did not answer in all the time. What waits is kept for the next try.
+            SettingsError: MLflow says that this step has no right to. What waits is kept.
         """
         with self._changed:
-            # Not at the end of a long wait between two attempts.
-            self._hurried = True
+            # Not at the end of a long wait between two attempts; and what was denied before may be granted now.
+            self._hurried, self._denied = True, False
             self._changed.notify_all()
-            sent = self._changed.wait_for(lambda: not self._waiting, seconds)
+            self._changed.wait_for(lambda: not self._waiting or self._denied, seconds)
             waiting = len(self._waiting)
-        if not sent:
+        if waiting and self._denied and self._trouble:
+            raise SettingsError(
+                f"MLflow denies this step its run ({in_one_line(self._trouble)}): give it the rights, or correct "
+                f"MLFLOW_TRACKING_USERNAME and the like, and clear the task; {waiting} things that it has to say wait "
+                f"in {self.folder}, and the next try sends them."
+            ) from self._trouble
+        if waiting:
             why = in_one_line(self._trouble) if self._trouble else "it has not answered yet"
             raise ConnectionError(
                 f"MLflow cannot be reached ({why}): {waiting} things that this step has to say wait in {self.folder}, "
@@ -132,19 +151,23 @@ class Outbox:
                 self._send(entry, numbers[0])
                 self._trouble, wait = None, outages.FIRST_WAIT_SECONDS
             except Exception as error:
-                if outages.is_passing(error):
-                    self._keep(error, wait)
+                denied = outages.is_denied(error)
+                if denied or outages.is_passing(error):
+                    self._keep(error, wait, denied=denied)
                     wait = min(2 * wait, outages.LONGEST_WAIT_SECONDS)
                     continue
                 # It would be refused again, and what follows must not wait for it.
                 log.error("MLflow refuses what was logged to run %s: %s", self.run_id, in_one_line(error))
+                self.refused.append(in_one_line(error))
             self._forget(numbers)
 
-    def _keep(self, error: Exception, wait: float) -> None:
+    def _keep(self, error: Exception, wait: float, *, denied: bool) -> None:
         if self._trouble is None:
-            log.warning("MLflow cannot be reached; what is logged waits, and the work goes on: %s", in_one_line(error))
-        self._trouble = error
+            what = "denies this step its run" if denied else "cannot be reached"
+            log.warning("MLflow %s; what is logged waits, and the work goes on: %s", what, in_one_line(error))
         with self._changed:
+            self._trouble, self._denied = error, denied
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._closed or self._hurried, wait)
             self._hurried = False
 
@@ -202,3 +225,26 @@ class Outbox:
             server.log_inputs(self.run_id, datasets)
 
         reviving({"batch": batch, "files": files, "inputs": inputs}[entry["kind"]], self.run_id)
+
+
+def sweep(root: Path) -> None:
+    """Give up what waits for runs that nobody has tried again for :data:`KEPT_SECONDS`, with a word.
+
+    Args:
+        root: Holds a folder for each run.
+    """
+    for folder in root.iterdir():
+        # Several processes may sweep at once.
+        with suppress(OSError):
+            written = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+            if not folder.is_dir() or time.time() - written < KEPT_SECONDS:
+                continue
+            if waiting := len(list(folder.glob("*.json"))):
+                day = time.strftime("%Y-%m-%d", time.gmtime(written))
+                log.warning(
+                    "%d things that MLflow's run %s was not told by %s are given up: no try came back for them",
+                    waiting,
+                    folder.name,
+                    day,
+                )
+            shutil.rmtree(folder)

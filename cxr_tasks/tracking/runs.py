@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from cxr_tasks import outages
-from cxr_tasks.errors import in_one_line
+from cxr_tasks.errors import SettingsError, in_one_line
 from cxr_tasks.tracking.outbox import Outbox
 from cxr_tasks.tracking.server import DELETED, client, is_on, patient, revive_experiment, reviving
 
@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 TAG_DAG_RUN = "cxr.dag_run"
 TAG_WORK = "cxr.work"
 TAG_ARTIFACT = "cxr.artifact"
+# Why a run failed, and what MLflow itself did not take of what it was told.
+TAG_ERROR, TAG_REFUSED = "cxr.error", "cxr.refused"
+# MLflow refuses much longer tags.
+MOST_ERROR = 5000
 # A step that failed tells MLflow what it can in so many seconds: its error is what counts.
 FAREWELL_SECONDS = 10.0
 
@@ -92,7 +96,8 @@ def step_run(parent: Parent, work: str, artifact: str, tags: Mapping[str, str]) 
     """Enter the run of one step: the one that an earlier try began, or a new one.
 
     Inside the block the run is MLflow's active run, and what is logged to it is sent by a thread: MLflow may be away
-    meanwhile. The block's end waits until all is sent. The run ends FINISHED, or FAILED if the block raises.
+    meanwhile. The block's end waits until all is sent. The run ends FINISHED, or FAILED if the block raises, with the
+    sentence of the error as a tag.
 
     Args:
         parent: The DAG run.
@@ -105,6 +110,7 @@ def step_run(parent: Parent, work: str, artifact: str, tags: Mapping[str, str]) 
 
     Raises:
         ConnectionError: MLflow was away for longer than :data:`cxr_tasks.outages.OUTAGE_SECONDS` at the end.
+        SettingsError: MLflow denied the step its run, from some moment on to the end.
     """
     if not is_on():
         yield f"untracked-{uuid.uuid4().hex}"
@@ -128,16 +134,20 @@ def reopen(run_id: str) -> Iterator[str]:
     import mlflow
 
     client()
-    reviving(lambda: mlflow.start_run(run_id=run_id, log_system_metrics=False), run_id)
+    active = reviving(lambda: mlflow.start_run(run_id=run_id, log_system_metrics=False), run_id)
     outbox = Outbox(run_id)
+    has_error = TAG_ERROR in active.data.tags or outbox.took_over
     token = _outbox.set(outbox)
     try:
         yield run_id
         with outages.patience():
             outbox.drain(outages.OUTAGE_SECONDS)
+            _tell_refused(outbox)
+            if has_error:
+                _forget_error(run_id)
             _end_active(run_id, "FINISHED")
-    except BaseException:
-        _say_farewell(outbox)
+    except BaseException as error:
+        _say_farewell(outbox, error)
         raise
     finally:
         outbox.close()
@@ -156,16 +166,35 @@ def end_run(run_id: str) -> None:
         patient(lambda: reviving(lambda: client().set_terminated(run_id), run_id))()
 
 
-def _say_farewell(outbox: Outbox) -> None:
+def _tell_refused(outbox: Outbox) -> None:
+    """Say what is missing in MLflow because MLflow did not take it, in the log and as a tag."""
+    if outbox.refused:
+        said = f"{len(outbox.refused)} things are missing in this run, because MLflow refuses them: {outbox.refused[0]}"
+        log.error("%s", said)
+        outbox.put_batch(tags=[[TAG_REFUSED, said[:MOST_ERROR]]])
+        outbox.drain(FAREWELL_SECONDS)
+
+
+def _say_farewell(outbox: Outbox, why: BaseException) -> None:
     """Tell MLflow that the step failed, as far as MLflow listens: the step's own error is what people must see."""
     try:
+        sentence = f"{in_one_line(why)}."
+        outbox.put_batch(tags=[[TAG_ERROR, sentence[:MOST_ERROR]]])
         outbox.drain(FAREWELL_SECONDS)
-    except ConnectionError as error:
+        _tell_refused(outbox)
+    except (ConnectionError, SettingsError, OSError) as error:
         log.warning("%s", error)
     try:
         _end_active(outbox.run_id, "FAILED")
     except Exception as error:
         log.warning("MLflow does not know that the run %s failed: %s", outbox.run_id, in_one_line(error))
+
+
+@patient
+def _forget_error(run_id: str) -> None:
+    """Take away the error of an earlier try."""
+    if TAG_ERROR in client().get_run(run_id).data.tags:
+        client().delete_tag(run_id, TAG_ERROR)
 
 
 @patient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -84,11 +85,28 @@ class AirflowApi:
         answer.raise_for_status()
 
     def trigger(self, dag: str, conf: Mapping[str, Any]) -> str:
-        """Start a run; returns its id."""
-        answer = self.http.post(f"/dags/{dag}/dagRuns", json={"logical_date": None, "conf": dict(conf)})
-        if answer.status_code >= 400:
-            raise ValueError(f"Airflow did not accept the trigger of {dag}: {answer.text}")
-        return answer.json()["dag_run_id"]
+        """Start a run; returns its id.
+
+        Raises:
+            ValueError: Airflow does not accept it.
+            httpx.TransportError: The server did not answer in all the time.
+        """
+        # With an id of its own the run is begun once, also where the answer to the first attempt was lost.
+        run = f"manual__{datetime.now(UTC).isoformat()}"
+        asked = {"dag_run_id": run, "logical_date": None, "conf": dict(conf)}
+        deadline, attempts = time.monotonic() + self.patience, 0
+        while True:
+            attempts += 1
+            try:
+                answer = self.http.post(f"/dags/{dag}/dagRuns", json=asked)
+                if answer.status_code < 400 or (answer.status_code == 409 and attempts > 1):
+                    return run
+                if answer.status_code < 500 or time.monotonic() > deadline:
+                    raise ValueError(f"Airflow did not accept the trigger of {dag}: {answer.text}")
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
 
     def dags(self) -> list[str]:
         """The ids of the project's DAGs."""
