@@ -3,10 +3,10 @@
     python benchmarks/outage.py [--how silent|refused|killed] [--seconds 600]
 
 Starts the embedded stack in a folder of its own with the DAGs below, and takes the API server away: silent (SIGSTOP),
-it accepts connections and never answers; refused, nobody listens; killed, it is killed every 30 seconds and the stack
-starts it again. One task is at work before, through and after the outage, one ends its work in the midst of it, and a
-DAG that runs every two minutes starts tasks within it. The tasks themselves write down when they were at work: Airflow
-counts a task as running before its code is loaded. Each must succeed at its first try.
+it accepts connections and never answers; refused, nobody listens; killed, it is killed whenever it has answered for a
+few seconds, and the stack starts it again. One task is at work before, through and after the outage, one ends its work
+in the midst of it, and a DAG that runs every two minutes starts tasks within it. The tasks themselves write down when
+they were at work: Airflow counts a task as running before its code is loaded. Each must succeed at its first try.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def starts():
 outage()
 starts()
 """
-KILL_EVERY_SECONDS = 30.0
+ALIVE_SECONDS = 5.0
 # After the outage, the waits between two attempts of a task have ended.
 SETTLE_SECONDS = 90.0
 
@@ -106,7 +106,12 @@ def main(how: str, seconds: float) -> bool:
                 time.sleep(2)
             time.sleep(SETTLE_SECONDS)
             work = {mark.name: [float(line) for line in mark.read_text().split()] for mark in marks.iterdir()}
-            return told(api, run, work, how, (away, back))
+            well = told(api, run, work, how, (away, back))
+            for log in sorted(stack.logs.rglob("attempt=2.log")):
+                first = log.with_name("attempt=1.log")
+                say(f"  the first try in {first}:")
+                print(first.read_text()[-3000:] if first.is_file() else "    left no log")
+            return well
         finally:
             stack.stop()
 
@@ -142,10 +147,11 @@ def refused(stack: Stack, seconds: float) -> Iterator[None]:
 @contextmanager
 def killed(stack: Stack, seconds: float) -> Iterator[None]:
     """Kill the API server again and again; the stack starts it."""
-    until = time.time() + seconds
+    until, api = time.time() + seconds, AirflowApi(stack.airflow_url)
     while time.time() < until:
         end(in_sessions({api_server(stack).process.pid}), polite_seconds=0)
-        time.sleep(KILL_EVERY_SECONDS)
+        wait_for_health(api)
+        time.sleep(ALIVE_SECONDS)
     yield
 
 

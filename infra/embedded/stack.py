@@ -53,9 +53,10 @@ OUTLASTING = {
     # A task sends heartbeats every 5 seconds. On a laptop that wakes up, the first one is to come before this look.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "60",
     # A task that was handed out and lost, by a broker or a database that restarted, holds its slot until it is handed
-    # out again: after 10 minutes in the queue, or when a restarted scheduler sees that its predecessor is dead. That is
-    # 30 s after its last heartbeat; its tasks then go on.
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "600",
+    # out again: after 15 minutes in the queue, or when a restarted scheduler sees that its predecessor is dead. That is
+    # 30 s after its last heartbeat; its tasks then go on. A task that starts while the API server is away counts as
+    # queued, too: handed out again, the first one of the two fails.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "900",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "60",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
 }
