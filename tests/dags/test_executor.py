@@ -48,7 +48,7 @@ for name in ("good", "bad", "task"):
     given = workload(name)
     executor.queued_tasks[given.key] = given
 executor.order_queued_tasks_by_priority = lambda: list(executor.queued_tasks.items())
-executor.heartbeat()
+executor.trigger_tasks(3)
 told["running at first"] = len(executor.running)
 until(lambda: len(executor.running) == 1)
 until(lambda: os.path.exists(os.environ["SCRATCH"] + "task") and open(os.environ["SCRATCH"] + "task").read())

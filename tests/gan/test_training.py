@@ -252,7 +252,7 @@ def test_grids_metrics_progress_and_a_collapse_are_told(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     grids, metrics, saved, steps = [], [], [], []
     # A generator that stands still and makes the same image of every latent.
-    settings = tiny(grid_steps=[1, 4], epochs=3, ema=0.9, learning_rate=1e-12, latent_sd=1e-6)
+    settings = tiny(grid_steps=[1, 4], epochs=3, ema=0.9, learning_rate=1e-12, latent_sd=1e-6, checkpoint_seconds=3600)
 
     trained = fit_gan(
         *noise(),

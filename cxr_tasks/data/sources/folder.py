@@ -100,7 +100,9 @@ def _look_at(
     if stat.S_ISDIR(status.st_mode):
         identity = _identity(status)
         if identity in above:
-            found.append(Entry(path, 0, "", CIRCLE))
+            # A folder may have got the number of one above, which was removed since the folder above it was listed.
+            if item.is_symlink():
+                found.append(Entry(path, 0, "", CIRCLE))
         else:
             waiting.append((f"{path}/", above | {identity}))
     elif stat.S_ISREG(status.st_mode):
