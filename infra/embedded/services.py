@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -104,7 +105,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> set[psutil.Process]:
-        """Look no more. Returns all processes that were seen and are still there."""
+        """Look no more. Returns all processes that were seen below the services and are still there."""
         self._stopping.set()
         self._thread.join()
         return {process for process in self._seen if process.is_running()}
@@ -113,7 +114,9 @@ class Watch:
         while not self._stopping.wait(LOOK_SECONDS):
             # One that leaves its session is still found at the end.
             self._seen = {process for process in self._seen if process.is_running()}
-            self._seen |= set(psutil.Process().children(recursive=True))
+            for service in self._services:
+                with suppress(psutil.NoSuchProcess):
+                    self._seen |= set(psutil.Process(service.process.pid).children(recursive=True))
             for service in self._services:
                 if not service.has_ended():
                     continue

@@ -1,6 +1,7 @@
 """Servers that end are started again, and what they left behind is gone."""
 
 import os
+import subprocess
 import sys
 import time
 
@@ -74,6 +75,18 @@ def test_a_killed_server_is_started_again_and_its_children_are_ended(tmp_path, w
     wait_for(lambda: len(numbers(tmp_path)) == 2)
     assert restarted == ["server"] and watch.fault is None
     assert not psutil.pid_exists(child) and not server.has_ended()
+
+
+def test_processes_that_others_began_are_not_the_watchs(tmp_path, watched):
+    other = subprocess.Popen(["sleep", "600"])
+    watch, _, _ = watched(WITH_CHILD)
+    (child,) = wait_for(lambda: numbers(tmp_path))
+    time.sleep(0.3)
+
+    try:
+        assert {process.pid for process in watch.stop()} == {child}
+    finally:
+        other.kill()
 
 
 def test_a_server_that_ends_again_and_again_is_given_up(tmp_path, watched):

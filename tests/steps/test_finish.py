@@ -91,7 +91,11 @@ class TestInMlflow:
             steps.finish(run.experiment, run.dag_run, BROKEN[:1])
 
         killed = ("KILLED", "The task was killed, and has left no word.")
-        assert run.children() == {"judge": ("FAILED", ""), "train_gan": ("FINISHED", ""), "synthesize": killed}
+        assert run.children() == {
+            "judge": ("FAILED", "ZeroDivisionError."),
+            "train_gan": ("FINISHED", ""),
+            "synthesize": killed,
+        }
         assert other.now().info.status == "RUNNING" and other.children() == {"synthesize": ("RUNNING", "")}
 
     def test_a_run_that_was_mended_is_not_told_of_as_failed_any_more(self, begin: Callable[..., DagRun]) -> None:
