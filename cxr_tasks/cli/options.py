@@ -18,6 +18,7 @@ from cxr_tasks.config import merge, profile_names
 from cxr_tasks.data.sources import GIVE
 from cxr_tasks.errors import UserError
 from cxr_tasks.form import ARM_WORDS, CLASSIFIER_WORDS, FIELDS
+from cxr_tasks.store import FolderStore, Store, open_store
 from cxr_tasks.tracking.server import SWITCH
 
 if TYPE_CHECKING:
@@ -135,6 +136,19 @@ def set_overrides(given: Sequence[str] | None) -> dict[str, Any]:
 def use_store(address: str) -> None:
     """Have every step work with the store at ``address``."""
     os.environ["CXR_STORE"] = address if "://" in address else str(Path(address).expanduser().absolute())
+
+
+def opened_store(address: str) -> Store:
+    """The store at ``address``, which every step works with from here on.
+
+    Raises:
+        UserError: There is none.
+    """
+    use_store(address)
+    opened = open_store()
+    if isinstance(opened, FolderStore) and not opened.root.is_dir():
+        raise UserError(f"There is no store in {opened.root}: name one with --store, or set CXR_STORE.")
+    return opened
 
 
 def use_mlflow(address: str) -> None:

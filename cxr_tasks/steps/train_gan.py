@@ -12,7 +12,7 @@ from cxr_tasks.artifacts import Artifact, Dataset, Gan, RunContext
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, Postponed, load_settings, perform
 from cxr_tasks.steps.common import MANNER, dataset_tags, log_images, tell_setbacks
-from cxr_tasks.steps.unfinished import Unfinished, asked_by
+from cxr_tasks.steps.unfinished import Unfinished, asked_by, needs_of
 from cxr_tasks.store import artifact_ref, open_store
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
     made_with = {**settings.gan.model_dump(mode="json", exclude=MANNER), "seed": settings.seeds.gan}
     inputs: dict[str, Artifact | str] = {"dataset": dataset}
     lineage = _Lineage(made_with, dataset)
-    unfinished = Unfinished(lineage.unfinished, "the training of the GAN", asked_by(run, Gan, inputs))
+    unfinished = Unfinished(
+        lineage.unfinished, "the training of the GAN", asked_by(run, Gan, inputs), needs_of(run, inputs)
+    )
 
     def fill(folder: Path) -> Made[Gan]:
         from cxr_tasks.classifiers.training import weights_digest

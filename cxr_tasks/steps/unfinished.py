@@ -14,7 +14,7 @@ from cxr_tasks.artifacts import Artifact, RunContext
 from cxr_tasks.errors import in_one_line
 from cxr_tasks.outages import is_passing, patience
 from cxr_tasks.pipeline import is_forced
-from cxr_tasks.store import Lease, artifact_ref, open_store
+from cxr_tasks.store import UNFINISHED, Lease, artifact_ref, open_store
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,14 @@ def asked_by(
     return run.dag_run if forced else ""
 
 
+def needs_of(run: RunContext, inputs: Mapping[str, Artifact | str]) -> list[Any]:
+    """The settings of a run and the handles that a step of it works from, as JSON: all that they refer to is needed."""
+    return [
+        run.settings,
+        *(each if isinstance(each, str) else each.model_dump(mode="json") for each in inputs.values()),
+    ]
+
+
 class Unfinished:
     """Where a training keeps its checkpoints until it has ended.
 
@@ -38,7 +46,7 @@ class Unfinished:
         anew: Whether the training does not count what was made before.
     """
 
-    def __init__(self, ref: str, work: str, asked_by: str) -> None:
+    def __init__(self, ref: str, work: str, asked_by: str, needs: Sequence[Any] = ()) -> None:
         """Note what is trained.
 
         Args:
@@ -46,8 +54,9 @@ class Unfinished:
             work: What is done, such as ``the training of the GAN``, for the word to a process that has to wait.
             asked_by: The DAG run that is to make the artifact anew, or ''. Its first try gives up what progress there
                 is. Its further tries, and later runs if its hours do not suffice, go on.
+            needs: What a later run needs to go on, as :func:`needs_of` tells it. ``cxr store gc`` keeps that.
         """
-        self.ref, self.work, self.asked_by = ref, work, asked_by
+        self.ref, self.work, self.asked_by, self.needs = ref, work, asked_by, list(needs)
         self._ended: Path | None = None
         self._lease: Lease | None = None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -68,7 +77,8 @@ class Unfinished:
     ) -> Unfinished:
         """The progress of one artifact. The arguments are those that :func:`perform` is called with, and ``work``."""
         refs = {name: given if isinstance(given, str) else given.ref for name, given in inputs.items()}
-        return cls(artifact_ref(kind.step, version, settings, refs), work, asked_by(run, kind, inputs, after))
+        ref = artifact_ref(kind.step, version, settings, refs)
+        return cls(ref, work, asked_by(run, kind, inputs, after), needs_of(run, inputs))
 
     def forced(self, run: RunContext, step: str) -> RunContext:
         """``run``, with ``step`` among what is made anew where the training under way is of that kind."""
@@ -86,6 +96,7 @@ class Unfinished:
             if self.asked_by and self._asked_before() != self.asked_by:
                 store.drop_checkpoint(self.ref)
                 store.write_pointer(self._pointer, self.asked_by)
+            store.write_pointer(f"{UNFINISHED}/{self.ref}", self.needs)
             # Who asked may have ended while this process waited.
             self.anew = bool(self._asked_before())
             try:
@@ -162,6 +173,7 @@ class Unfinished:
             store.save_checkpoint(self.ref)
         else:
             store.drop_checkpoint(self.ref)
+            store.remove_pointer(f"{UNFINISHED}/{self.ref}")
         if self.anew:
             store.write_pointer(self._pointer, None)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cxr_tasks.cache import cache_root
 from cxr_tasks.errors import SettingsError
-from cxr_tasks.store.base import RecordEntry, Store, artifact_ref
+from cxr_tasks.store.base import UNFINISHED, RecordEntry, Store, artifact_ref
 from cxr_tasks.store.bucket import STORE_USE, S3Store
 from cxr_tasks.store.files import RECORD, DamagedArtifact, MissingArtifact
 from cxr_tasks.store.folder import FolderStore
@@ -22,6 +22,7 @@ from cxr_tasks.store.lease import Lease, LeaseHeld, LeaseLost
 __all__ = [
     "RECORD",
     "STORE_USE",
+    "UNFINISHED",
     "DamagedArtifact",
     "FolderStore",
     "Lease",

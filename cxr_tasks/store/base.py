@@ -26,11 +26,18 @@ from cxr_tasks.store.staging import staging_folder
 
 log = logging.getLogger(__name__)
 
+# Where checkpoints are, and below the pointers what they need.
+UNFINISHED = "unfinished"
 # The field of a record that names the publication.
 PUBLICATION = "objects"
 WHEN = "%Y-%m-%dT%H:%M:%SZ"
 # An artifact that is taken is marked as used, unless that was done so lately.
 MARKED_SECONDS = 3600.0
+# The field of a record in S3 that each mark changes. S3 names an object by its content: the same record once more would
+# look as if nobody had taken the artifact.
+MARK = "mark"
+# The field of a record whose artifact is being removed: nobody takes it any more.
+REMOVED = "removed"
 
 
 def artifact_ref(step: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
@@ -54,15 +61,17 @@ class RecordEntry(NamedTuple):
         content: The record; ``None`` where there is none that can be read.
         tag: Changes with the record; ``None`` where there is nothing.
         used: When an artifact was last taken or made.
+        is_removed: Whether the artifact is being removed, and its record only says so.
     """
 
     content: dict[str, Any] | None
     tag: str | None
     used: datetime
+    is_removed: bool = False
 
     def is_still(self, now: RecordEntry) -> bool:
         """Whether ``now`` is of the same publication; that an artifact was used changes the tag alone."""
-        if self.tag == now.tag:
+        if self.tag == now.tag or (self.content is None and now.content is None):
             return True
         both = [entry.content.get(PUBLICATION) if entry.content else None for entry in (self, now)]
         return both[0] is not None and both[0] == both[1]
@@ -76,7 +85,8 @@ def read_entry(ref: str, content: bytes, tag: str, used: datetime) -> RecordEntr
     try:
         record = json.loads(content)
         if isinstance(record, dict):
-            return RecordEntry(record, tag, used)
+            is_removed = REMOVED in record
+            return RecordEntry(None if is_removed else record, tag, used, is_removed)
     except ValueError:
         pass
     log.warning("the record %s of artifact %s cannot be read, so it is made anew", RECORD, ref)
@@ -107,8 +117,8 @@ class Store(ABC):
         if fault:
             log.warning("artifact %s is damaged, %s: it is made anew", ref, fault)
             return None
-        self._mark(ref, entry)
-        return entry.content
+        # Who clears up may have been faster.
+        return entry.content if self._mark(ref, entry) else None
 
     @abstractmethod
     def fault(self, ref: str, record: Mapping[str, Any], care: Care = Care.SMALL) -> str:
@@ -161,6 +171,14 @@ class Store(ABC):
     @abstractmethod
     def write_pointer(self, name: str, value: Any) -> None:
         """Replace the value under ``name`` in one move."""
+
+    @abstractmethod
+    def pointers(self) -> list[str]:
+        """The names under which values are written."""
+
+    @abstractmethod
+    def remove_pointer(self, name: str) -> None:
+        """Forget the value under ``name``; where there is none, nothing happens."""
 
     @abstractmethod
     def where(self, ref: str) -> str:
@@ -218,12 +236,27 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def remove(self, ref: str, unused_since: datetime) -> bool:
+        """Remove an artifact that was not used since then.
+
+        First nobody can take the artifact any more, and then its files go. Where this is killed half-way, what is
+        left counts as left over. Hold the lease ``artifact/<ref>`` meanwhile, so that nobody makes it anew.
+
+        Args:
+            ref: Of the artifact.
+            unused_since: More than ``MARKED_SECONDS`` ago: so late the mark of a use may be.
+
+        Returns:
+            Whether the artifact is gone; if not, it was used since then.
+        """
+
+    @abstractmethod
     def sweep(self) -> None:
         """Remove what killed processes left behind, and what nobody reads any more. Artifacts stay."""
 
     @abstractmethod
-    def _mark(self, ref: str, entry: RecordEntry) -> None:
-        """Note that the artifact is used now."""
+    def _mark(self, ref: str, entry: RecordEntry) -> bool:
+        """Note that the artifact is used now; returns whether it is still there."""
 
     @abstractmethod
     def _staging_root(self) -> Path: ...

@@ -6,17 +6,18 @@ import json
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cxr_tasks.errors import SettingsError, UserError
 from cxr_tasks.s3 import BucketUse
-from cxr_tasks.store.base import MARKED_SECONDS, NO_RECORD, PUBLICATION, RecordEntry, Store, read_entry
+from cxr_tasks.store.base import MARK, MARKED_SECONDS, NO_RECORD, PUBLICATION, REMOVED, RecordEntry, Store, read_entry
 from cxr_tasks.store.conditional import ConditionalBucket
-from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, described, fault_of
+from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, described, fault_of, unlisted_fault
 from cxr_tasks.store.folder import FolderStore, unreadable_pointer
 from cxr_tasks.store.lease import Lease, hold_object
 from cxr_tasks.store.staging import staging_folder, sweep_staging
@@ -59,6 +60,8 @@ class S3Store(Store):
                 return f"its file {name} has {there[name].size:,} bytes instead of {told['size']:,}"
         if not there and not files and "files" not in record:
             return "its files are gone"
+        if fault := unlisted_fault(ref, record, there.__contains__):
+            return fault
         if care is not Care.ALL and all(there[name].stamp == told["stamp"] for name, told in files.items()):
             return ""
         try:
@@ -82,8 +85,8 @@ class S3Store(Store):
                 if isinstance(error, DamagedArtifact):
                     raise
                 raise DamagedArtifact(ref, self.where(ref), "one of its files is gone") from error
-            self._mark(ref, entry)
-            return folder
+            if self._mark(ref, entry):
+                return folder
 
     def read_pointer(self, name: str) -> Any:
         """Read from the bucket every time."""
@@ -97,6 +100,15 @@ class S3Store(Store):
     def write_pointer(self, name: str, value: Any) -> None:
         """Put one object, which replaces the one before."""
         self.bucket.put(f"pointers/{name}.json", json.dumps(value).encode())
+
+    def pointers(self) -> list[str]:
+        """The objects below ``pointers``."""
+        found = self.bucket.objects("pointers/")
+        return [each.path.removeprefix("pointers/").removesuffix(".json") for each in found]
+
+    def remove_pointer(self, name: str) -> None:
+        """Delete the object."""
+        self.bucket.delete([f"pointers/{name}.json"])
 
     def where(self, ref: str) -> str:
         """The address of the newest publication."""
@@ -137,11 +149,21 @@ class S3Store(Store):
         return hold_object(self.bucket, name, work, wait=wait)
 
     def remove(self, ref: str, unused_since: datetime) -> bool:
-        """Remove an artifact that was not used since then, its record first; returns whether it was so."""
-        if self.entry(ref).used > unused_since:
+        """The record becomes one that says so, if nobody wrote it meanwhile; then files go, and the record last."""
+        path, before = f"{ref}/{RECORD}", self.entry(ref)
+        if before.used > unused_since:
             return False
-        self.bucket.delete([f"{ref}/{RECORD}"])
-        self._delete_below(f"{ref}/")
+        if before.tag is None:
+            return True
+        # Listed now: whoever makes the artifact anew from here on uploads files of other names.
+        files = [found.path for found in self.bucket.objects(f"{ref}/") if found.path != path]
+        tag = self.bucket.write(path, json.dumps({REMOVED: uuid.uuid4().hex}).encode(), before.tag)
+        if tag is None:
+            return False
+        self.bucket.delete(files)
+        there = self.bucket.read(path)
+        if there is not None and there.tag == tag:
+            self.bucket.delete([path])
         return True
 
     def sweep(self) -> None:
@@ -192,11 +214,16 @@ class S3Store(Store):
             log.warning("the copy %s/%s is damaged, %s: it is fetched again", self.cache.root, below, fault)
         return not fault
 
-    def _mark(self, ref: str, entry: RecordEntry) -> None:
-        if (datetime.now(UTC) - entry.used).total_seconds() > MARKED_SECONDS:
-            # Written as it was, on the condition that nobody replaced or removed it.
-            with suppress(UserError):  # who may only read removes nothing either
-                self.bucket.write(f"{ref}/{RECORD}", json.dumps(entry.content).encode(), entry.tag)
+    def _mark(self, ref: str, entry: RecordEntry) -> bool:
+        if (datetime.now(UTC) - entry.used).total_seconds() <= MARKED_SECONDS:
+            return True
+        try:
+            # On the condition that nobody replaced or removed it.
+            marked = json.dumps({**(entry.content or {}), MARK: uuid.uuid4().hex}).encode()
+            written = self.bucket.write(f"{ref}/{RECORD}", marked, entry.tag)
+        except UserError:
+            return True  # who may only read removes nothing either
+        return written is not None or self.entry(ref).content is not None
 
     def _staging_root(self) -> Path:
         return self.cache.root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -16,6 +16,16 @@ RECORD = "artifact.json"
 # Files up to this size are hashed whenever an artifact is taken; that costs about a millisecond each.
 SMALL_FILE = 2**20
 Files = Mapping[str, Mapping[str, Any]]
+# Files that an artifact of a step has in any case. Records of 0.1.0 name no files: these at least must be there.
+ALWAYS = {
+    "settings": ("settings.json",),
+    "manifest": ("manifest.parquet",),
+    "split": ("manifest.parquet",),
+    "train_gan": ("generator.keras", "discriminator.keras"),
+    "synthesize": ("pixels.npy", "manifest.parquet"),
+    "backbone_features": ("features.npy",),
+    "train_arm": ("model.keras", "predictions.parquet"),
+}
 
 
 class Care(Enum):
@@ -62,6 +72,20 @@ def described(folder: Path) -> dict[str, dict[str, Any]]:
         for name, path in named.items()
         if name != RECORD
     }
+
+
+def unlisted_fault(ref: str, record: Mapping[str, Any], is_there: Callable[[str], bool]) -> str:
+    """What is wrong with an artifact whose record names no files, as :func:`fault_of` says it.
+
+    Args:
+        ref: Of the artifact.
+        record: Of the artifact.
+        is_there: Whether the artifact has a file of this name.
+    """
+    if "files" in record:
+        return ""
+    gone = [name for name in ALWAYS.get(ref.split("/")[0], ()) if not is_there(name)]
+    return f"its file {gone[0]} is gone" if gone else ""
 
 
 def fault_of(folder: Path, files: Files, care: Care) -> str:

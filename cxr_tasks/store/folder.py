@@ -17,9 +17,9 @@ from typing import Any
 
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.store.base import MARKED_SECONDS, NO_RECORD, PUBLICATION, RecordEntry, Store, published_at, read_entry
-from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, fault_of
+from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, fault_of, unlisted_fault
 from cxr_tasks.store.lease import LEASES, Lease, hold_file
-from cxr_tasks.store.staging import STAGING, sweep_staging
+from cxr_tasks.store.staging import staging_folder, sweep_staging
 
 PUBLICATION_NAME = re.compile("[0-9a-f]{32}")
 # How long a publication stays after another replaced it, for those who read it.
@@ -49,7 +49,10 @@ class FolderStore(Store):
     def fault(self, ref: str, record: Mapping[str, Any], care: Care = Care.SMALL) -> str:
         """Looked for in the artifact's own files."""
         folder = self._folder(ref, record)
-        return fault_of(folder, record.get("files", {}), care) if folder.is_dir() else "its folder is gone"
+        if not folder.is_dir():
+            return "its folder is gone"
+        lost = unlisted_fault(ref, record, lambda name: (folder / name).is_file())
+        return lost or fault_of(folder, record.get("files", {}), care)
 
     def fetch(self, ref: str) -> Path:
         """The publication's own folder: nothing is copied."""
@@ -58,8 +61,7 @@ class FolderStore(Store):
             if entry.content is None:
                 raise MissingArtifact(ref, str(self.root))
             fault = self.fault(ref, entry.content, Care.SIZES)
-            if not fault:
-                self._mark(ref, entry)
+            if not fault and self._mark(ref, entry):
                 return self._folder(ref, entry.content)
             if entry.is_still(self.entry(ref)):
                 raise DamagedArtifact(ref, self.where(ref), fault)
@@ -77,6 +79,15 @@ class FolderStore(Store):
     def write_pointer(self, name: str, value: Any) -> None:
         """Write a file beside the one before, and rename it."""
         _replace(self._pointer(name), json.dumps(value))
+
+    def pointers(self) -> list[str]:
+        """The files below ``pointers``."""
+        root = self.root / "pointers"
+        return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.json"))
+
+    def remove_pointer(self, name: str) -> None:
+        """Delete the file."""
+        self._pointer(name).unlink(missing_ok=True)
 
     def where(self, ref: str) -> str:
         """The folder of the newest publication."""
@@ -101,18 +112,12 @@ class FolderStore(Store):
         return hold_file(self.root / LEASES, name, work, wait=wait)
 
     def remove(self, ref: str, unused_since: datetime) -> bool:
-        """Remove an artifact that was not used since then; returns whether it was so.
-
-        Record and files vanish in one move. Who reads the files at this moment has marked the artifact as used.
-        """
-        with self._alone(ref):
+        """Record and files vanish in one move. Who reads the files at this moment has marked the artifact as used."""
+        with staging_folder(self.root, "removed") as aside, self._alone(ref):
             if self.entry(ref).used > unused_since:
                 return False
-            aside = self.root / STAGING / f"removed-{uuid.uuid4().hex}"
-            aside.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
-                os.rename(self.root / ref, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+                os.rename(self.root / ref, aside / "artifact")
         return True
 
     def sweep(self) -> None:
@@ -141,10 +146,17 @@ class FolderStore(Store):
     def _pointer(self, name: str) -> Path:
         return self.root / "pointers" / f"{name}.json"
 
-    def _mark(self, ref: str, entry: RecordEntry) -> None:
-        if time.time() - entry.used.timestamp() > MARKED_SECONDS:
-            with suppress(OSError):  # in a store that may only be read, nothing is removed either
+    def _mark(self, ref: str, entry: RecordEntry) -> bool:
+        if time.time() - entry.used.timestamp() <= MARKED_SECONDS:
+            return True
+        try:
+            with self._alone(ref):
                 os.utime(self.root / ref / RECORD)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass  # in a store that may only be read, nothing is removed either
+        return True
 
     def _alone(self, ref: str) -> AbstractContextManager[Lease]:
         return self.lease(f"record/{ref}", "")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_tasks.errors import in_one_line
 from cxr_tasks.outages import is_passing
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 # The status of a registered version whose files are all there.
 READY = "READY"
+
+
+class RegisteredVersion(NamedTuple):
+    """A version of a registered model: its tags, and its aliases, such as ``champion``."""
+
+    name: str
+    version: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
 
 
 class UnusableModelError(Exception):
@@ -97,6 +107,28 @@ def version_with_tag(name: str, tag: str, value: str) -> ModelVersion | None:
         if version.tags.get(tag) == value and version.status == READY:
             return version
     return None
+
+
+@patient
+def registered_versions() -> list[RegisteredVersion]:
+    """Every version of every registered model."""
+    server = client()
+    aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for model in _all_pages(server.search_registered_models):
+        for alias, version in model.aliases.items():
+            aliases[model.name, str(version)].append(alias)
+    return [
+        RegisteredVersion(each.name, str(each.version), dict(each.tags), tuple(aliases[each.name, str(each.version)]))
+        for each in _all_pages(server.search_model_versions)
+    ]
+
+
+def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    page = search()
+    yield from page
+    while page.token:
+        page = search(page_token=page.token)
+        yield from page
 
 
 @patient
