@@ -271,3 +271,25 @@ def test_a_search_has_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert curves.endswith("&compareRunsMode=CHART") and "compareRunsMode" not in search
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     assert tracking.search_url("7", "", "") == ""
+
+
+def test_every_version_of_every_registered_model_is_told_with_its_tags_and_aliases(mlflow_uri):
+    server, name = tracking.client(), f"cxr-{uuid.uuid4().hex}"
+    server.create_registered_model(name)
+    for number in range(1, 4):
+        server.create_model_version(name, "s3://bucket/model", tags={"cxr.artifact": f"train_arm/{number}"})
+    for alias in ("champion", "challenger"):
+        server.set_registered_model_alias(name, alias, "2")
+
+    found = {each.version: each for each in tracking.registered_versions() if each.name == name}
+
+    assert {version: each.tags["cxr.artifact"] for version, each in found.items()} == {
+        "1": "train_arm/1",
+        "2": "train_arm/2",
+        "3": "train_arm/3",
+    }
+    assert {version: set(each.aliases) for version, each in found.items()} == {
+        "1": set(),
+        "2": {"champion", "challenger"},
+        "3": set(),
+    }
