@@ -36,7 +36,7 @@ def test_every_command_is_there():
         "doctor",
         "store",
     ]
-    assert list(COMMANDS["store"].commands) == ["ls", "show", "gc"]
+    assert list(COMMANDS["store"].commands) == ["ls", "show", "gc", "verify"]
 
 
 @pytest.mark.parametrize("words", [[], *SUBCOMMANDS], ids=" ".join)

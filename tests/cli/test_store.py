@@ -165,7 +165,7 @@ def test_in_s3_the_same_is_found_and_cleared_up(s3, cxr):
     assert leftovers(store, datetime.now(UTC) - timedelta(hours=1)) == []
     found = [left for left in leftovers(store, later, later) if left.kind != "copy"]
     assert sorted((left.kind, left.place) for left in found) == [
-        ("staging", f"scan/aaaa/{'0' * 32}/"),
+        ("replaced", f"scan/aaaa/{'0' * 32}/"),
         ("staging", f"scan/ffff/{'0' * 32}/"),
         ("unfinished", "unfinished/train_gan/dddd"),
     ]
