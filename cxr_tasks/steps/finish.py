@@ -5,10 +5,11 @@ from __future__ import annotations
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Failure
 from cxr_tasks.errors import IncompleteError, in_one_line
+from cxr_tasks.store import open_store
 
 
 def finish(experiment: str, run_name: str, failures: list[Failure]) -> None:
-    """Close the MLflow runs of a DAG run, and fail where a part of it has failed.
+    """Close the MLflow runs of a DAG run, remove what killed tasks left, and fail where a part of the run has failed.
 
     Args:
         experiment: The DAG's name. Airflow keeps the word ``dag`` for itself in the arguments of tasks.
@@ -20,6 +21,7 @@ def finish(experiment: str, run_name: str, failures: list[Failure]) -> None:
     """
     words = "; ".join(failure.words for failure in failures)
     close_run(experiment, run_name, words)
+    open_store().sweep()
     if failures:
         number = "1 task has" if len(failures) == 1 else f"{len(failures)} tasks have"
         raise IncompleteError(f"This run is incomplete, for {number} failed. {words}")

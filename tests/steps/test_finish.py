@@ -1,7 +1,9 @@
 """The end of a run: what MLflow says of it afterwards, on a real server, and that an incomplete run is no success."""
 
+import shutil
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
@@ -9,12 +11,14 @@ from mlflow.entities import Run
 from cxr_tasks import steps, tracking
 from cxr_tasks.artifacts import Failure, RunContext
 from cxr_tasks.errors import IncompleteError, UserError
+from cxr_tasks.store import FolderStore, staging
 from cxr_tasks.tracking.closing import MOST_ERROR, TAG_ERROR
 
 BROKEN = [
     Failure(step="train_arm", label="cnn none seed 0", task="arms.train", sentence="It is broken."),
     Failure(step="promote", task="verdict.promote", sentence="MLflow is away."),
 ]
+pytestmark = pytest.mark.usefixtures("store")
 WORDS = "arms.train (cnn none seed 0): It is broken.; verdict.promote: MLflow is away."
 
 
@@ -139,3 +143,17 @@ def test_without_tracking_only_the_failures_count(monkeypatch: pytest.MonkeyPatc
     assert str(told.value) == f"This run is incomplete, for 2 tasks have failed. {WORDS}"
     # Another try finds the same tasks failed.
     assert isinstance(told.value, UserError) and steps.open_runs("cxr_training") == []
+
+
+def test_what_killed_tasks_left_in_staging_is_gone_when_the_run_has_ended(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXR_MLFLOW", "off")
+    monkeypatch.setattr(staging, "SETTLED_SECONDS", -1.0)
+    with staging.staging_folder(store.root, "judge/a") as in_use:
+        killed = Path(shutil.copytree(in_use, in_use.with_name(f"{in_use.name}x")))
+
+        with pytest.raises(IncompleteError):
+            steps.finish("dag", "run", BROKEN)
+
+        assert in_use.is_dir() and not killed.exists()
