@@ -148,21 +148,11 @@ class StackRun:
         self.spoken: dict[tuple[str, str, int, int], str] = {}
 
     def execute(self, source: str, profile: str, *, reproduce_leak: bool = False) -> bool:
-        """Trigger, follow, summarise; whether all went well."""
-        for pool in self._pools():
-            self.api.set_pool(*pool)
-        if fault := self.api.wait_for_dags([DATA, TRAINING]):
-            raise StackError(f"The DAGs cannot be loaded: {fault}")
-        for dag in (DATA, TRAINING):
-            for left in self.api.end_unfinished(dag):
-                say(f"Run {left} of {dag} was left unfinished when the stack was ended: it is marked as failed")
+        """Prepare, trigger, follow, summarise; whether all went well."""
+        self.prepare()
         started = time.time()
         form = {"profile": profile, **({"reproduce_leak": True} if reproduce_leak else {})}
-        runs = {DATA: self.api.trigger(DATA, {**form, "source": source})}
-        state = self._follow(DATA, runs[DATA])
-        if state == "success":
-            runs[TRAINING] = self._training_run(runs[DATA], form, started)
-            state = self._follow(TRAINING, runs[TRAINING])
+        runs, state = self.both(source, form)
         seconds = time.time() - started
         summary = self._summary(runs, state, seconds, source, profile)
         path = self.stack.home / LAST_RUN
@@ -171,6 +161,34 @@ class StackRun:
         os.replace(aside, path)
         self.show(summary)
         return state == "success"
+
+    def prepare(self) -> None:
+        """Make the pools, wait for the DAGs, and end what an earlier stack left unfinished.
+
+        Raises:
+            StackError: The DAGs cannot be loaded.
+        """
+        for pool in self._pools():
+            self.api.set_pool(*pool)
+        if fault := self.api.wait_for_dags([DATA, TRAINING]):
+            raise StackError(f"The DAGs cannot be loaded: {fault}")
+        for dag in (DATA, TRAINING):
+            for left in self.api.end_unfinished(dag):
+                say(f"Run {left} of {dag} was left unfinished when the stack was ended: it is marked as failed")
+
+    def both(self, source: str, form: dict[str, Any]) -> tuple[dict[str, str], str]:
+        """Run ``cxr_data`` and then ``cxr_training`` with what the form holds.
+
+        Returns:
+            The ids of the runs by DAG, and how the last one ended.
+        """
+        started = time.time()
+        runs = {DATA: self.api.trigger(DATA, {**form, "source": source})}
+        state = self._follow(DATA, runs[DATA])
+        if state == "success":
+            runs[TRAINING] = self._training_run(runs[DATA], form, started)
+            state = self._follow(TRAINING, runs[TRAINING])
+        return runs, state
 
     def _training_run(self, data_run: str, form: dict[str, Any], started: float) -> str:
         """The run that the published dataset started, or one triggered here because nothing was published."""
