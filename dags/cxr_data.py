@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from airflow.sdk import dag, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
+from cxr_announced import announce, queue_unless_heard
 from cxr_wiring import (
     DATA_FORM,
     DATA_SCHEDULE,
     DATASET,
     DEFAULT_ARGS,
-    OWED,
     close_left_open,
     cron,
     finish,
-    queue_if_paused,
     step,
 )
 
@@ -46,17 +45,14 @@ def publish(run: RunContext, scanned: Scan, joined: Manifest, validated: Validat
     dataset = steps.publish(run, scanned, joined, validated, divided)
     if dataset is None:
         raise AirflowSkipException(f"Dataset {divided.version} was published before, and its training has begun.")
-    context = get_current_context()
-    form = {name: value for name, value in context["params"].items() if name != "source"}
-    context["outlet_events"][DATASET].extra = {"dataset": dataset.model_dump(mode="json"), "form": form}
+    announce(dataset)
     return dataset
 
 
 @step
-def queue_training(dataset: Dataset) -> None:
-    """Queue a training where cxr_training is paused, for such a DAG gets no events."""
-    form = {name: value for name, value in get_current_context()["params"].items() if name != "source"}
-    queue_if_paused("cxr_training", OWED + dataset.version, {**form, "dataset": dataset.version})
+def queue_training(run: RunContext, dataset: Dataset) -> None:
+    """Queue a training where the event of the asset starts none, because cxr_training is paused."""
+    queue_unless_heard(run, dataset)
 
 
 @dag(
@@ -78,7 +74,7 @@ def cxr_data() -> None:
     joined = step(steps.manifest)(run, scanned, read.expand(shard=step(steps.shards)(run, scanned)))
     validated = step(steps.validate)(run, joined)
     divided = step(steps.split)(run, joined, validated)
-    queue_training(publish(run, scanned, joined, validated, divided)) >> finish()
+    queue_training(run, publish(run, scanned, joined, validated, divided)) >> finish()
 
 
 cxr_data()

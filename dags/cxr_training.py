@@ -21,13 +21,13 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, dag, task_group
+from cxr_announced import announced_training
 from cxr_wiring import (
     DATASET,
     DEFAULT_ARGS,
     ON_GPU,
     TRAINING_FORM,
     TRAINING_SCHEDULE,
-    announced_training,
     cron,
     finish,
     going_on,

@@ -18,12 +18,11 @@ from airflow.sdk import (
     BaseOperatorLink,
     CronTriggerTimetable,
     Param,
-    get_current_context,
     task,
 )
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
-from airflow.sdk.exceptions import AirflowRuntimeError, AirflowSkipException, DagRunTriggerException
+from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.xcom import XCom
 from cxr_failures import failures_so_far, on_record
 from pydantic import TypeAdapter, validate_call
@@ -48,8 +47,6 @@ def form(**first: Field) -> dict[str, Param]:
 
 DATA_FORM, TRAINING_FORM = form(source=SOURCE_FIELD), form(dataset=DATASET_FIELD)
 ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
-# How the ids of runs begin that wait for a paused cxr_training.
-OWED = "owed__"
 # A cron expression, or empty for runs that are only triggered.
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
 TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
@@ -203,55 +200,25 @@ def going_on(step_task: TaskDecorator) -> TaskDecorator:
     return _if_possible(step_task)
 
 
-def announced_training() -> dict[str, Any]:
-    """Begin what was announced, asked for by hand, or is owed from a time when the DAG was paused."""
-    context = get_current_context()
-    close_left_open(context)
-    events, owed = context["triggering_asset_events"].get(DATASET), context["run_id"].startswith(OWED)
-    begun = steps.begin_training(context["run_id"], context["params"], events, only_if_owed=owed)
-    if begun is None:
-        raise AirflowSkipException("Another run has begun to train on this dataset, or there is a newer one.")
-    return begun
-
-
 def finish() -> Any:
     """The last task of a run. It runs however the rest ended, also where a person marks the run as failed."""
     last = step(steps.finish, told_failures=True)("{{ dag.dag_id }}", "{{ run_id }}", failures=[])
     return last.as_teardown(on_failure_fail_dagrun=True)
 
 
-def queue_if_paused(dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
-    """Queue a run of ``dag_id`` where it is paused, to begin when somebody lets the DAG go on.
-
-    Airflow keeps no event of an asset for a DAG that is paused. Where the DAG is not paused, the event starts it.
-    """
-    try:
-        paused = get_current_context()["ti"].get_dag(dag_id).is_paused
-    except AirflowRuntimeError:
-        paused = False  # Airflow does not know the DAG yet, so that nobody has paused it
-    if not paused:
-        raise AirflowSkipException(f"{dag_id} is not paused: the event of the asset starts it.")
-    raise DagRunTriggerException(
-        trigger_dag_id=dag_id,
-        dag_run_id=run_id,
-        conf=conf,
-        reset_dag_run=False,
-        skip_when_already_exists=True,
-        wait_for_completion=False,
-        allowed_states=["success"],
-        failed_states=["failed"],
-        poke_interval=60,
-        deferrable=False,
-    )
-
-
 def close_left_open(context: Any) -> None:
     """Close the MLflow runs of DAG runs that ended without their task ``finish``, as by a time limit."""
     ti = context["ti"]
     for run_id in set(steps.open_runs(ti.dag_id)) - {ti.run_id}:
-        try:
-            state = ti.get_dagrun_state(ti.dag_id, run_id)
-        except AirflowRuntimeError:
-            continue  # a run of another Airflow, or without one
+        state = run_state(ti, ti.dag_id, run_id)
         if state in ("success", "failed"):
             steps.close_run(ti.dag_id, run_id, "" if state == "success" else "The DAG run has failed.")
+
+
+def run_state(ti: Any, dag_id: str, run_id: str) -> str:
+    """The state of a DAG run; empty where Airflow does not know it, as a run of another Airflow or without one."""
+    try:
+        state: str = ti.get_dagrun_state(dag_id, run_id)
+    except AirflowRuntimeError:
+        return ""
+    return state

@@ -1,4 +1,5 @@
-"""Servers in trouble: a proxy that keeps a real one from answering, and one that answers with any status."""
+"""Where a server may listen, and servers in trouble: a proxy that keeps a real one from answering, and one that answers
+with any status."""
 
 from __future__ import annotations
 
@@ -105,3 +106,10 @@ def answering(status: int, body: bytes = b"") -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

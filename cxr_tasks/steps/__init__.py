@@ -15,7 +15,7 @@ from cxr_tasks.steps.judge import judge, may_train_with
 from cxr_tasks.steps.manifest import manifest
 from cxr_tasks.steps.plan import arms, backbones, does_without, lacks_features, leaks, pairs, wants_synthetic
 from cxr_tasks.steps.promote import promote
-from cxr_tasks.steps.publish import dataset_of, find_dataset, publish
+from cxr_tasks.steps.publish import dataset_of, find_dataset, note_queued, publish, queued_training
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
 from cxr_tasks.steps.scan import scan, shards
 from cxr_tasks.steps.split import split
@@ -44,10 +44,12 @@ __all__ = [
     "leaks",
     "manifest",
     "may_train_with",
+    "note_queued",
     "open_runs",
     "pairs",
     "promote",
     "publish",
+    "queued_training",
     "reproduce_leak",
     "scan",
     "sentence_of",

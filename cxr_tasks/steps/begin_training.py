@@ -26,7 +26,7 @@ def begin_training(
         dag_run: The id of the DAG run.
         form: The fields of the trigger form; ``dataset`` may name a version.
         events: What ``cxr_data`` announced, each with ``timestamp`` and ``extra``, if that started the run.
-        only_if_owed: Begin only where no other run has begun to train on the dataset, and it is the newest.
+        only_if_owed: The run was queued, and begins only where it is still owed.
 
     Returns:
         ``run`` and ``dataset``, what every step of the run is given; ``None`` where no training is owed.
@@ -39,11 +39,9 @@ def begin_training(
     filled = {**form, **_mapping(told.get("form", {}))}
     announced = told.get("dataset")
     run = configure("cxr_training", dag_run, filled)
-    if isinstance(announced, Mapping):
-        dataset = read_dataset(announced)
-    else:
-        dataset = find_dataset(run, announced or filled.get("dataset") or "")
-    if not note_begun(run, dataset, only_if_owed=only_if_owed):
+    by_cxr_data = isinstance(announced, Mapping)
+    dataset = read_dataset(announced) if by_cxr_data else find_dataset(run, announced or filled.get("dataset") or "")
+    if not note_begun(run, dataset, only_if_owed=only_if_owed, announced=by_cxr_data):
         return None
     return {"run": run, "dataset": dataset}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -54,33 +55,67 @@ def _publish(run: RunContext, settings: Settings, dataset: Dataset) -> Dataset |
     same = bool(before and before["version"] == dataset.version)
     # A try of this very run that was killed before Airflow heard of it has announced nothing.
     again = bool(before and before["dag_run"] == run.dag_run)
-    if same and not again and _begun_by(settings):
+    if same and not again and _begun_last(settings):
         return None
     # Of the dataset before it, not of itself, if this is another try.
     base = before["base"] if again or same else before and before["dataset"]["ref"]
     words = _log_changes(run, base, dataset)
     published = dataset.model_dump(mode="json")
     store.write_pointer(_by_version(dataset.version), published)
-    store.write_pointer(name, {"dataset": published, "version": dataset.version, "dag_run": run.dag_run, "base": base})
+    newest = {"dataset": published, "version": dataset.version, "dag_run": run.dag_run, "base": base}
+    # What was queued for these data before stands until another run is queued for them.
+    store.write_pointer(name, {**newest, "queued": before.get("queued") if same and before else None})
     # People look for datasets by this tag: it must not name one that no pointer leads to.
     tracking.set_tags({"cxr.dataset": dataset.version, "cxr.changes": words}, run.mlflow_run_id)
     return dataset.model_copy(update={"notes": (f"dataset {dataset.version}: {words}",)})
 
 
+def queued_training(run: RunContext, dataset: Dataset) -> Mapping[str, Any] | None:
+    """What :func:`note_queued` noted last, if ``dataset`` is the newest of the run's data settings and was since."""
+    newest = open_store().read_pointer(_newest(load_settings(run)))
+    return newest.get("queued") if newest and newest["version"] == dataset.version else None
+
+
+def note_queued(run: RunContext, dataset: Dataset, queued: Mapping[str, Any]) -> None:
+    """Note the DAG run that is to train on ``dataset`` later: of several that wait, the last one does.
+
+    Args:
+        run: The DAG run that published the dataset.
+        dataset: What is to be trained on. If there is a newer one by now, nothing is noted.
+        queued: ``dag_run``, the id of the DAG run that waits, and ``form``, its fields of the trigger form.
+    """
+    settings, store = load_settings(run), open_store()
+    with _alone(settings):
+        newest = store.read_pointer(_newest(settings))
+        if newest and newest["version"] == dataset.version:
+            store.write_pointer(_newest(settings), {**newest, "queued": dict(queued)})
+
+
 def is_owed(run: RunContext, dataset: Dataset) -> bool:
-    """Whether ``dataset`` is the newest of the run's data settings and no other run has begun to train on it."""
-    settings = load_settings(run)
-    newest = open_store().read_pointer(_newest(settings))
-    return bool(newest and newest["version"] == dataset.version and _begun_by(settings) in ("", run.dag_run))
+    """Whether a run that was queued is to train on ``dataset``.
+
+    It is if it has begun to before. Otherwise no other run may have begun to, the dataset must be the newest of the
+    run's data settings, and no run may have been queued for it later.
+    """
+    settings, store = load_settings(run), open_store()
+    newest, begun = store.read_pointer(_newest(settings)), store.read_pointer(_begun(settings))
+    if begun and (begun["dag_run"], begun["version"]) == (run.dag_run, dataset.version):
+        return True
+    if not newest or newest["version"] != dataset.version or _begun_last(settings):
+        return False
+    queued = newest.get("queued")
+    return not queued or queued["dag_run"] == run.dag_run
 
 
-def note_begun(run: RunContext, dataset: Dataset, *, only_if_owed: bool = False) -> bool:
+def note_begun(run: RunContext, dataset: Dataset, *, only_if_owed: bool = False, announced: bool = False) -> bool:
     """Note that the run trains on ``dataset``, so that no training is owed for its publication any more.
 
     Args:
         run: The DAG run.
         dataset: What it trains on.
         only_if_owed: Note nothing where the run is not owed. Of several runs that ask at once one is.
+        announced: ``cxr_data`` started the run. Note nothing where another one has begun with the same settings, for
+            the dataset was announced twice, or queued too.
 
     Returns:
         Whether the run may go on.
@@ -89,10 +124,15 @@ def note_begun(run: RunContext, dataset: Dataset, *, only_if_owed: bool = False)
     with _alone(settings):
         if only_if_owed and not is_owed(run, dataset):
             return False
-        newest = store.read_pointer(_newest(settings))
-        if newest and newest["version"] == dataset.version and not _begun_by(settings):
-            begun = {"version": newest["version"], "published_by": newest["dag_run"], "dag_run": run.dag_run}
-            store.write_pointer(_begun(settings), begun)
+        newest, begun = store.read_pointer(_newest(settings)), _begun_last(settings)
+        if not newest or newest["version"] != dataset.version:
+            return True
+        ours = {"dag_run": run.dag_run, "settings": run.settings, "force": list(run.force)}
+        if not begun:
+            publication = {"version": newest["version"], "published_by": newest["dag_run"]}
+            store.write_pointer(_begun(settings), {**publication, **ours})
+        elif announced and begun["dag_run"] != run.dag_run:
+            return any(begun.get(name) != ours[name] for name in ("settings", "force"))
     return True
 
 
@@ -101,14 +141,14 @@ def _alone(settings: Settings) -> AbstractContextManager[Lease]:
     return open_store().lease(f"pointers/{_newest(settings)}", "the publication of a dataset")
 
 
-def _begun_by(settings: Settings) -> str:
-    """The DAG run that has begun to train on what was published last for these data settings, or ''."""
+def _begun_last(settings: Settings) -> Mapping[str, Any] | None:
+    """What was noted of the DAG run that has begun to train on what was published last for these data settings."""
     store = open_store()
     newest, begun = store.read_pointer(_newest(settings)), store.read_pointer(_begun(settings))
     if not newest or not begun:
-        return ""
-    told = begun["version"] == newest["version"] and begun["published_by"] == newest["dag_run"]
-    return str(begun["dag_run"]) if told else ""
+        return None
+    told: bool = begun["version"] == newest["version"] and begun["published_by"] == newest["dag_run"]
+    return begun if told else None
 
 
 def find_dataset(run: RunContext, version: str = "") -> Dataset:

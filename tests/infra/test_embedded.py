@@ -18,14 +18,9 @@ from infra.embedded import status as status_module
 from infra.embedded.run import is_still_unnamed, task_name
 from infra.embedded.stack import Stack, StackError
 from infra.embedded.status import StackStatus, stack_status
+from tests.servers import free_port
 
 CXR = str(Path(sys.executable).with_name("cxr"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_taken_port_is_named_with_a_way_out(tmp_path):
