@@ -15,7 +15,9 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
+from cxr_tasks.data_settings import TableSettings
 from cxr_tasks.errors import SettingsError, nearest
+from cxr_tasks.layouts import read_layout
 from cxr_tasks.names import composed, param_part, slug
 from cxr_tasks.strict import Strict
 
@@ -148,7 +150,8 @@ class NearDuplicateSettings(Strict):
 class DataSettings(Strict):
     """What is read and what is acceptable.
 
-    A class is read from the folder of its name and from those that ``folders`` maps to it.
+    A class is read from the folder of its name and from those that ``folders`` maps to it, or from ``table``.
+    ``layout``: the ready-made settings of a public data set, which take the place of these.
     ``lung_opacity`` adds that class of the Radiography Database. ``shard_images``: files that one task
     reads. ``smallest_side`` and ``most_pixels``: an image with a shorter side, or with more pixels in all, is set
     aside. ``expected_counts``: files of each class, or ``null`` where any number will do. ``inverted``: what becomes
@@ -173,6 +176,8 @@ class DataSettings(Strict):
     min_split_fraction: Fraction
     min_table_match: Fraction
     split: SplitSettings
+    layout: str | None = None
+    table: TableSettings | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -482,6 +487,7 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
         if not isinstance(values, dict):
             raise SettingsError(f"Profile {path} is not a mapping of settings.")
         values["profile"] = path.stem
+        values = _with_layout(values, overrides or {})
         merged = _without_other_classes(merge(values, overrides or {}), overrides or {})
         return Settings.model_validate(_with_preset(merged))
     except yaml.YAMLError as error:
@@ -489,6 +495,27 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
     except ValidationError as error:
         faults = "; ".join(_in_words(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors())
         raise SettingsError(f"The settings of profile {profile!r} are wrong: {faults.rstrip('.?')}.") from error
+
+
+def _with_layout(profile: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What a profile and the layout say that it or ``overrides`` name, still without the overrides.
+
+    Raises:
+        SettingsError: There is no such layout.
+    """
+    data, changed = profile.get("data"), overrides.get("data")
+    if not isinstance(data, dict):
+        return dict(profile)
+    own = data.get("layout")
+    named = changed.get("layout", own) if isinstance(changed, dict) else own
+    if not isinstance(named, str):
+        return dict(profile)
+    piece = {section: values for section, values in read_layout(named).items() if section != "description"}
+    if named != own:
+        return merge({**profile, "data": {**data, "table": None}}, piece)
+    # What a profile leaves empty is no word of its own.
+    said = {name: value for name, value in data.items() if value is not None or name not in piece["data"]}
+    return merge(piece, {**profile, "data": said})
 
 
 def _without_other_classes(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,10 +61,10 @@ def profile_reference() -> str:
     schema = Settings.model_json_schema()
     profiles = {name: resolve(name).model_dump(mode="json") for name in profile_names()}
     top = {name: field for name, field in schema["properties"].items() if name not in LEFT_OUT}
-    plain = {name: field for name, field in top.items() if "$ref" not in field}
+    plain = {name: field for name, field in top.items() if not _reference(field)}
     parts = [HEAD, _table(plain, _attributes(schema["description"])[1], {})]
     for name, field in top.items():
-        if "$ref" in field:
+        if _reference(field):
             parts += _section(name, field, schema["$defs"], profiles)
     return "\n".join(parts)
 
@@ -73,15 +73,25 @@ def _section(
     path: str, field: Mapping[str, Any], definitions: Mapping[str, Any], profiles: Mapping[str, Any]
 ) -> Iterator[str]:
     """The heading, the text and the table of one section, and those of the sections inside it."""
-    definition = definitions[field["$ref"].rsplit("/", 1)[-1]]
+    definition = definitions[_reference(field)]
     text, meanings = _attributes(definition["description"])
     values = {name: profile[path.split(".")[-1]] for name, profile in profiles.items()}
+    # Where no profile has the section, there is nothing to show.
+    values = {name: value for name, value in values.items() if isinstance(value, dict)}
     fields = definition["properties"]
     yield f"## {path}\n\n{text}\n"
-    yield _table({name: inner for name, inner in fields.items() if "$ref" not in inner}, meanings, values)
+    yield _table({name: inner for name, inner in fields.items() if not _reference(inner)}, meanings, values)
     for name, inner in fields.items():
-        if "$ref" in inner:
+        if _reference(inner):
             yield from _section(f"{path}.{name}", inner, definitions, values)
+
+
+def _reference(field: Mapping[str, Any]) -> str:
+    """The definition of a section, of one that may be null, or of a list of them; '' for plain settings."""
+    for part in (field, *field.get("anyOf", ()), field.get("items", {})):
+        if "$ref" in part:
+            return str(part["$ref"]).rsplit("/", 1)[-1]
+    return ""
 
 
 def _attributes(docstring: str) -> tuple[str, dict[str, str]]:

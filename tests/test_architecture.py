@@ -17,6 +17,8 @@ LOWEST = (
     "arms",
     "cache",
     "config",
+    "data_settings",
+    "layouts",
     "errors",
     "keras_graph",
     "outages",

@@ -1,4 +1,4 @@
-"""``cxr profiles``: which profiles there are, and what one of them says in full."""
+"""``cxr profiles``: which profiles and layouts there are, and what a profile says in full."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from cxr_tasks.cli.options import SetOption, set_overrides
 from cxr_tasks.cli.terminal import open_console
 from cxr_tasks.config import profile_names, resolve
+from cxr_tasks.layouts import layout_names, read_layout
 
 
 def profiles_command(
@@ -17,7 +18,7 @@ def profiles_command(
     ] = "",
     changes: SetOption = None,
 ) -> None:
-    """List the profiles, or print one with every value resolved, as YAML.
+    """List the profiles and the layouts of public data sets, or print a profile with every value resolved, as YAML.
 
     The YAML is a profile itself: write it to a file, change it, and give the file's path as --profile.
     """
@@ -26,7 +27,14 @@ def profiles_command(
         return
     from rich.table import Table
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for each in profile_names():
-        table.add_row(f"[bold]{each}[/]", resolve(each).description)
-    open_console().print(table)
+    console = open_console()
+    layouts = {each: read_layout(each)["description"] for each in layout_names()}
+    for title, told in (
+        ("Profiles", {each: resolve(each).description for each in profile_names()}),
+        ("\nLayouts of public data sets, for --set data.layout=NAME", layouts),
+    ):
+        console.print(f"[bold]{title}[/]")
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for each, description in told.items():
+            table.add_row(f"[bold]{each}[/]", description)
+        console.print(table)

@@ -120,6 +120,7 @@ def _sentences(found: Survey) -> list[str]:
             f"Inverted: {sum(found.inverted.values()):,} images have black and white exchanged, "
             f"and of {found.unsure_inverted:,} more nobody can tell."
         )
+    told += [f"Table {sentence}." for sentence in found.labels]
     for table in found.tables:
         told.append(f"Table {table.path}: {table.matched:,} of {table.rows:,} rows name an image of {table.label}.")
     return told

@@ -22,6 +22,7 @@ from PIL import Image
 from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.decode import THUMBNAIL_SIDE, WIDEST, Decoded, Limits, decode, difference_hash
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
+from cxr_tasks.data.facts import SAID
 from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.given import sacred_first
 from cxr_tasks.data.inverted import CORRECTED, YES, is_inverted
@@ -40,8 +41,7 @@ MANIFEST_COLUMNS = [
     "image_id",
     "path",
     "label",
-    "source",
-    "patient",
+    *SAID,
     "group",
     *FACTS,
     "inverted",
@@ -300,7 +300,7 @@ def join_shards(
 
     Args:
         shards: Folders of :func:`read_shard`. The manifest's ``shard`` and ``row`` count in them from 0.
-        scanned: Rows of the scan, for each file's ``given`` split, ``source`` and ``patient``.
+        scanned: Rows of the scan, for each file's ``given`` split and ``facts.SAID``.
         settings: Which images are one picture.
         folder: Where the tables and copies are written; must exist.
 
@@ -311,7 +311,7 @@ def join_shards(
     tables = [pd.read_parquet(shard / ROWS).assign(shard=i) for i, shard in enumerate(shards)]
     images = pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
     # A name that is not UTF-8 is shown with escapes. Another file may really have that name.
-    known = scanned[["path", "given", "source", "patient"]].drop_duplicates("path")
+    known = scanned[["path", "given", *SAID]].drop_duplicates("path")
     images = images.merge(known, on="path", how="left", validate="many_to_one")
     images = images.sort_values(["label", "path"], ignore_index=True)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from operator import eq
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from cxr_tasks.data.found_tables import UNREADABLE, find_tables
 from cxr_tasks.data.given import split_of_folder
@@ -20,6 +21,9 @@ from cxr_tasks.data.sources import Entry
 from cxr_tasks.data.sources.archive_names import advice, is_archive_name
 from cxr_tasks.errors import DataError, shown
 from cxr_tasks.names import composed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Files that may lie beside images without being meant as one.
 TEXT_SUFFIXES = {".csv", ".tsv", ".xls", ".xlsx", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf"}
@@ -36,8 +40,11 @@ class Layout:
         masks: The lung mask of each image that has one, by the image's path.
         notes: Sentences on masks that belong to no image, on archives, which are not read, on tables that cannot be
             read, and on images of no class.
-        given: The split that a folder gives an image, by the image's path.
+        given: The split that a folder or a table of labels gives an image, by the image's path.
         maybe: Class and file of each further table, which counts if its columns name images.
+        said: What a table of labels says of each image, in the order of ``images``: ``facts.SAID``. ``None`` where
+            folders say the classes.
+        told: Sentences on what a table of labels says.
     """
 
     images: list[tuple[str, Entry]]
@@ -46,6 +53,8 @@ class Layout:
     notes: tuple[str, ...] = ()
     given: dict[str, str] = field(default_factory=dict)
     maybe: list[tuple[str, Entry]] = field(default_factory=list)
+    said: pd.DataFrame | None = None
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,8 @@ def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[s
     label_of = {composed(name): label for name, label in folders.items() if label in classes} | {
         composed(label): label for label in classes
     }
-    above = _enclosing(entries)
-    masked = {entry.path: mask for entry in entries if (mask := _as_mask(composed(entry.path), above, label_of))}
+    above = enclosing(entries)
+    masked = {entry.path: mask for entry in entries if (mask := as_mask(composed(entry.path), above, label_of))}
     depth = _depth([entry for entry in entries if entry.path not in masked], label_of)
     images: list[tuple[str, Entry]] = []
     masks: list[Entry] = []
@@ -123,10 +132,10 @@ def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[s
     tables, unread = find_tables(beside, inside, label_of, others)
     order = {label: i for i, label in enumerate(classes)}
     images.sort(key=lambda item: (order[item[0]], item[1].path))
-    pairs = _pair_masks((entry for _, entry in images), masks, masked)
+    pairs = pair_masks((entry for _, entry in images), masks, masked)
     notes = (
-        *_on_masks(masks, pairs),
-        *_on_archives(archives),
+        *on_masks(masks, pairs),
+        *on_archives(archives),
         *(f"{entry.path} looks like a table and is not used: {UNREADABLE}" for entry in unread),
         *(
             f"{count:,} images in the folder {folder!r} lie in the folder of no class and are not used"
@@ -165,7 +174,7 @@ def _place(parts: list[str], label_of: Mapping[str, str]) -> _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mask:
+class Mask:
     """A file that is a mask by its name: the folder and the name that its image has, and whether it may show lungs."""
 
     folder: str
@@ -173,7 +182,7 @@ class _Mask:
     of_lungs: bool
 
 
-def _as_mask(path: str, above: int, label_of: Mapping[str, str]) -> _Mask | None:
+def as_mask(path: str, above: int, label_of: Mapping[str, str]) -> Mask | None:
     """What a path says of a mask; ``None`` where it says nothing. Folders that enclose everything say nothing."""
     *folders, name = path.split("/")
     stem = os.path.splitext(name)[0]
@@ -187,10 +196,10 @@ def _as_mask(path: str, above: int, label_of: Mapping[str, str]) -> _Mask | None
         return None
     stem, of_lungs = image_stem(stem)
     of_lungs = of_lungs and all(is_lung_mask_folder(folders[place]) for place in places)
-    return _Mask("/".join(folder for place, folder in enumerate(folders) if place not in places), stem, of_lungs)
+    return Mask("/".join(folder for place, folder in enumerate(folders) if place not in places), stem, of_lungs)
 
 
-def _enclosing(entries: Sequence[Entry]) -> int:
+def enclosing(entries: Sequence[Entry]) -> int:
     """How many folders enclose every file that lies in a folder."""
     common: list[str] | None = None
     for entry in entries:
@@ -203,7 +212,7 @@ def _enclosing(entries: Sequence[Entry]) -> int:
     return len(common or ())
 
 
-def _pair_masks(images: Iterable[Entry], masks: Sequence[Entry], masked: Mapping[str, _Mask]) -> dict[str, Entry]:
+def pair_masks(images: Iterable[Entry], masks: Sequence[Entry], masked: Mapping[str, Mask]) -> dict[str, Entry]:
     """The lung mask of each image that has one: of the same name, beside the image or beside its folder ``images``."""
     found: dict[tuple[str, str], Entry] = {}
     for entry in masks:
@@ -232,7 +241,7 @@ def _without_images(folder: str) -> str:
     return folder
 
 
-def _on_masks(masks: Sequence[Entry], pairs: Mapping[str, Entry]) -> Iterator[str]:
+def on_masks(masks: Sequence[Entry], pairs: Mapping[str, Entry]) -> Iterator[str]:
     """A sentence on masks that no image has."""
     paired = {entry.path for entry in pairs.values()}
     if left := [entry.path for entry in masks if entry.path not in paired]:
@@ -242,7 +251,7 @@ def _on_masks(masks: Sequence[Entry], pairs: Mapping[str, Entry]) -> Iterator[st
         )
 
 
-def _on_archives(archives: Sequence[str]) -> Iterator[str]:
+def on_archives(archives: Sequence[str]) -> Iterator[str]:
     """A sentence on archives among the files."""
     if archives:
         more = f" and {len(archives) - 1:,} more" if len(archives) > 1 else ""
@@ -271,7 +280,7 @@ def _check(
     archives: Sequence[str],
 ) -> None:
     filled = {label for label, _ in images}
-    packed = "".join(f" Note {sentence}." for sentence in _on_archives(archives))
+    packed = "".join(f" Note {sentence}." for sentence in on_archives(archives))
     for label in classes:
         if label in filled:
             continue

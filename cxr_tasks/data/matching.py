@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
 
 from cxr_tasks.names import composed, normal_form
 
@@ -95,14 +98,77 @@ def match_names(names: Sequence[str], paths: Sequence[str]) -> list[int]:
 
 def _by_folders(names: Sequence[str], paths: Sequence[str]) -> list[int]:
     """The file whose path ends as the name does, where the name has a folder and one file does; -1 elsewhere."""
-    by_last: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    wholes = [_ENDING.sub("", _path(name)).strip("/") for name in names]
+    counts = {whole.count("/") for whole in wholes if "/" in whole}
+    place_of = _places_by_end([_ENDING.sub("", _path(path)) for path in paths], counts)
+    return [max(place_of.get(whole, -1), -1) if "/" in whole else -1 for whole in wholes]
+
+
+def _places_by_end(paths: Sequence[str], counts: Collection[int]) -> dict[str, int]:
+    """The place of the path that ends in each text of as many slashes as ``counts`` has; -2 where several do."""
+    place_of: dict[str, int] = {}
     for place, path in enumerate(paths):
-        by_last[_bare(path)].append((place, "/" + _ENDING.sub("", _path(path))))
-    found = []
-    for name in names:
-        whole = _ENDING.sub("", _path(name)).strip("/")
-        ends = [place for place, path in by_last[_bare(name)] if path.endswith("/" + whole)] if "/" in whole else []
-        found.append(ends[0] if len(ends) == 1 else -1)
+        parts = path.split("/")
+        for count in counts:
+            if count < len(parts):
+                end = "/".join(parts[-count - 1 :])
+                place_of[end] = place if end not in place_of else -2
+    return place_of
+
+
+def match_paths(names: Sequence[str], paths: Sequence[str]) -> np.ndarray:
+    """Find the file that each name means, where names may be paths of any depth and there are very many.
+
+    What is spelt exactly as the end of one path means that file, then what differs in case, then in the ending. Folders
+    that all names begin with and no path has, such as the name of a data set, are left out. What then finds nothing
+    is looked for among the files that nothing has found, as :func:`match_names` does.
+
+    Args:
+        names: As a table has them; a name may be there more than once.
+        paths: Of the files, POSIX.
+
+    Returns:
+        For each name the position of its file, or -1: (n,) int64.
+    """
+    codes, different = pd.factorize(np.array(names, object))
+    texts = [composed(name).strip().replace("\\", "/").removeprefix("./").strip("/") for name in different]
+    files = [composed(path) for path in paths]
+    found = _match_ends(texts, files)
+    shorter = texts
+    while not (found >= 0).any() and _common_folder(shorter):
+        shorter = [text.partition("/")[2] for text in shorter]
+        found = _match_ends(shorter, files)
+    taken = set(found.tolist())
+    free = [place for place in range(len(files)) if place not in taken]
+    lost = [row for row, text in enumerate(texts) if found[row] == -1 and text]
+    if free and lost:
+        loosely = match_names([texts[row] for row in lost], [paths[place] for place in free])
+        found[lost] = [free[place] if place >= 0 else -1 for place in loosely]
+    return np.where(codes >= 0, np.maximum(found, -1)[codes], -1) if len(different) else np.empty(0, np.int64)
+
+
+def _common_folder(names: Sequence[str]) -> bool:
+    """Whether all names begin with one folder; empty names do not count."""
+    tops = {name.partition("/")[0] if "/" in name else "" for name in names if name}
+    return len(tops) == 1 and "" not in tops
+
+
+def _match_ends(names: Sequence[str], paths: Sequence[str]) -> np.ndarray:
+    """The path that ends in each name; -1 where none does, -2 where several do: (n,) int64."""
+    found = np.full(len(names), -1, np.int64)
+    spellings: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
+        (str, str),
+        (str.casefold, str.casefold),
+        (str.casefold, lambda path: _ENDING.sub("", path.casefold())),
+        (lambda name: _ENDING.sub("", name.casefold()), lambda path: _ENDING.sub("", path.casefold())),
+    )
+    for of_name, of_path in spellings:
+        open_rows = [row for row in range(len(names)) if found[row] == -1 and names[row]]
+        if not open_rows:
+            break
+        keys = [of_name(names[row]) for row in open_rows]
+        place_of = _places_by_end([of_path(path) for path in paths], {key.count("/") for key in keys})
+        found[open_rows] = [place_of.get(key, -1) for key in keys]
     return found
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
+from cxr_tasks.data.facts import SAID
 from cxr_tasks.data.found_tables import ANY_CLASS
 from cxr_tasks.data.matching import match_names
 from cxr_tasks.data.patients import known_patient
@@ -121,9 +122,9 @@ def say_of_images(files: pd.DataFrame, tables: Sequence[ClassTable]) -> pd.DataF
         tables: What was read. A table of the image's class counts before one of all classes.
 
     Returns:
-        ``source`` and ``patient``, aligned with ``files``, '' where nothing is said.
+        ``facts.SAID``, aligned with ``files``. Class tables say the source and the patient alone.
     """
-    said = pd.DataFrame("", index=files.index, columns=["source", "patient"])
+    said = pd.DataFrame("", index=files.index, columns=SAID).assign(age=np.nan)
     rows = join_tables(tables)
     waiting = pd.Series(True, index=files.index)
     for label in sorted(rows["label"].unique(), reverse=True):
@@ -134,7 +135,7 @@ def say_of_images(files: pd.DataFrame, tables: Sequence[ClassTable]) -> pd.DataF
         places, first = np.unique(found, return_index=True)
         first = first[places >= 0]
         targets = mine[places[places >= 0]]
-        said.loc[targets] = of_label[["source", "patient"]].to_numpy()[first]
+        said.loc[targets, ["source", "patient"]] = of_label[["source", "patient"]].to_numpy()[first]
         waiting[targets] = False
     return said
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_tasks.data.decode import NOT_UTF8
+from cxr_tasks.data.facts import SAID
 from cxr_tasks.data.layout import Layout
 from cxr_tasks.data.metadata import ClassTable, check_tables, read_table, say_of_images, speaks_of_images
 from cxr_tasks.data.sources import Entry, Source
@@ -22,7 +23,7 @@ from cxr_tasks.data.threads import in_blocks
 from cxr_tasks.progress import advance
 
 MASK = ["mask", "mask_size", "mask_stamp", "mask_sha256"]
-SCAN_COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", *MASK, "given", "source", "patient"]
+SCAN_COLUMNS = ["path", "label", "size", "stamp", "sha256", "fault", *MASK, "given", *SAID]
 NO_MASK = Entry("", 0, "")
 VANISHED = "the file vanished while the data were read"
 # Airflow maps a task over at most 1024 things.
@@ -32,12 +33,17 @@ READ_AT_ONCE = 2**20  # bytes
 
 
 def listing_key(layout: Layout) -> str:
-    """A hash of every file's class, name and stamp, and of the notes: it changes whenever anything may have changed."""
+    """A hash of every file's class, name and stamp, of the notes and of what a table of labels says.
+
+    It changes whenever anything may have changed.
+    """
     digest = hashlib.sha256()
     for label, entry in (*layout.images, *layout.metadata, *layout.maybe, *layout.masks.items()):
         line = f"{label}\0{entry.path}\0{entry.stamp}\0{entry.fault}\n"
         digest.update(line.encode(errors="surrogateescape"))
-    digest.update("\n".join(layout.notes).encode(errors="surrogateescape"))
+    digest.update("\n".join((*layout.notes, *layout.told)).encode(errors="surrogateescape"))
+    if layout.said is not None:
+        digest.update(pd.util.hash_pandas_object(layout.said, index=False).to_numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -85,7 +91,7 @@ def scan_files(
     known: Mapping[tuple[str, str], str],
     tables: Tables | None = None,
 ) -> pd.DataFrame:
-    """Hash the image files of ``layout`` and join what the class tables say.
+    """Hash the image files of ``layout`` and join what tables say.
 
     Args:
         source: Where the files are.
@@ -123,8 +129,10 @@ def scan_files(
                 layout.given.get(entry.path, ""),
             )
         )
-    files = pd.DataFrame(rows, columns=SCAN_COLUMNS[:-2])
-    said = say_of_images(files, (read_tables(source, layout) if tables is None else tables).read)
+    files = pd.DataFrame(rows, columns=SCAN_COLUMNS[: -len(SAID)])
+    said = layout.said
+    if said is None:
+        said = say_of_images(files, (read_tables(source, layout) if tables is None else tables).read)
     return files.join(said)[SCAN_COLUMNS]
 
 
@@ -141,7 +149,7 @@ def printable(path: str) -> str:
 
 def content_key(files: pd.DataFrame) -> str:
     """A hash of what the files are: class, name, content and what is known of them. Stamps do not count."""
-    columns = files[["path", "label", "sha256", "fault", "mask_sha256", "given", "source", "patient"]]
+    columns = files[["path", "label", "sha256", "fault", "mask_sha256", "given", *SAID]]
     return hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
 
 

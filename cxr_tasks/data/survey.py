@@ -19,7 +19,7 @@ from cxr_tasks.data.expectations import check_manifest
 from cxr_tasks.data.given import kept_splits
 from cxr_tasks.data.ingest import SET_ASIDE, USED, FilesChanged, join_shards, read_shard, without_changed
 from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES, count_inverted
-from cxr_tasks.data.layout import lay_out
+from cxr_tasks.data.label_tables import lay_out_source
 from cxr_tasks.data.leaks import tell_given
 from cxr_tasks.data.scan import entries_of, read_tables, scan_files
 from cxr_tasks.data.shares import split_faults
@@ -83,6 +83,7 @@ class Survey(Strict):
         inverted: Images by class whose grays are turned round.
         unsure_inverted: Images of which nobody can tell whether they are inverted.
         tables: The class tables.
+        labels: Sentences on what a table of labels says.
         splits: Images by split, then by class.
         warnings: Sentences on what is odd.
         failures: Sentences on what keeps the data from being trained on.
@@ -104,6 +105,7 @@ class Survey(Strict):
     inverted: dict[str, int]
     unsure_inverted: int
     tables: tuple[TableMatch, ...]
+    labels: tuple[str, ...]
     splits: dict[str, dict[str, int]]
     warnings: tuple[str, ...]
     failures: tuple[str, ...]
@@ -138,7 +140,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         joined.mkdir()
         with _one_part("list files"):
             opened = open_source(source)
-            layout = lay_out(opened.entries(), data.classes, data.folders, source)
+            layout = lay_out_source(opened, data, source)
             tables = read_tables(opened, layout, data.min_table_match)
         files = scan_files(opened, layout, {}, tables)
         limits = Limits(data.smallest_side, data.most_pixels)
@@ -173,6 +175,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             TableMatch(path=table.path, label=table.label, rows=len(table.rows), matched=table.matched(files))
             for table in tables.read
         ),
+        labels=layout.told,
         splits=splits,
         warnings=(*tables.warnings, *check.warnings, *told_of_given),
         failures=failures,

@@ -12,6 +12,7 @@ from cxr_tasks.steps.common import NOTES, digest
 
 def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
     """Join the shards into the manifest: duplicates set aside, near-duplicates grouped, rejects listed."""
+    from cxr_tasks.data.facts import SAID
     from cxr_tasks.data.ingest import MANIFEST, NEAR, REJECTS, SET_ASIDE, join_shards
     from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES
 
@@ -47,10 +48,10 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         run,
         Manifest,
         fill,
-        version=5,
+        version=6,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
-            "metadata": digest(files[["path", "given", "source", "patient"]]),
+            "metadata": digest(files[["path", "given", *SAID]]),
             **{f"shard {i + 1}": shard for i, shard in enumerate(ingested)},
         },
         after=[scanned],

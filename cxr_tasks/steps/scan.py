@@ -1,4 +1,4 @@
-"""The step ``scan``: list a source, hash its files, and read its class tables."""
+"""The step ``scan``: list a source, hash its files, and read its tables."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 def scan(run: RunContext, source: str) -> Scan:
-    """List the source: every file of every class, its content hash, and what the class tables say."""
+    """List the source: every file of every class, its content hash, and what the tables say."""
     import pandas as pd
 
-    from cxr_tasks.data.layout import lay_out
+    from cxr_tasks.data.label_tables import lay_out_source
     from cxr_tasks.data.scan import known_hashes, listing_key, read_tables, scan_files, shard_numbers
     from cxr_tasks.data.sources import open_source
 
@@ -25,7 +25,7 @@ def scan(run: RunContext, source: str) -> Scan:
     if not source:
         raise SettingsError("No data source is given: name one in the field source, or set CXR_SOURCE.")
     opened = open_source(source)
-    layout = lay_out(opened.entries(), settings.classes, settings.folders, source)
+    layout = lay_out_source(opened, settings, source)
     last_name = artifact_ref("scans", 2, {"source": source}, {})
 
     def fill(folder: Path) -> Made[Scan]:
@@ -49,7 +49,7 @@ def scan(run: RunContext, source: str) -> Scan:
             shards=int(files["shard"].max()) + 1,
             files=by_class,
             warnings=tables.warnings,
-            notes=(*notes, *(f"warning: {warning}" for warning in tables.warnings)),
+            notes=(*layout.told, *notes, *(f"warning: {warning}" for warning in tables.warnings)),
         )
         return Made(scanned, {"files": len(files)}, volatile=bool(unread.any()))
 
@@ -57,7 +57,7 @@ def scan(run: RunContext, source: str) -> Scan:
         run,
         Scan,
         fill,
-        version=5,
+        version=6,
         settings={
             "classes": list(settings.classes),
             "shard_images": settings.shard_images,

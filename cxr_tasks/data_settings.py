@@ -1,0 +1,116 @@
+"""Settings of one kind of layout: a table that says which image is of which class."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from cxr_tasks.names import composed
+from cxr_tasks.strict import Strict
+
+Split = Literal["train", "validation", "test"]
+
+
+def cell_text(value: Any) -> Any:
+    """A cell, or what a setting says of one, in one spelling: ``1``, ``1.0`` and `` 1 `` are the same text."""
+    if isinstance(value, bool):
+        return str(value)
+    text = composed(str(value)).strip() if isinstance(value, str | int | float) else value
+    try:
+        return f"{float(text):.15g}" if isinstance(text, str) and text[-1:] in "0123456789." else text
+    except ValueError:
+        return text
+
+
+Cell = Annotated[str, BeforeValidator(cell_text)]
+Column = Annotated[str, AfterValidator(composed), Field(min_length=1)]
+# A column, a text with {columns} in it, or several of both, of which the first counts that says something.
+Said = Column | Annotated[tuple[Column, ...], Field(min_length=1)]
+
+
+class JoinSettings(Strict):
+    """A further table, whose columns join those of the first.
+
+    Attributes:
+        file: Its name below the source, or a pattern such as ``*metadata.csv*``.
+        by: The columns that both tables have, and that say which rows belong together.
+    """
+
+    file: str
+    by: Annotated[tuple[Column, ...], Field(min_length=1)]
+
+
+class TableSettings(Strict):
+    """A table of labels, with a row an image, in the place of class folders. ``null``: folders say the classes.
+
+    A column is named as the table names it; case, blanks and punctuation do not count. Where one column says too
+    little, a text may hold several, as ``{subject_id}/{dicom_id}.jpg`` does, and ``{Path:patient[0-9]+}`` is the part
+    of a column that a regular expression finds. Of a list the first counts that says something.
+
+    Attributes:
+        file: The table: its name below the source, a pattern, several of them, or one for each given split, of which
+            some may be missing.
+        columns: Names of the columns, where the file has no line of names.
+        delimiter: What stands between columns. It is found where this is empty; a blank means any white space.
+        path: The image file. Folders and endings may be missing, as long as no doubt is left.
+        label: The column of labels.
+        findings: Columns of one finding each, in the place of ``label``. The column's name is the label, or the first
+            of several names that it may have.
+        separator: What stands between the labels of one cell, such as ``|``. A list in Python's or JSON's way is
+            read without.
+        labels: The class of each label that is not called as its class; the empty label is that of a row without any.
+        ignore: Labels that count for nothing.
+        present: What says in a column of ``findings`` that the finding is there.
+        uncertain: What says there that nobody is sure.
+        uncertain_is: What becomes of an image with such a finding: ``absent`` and ``present`` decide it, ``set_aside``
+            leaves the image out, if the finding matters to ``rule``.
+        rule: Which images with several labels are used. ``exclusive``: those of one class that show nothing else;
+            ``set_aside``: those of one class, whatever else they show; ``first``: all, of the first of their classes
+            in the order of ``data.classes``.
+        rows: What becomes of several rows for one image. ``agree``: rows that say the same are one, and others leave
+            the image out; ``majority``: a label counts that more than half of the rows have; ``any``: that one has.
+        keep: The values that a row must have in a column to be read.
+        views: The views that are used, such as ``[PA, AP]``; all where it is empty.
+        patient: Whose image it is.
+        study: Of which study.
+        view: The view.
+        source: The collection, machine or institution.
+        age: In years, or as DICOM has it (``057Y``).
+        sex: Of the patient.
+        split: The given split: a column, or a file that lists images for each split, of which some may be missing.
+        joins: Further tables.
+    """
+
+    file: str | Annotated[tuple[str, ...], Field(min_length=1)] | dict[Split, str]
+    columns: tuple[Column, ...] = ()
+    delimiter: str = ""
+    path: Said
+    label: str = ""
+    findings: tuple[Said, ...] = ()
+    separator: str = ""
+    labels: dict[Cell, Annotated[str, AfterValidator(composed)]] = Field(default_factory=dict)
+    ignore: tuple[Cell, ...] = ()
+    present: tuple[Cell, ...] = ("1", "true", "yes")
+    uncertain: tuple[Cell, ...] = ("-1",)
+    uncertain_is: Literal["absent", "present", "set_aside"] = "set_aside"
+    rule: Literal["exclusive", "set_aside", "first"] = "exclusive"
+    rows: Literal["agree", "majority", "any"] = "agree"
+    keep: dict[Column, tuple[Cell, ...]] = Field(default_factory=dict)
+    views: tuple[str, ...] = ()
+    patient: Said | None = None
+    study: Said | None = None
+    view: Said | None = None
+    source: Said | None = None
+    age: Said | None = None
+    sex: Said | None = None
+    split: Said | dict[Split, str] | None = None
+    joins: tuple[JoinSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_labels(self) -> TableSettings:
+        if bool(self.label) == bool(self.findings):
+            raise ValueError("name either the column of labels in label, or a column for each finding in findings")
+        if self.views and self.view is None:
+            raise ValueError("views needs view, the column that says the view of an image")
+        return self
