@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from cxr_tasks.names import composed
 from cxr_tasks.strict import Strict
 
-Split = Literal["train", "validation", "test"]
+GivenSplit = Literal["train", "validation", "test"]
 
 
 def cell_text(value: Any) -> Any:
@@ -82,7 +82,7 @@ class TableSettings(Strict):
         joins: Further tables.
     """
 
-    file: str | Annotated[tuple[str, ...], Field(min_length=1)] | dict[Split, str]
+    file: str | Annotated[tuple[str, ...], Field(min_length=1)] | dict[GivenSplit, str]
     columns: tuple[Column, ...] = ()
     delimiter: str = ""
     path: Said
@@ -104,7 +104,7 @@ class TableSettings(Strict):
     source: Said | None = None
     age: Said | None = None
     sex: Said | None = None
-    split: Said | dict[Split, str] | None = None
+    split: Said | dict[GivenSplit, str] | None = None
     joins: tuple[JoinSettings, ...] = ()
 
     @model_validator(mode="after")

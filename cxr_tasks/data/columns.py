@@ -11,7 +11,7 @@ from cxr_tasks.errors import SettingsError, shown
 from cxr_tasks.names import composed, normal_form
 
 # A column in braces, with a regular expression after a colon, as in {Path:patient[0-9]+}.
-_PART = re.compile(r"\{([^{}:]+)(?::([^{}]+))?\}")
+_IN_BRACES = re.compile(r"\{([^{}:]+)(?::([^{}]+))?\}")
 
 
 class Columns:
@@ -69,7 +69,7 @@ class Columns:
         result = pd.Series("", index=self.table.index)
         empty = pd.Series(False, index=self.table.index)
         end = 0
-        for part in _PART.finditer(said):
+        for part in _IN_BRACES.finditer(said):
             cells = self.get(part[1], setting)
             if part[2]:
                 try:
@@ -92,4 +92,4 @@ class Columns:
 
 def columns_of(said: str) -> list[str]:
     """The columns that a text names: those in braces, or else itself."""
-    return [part[1] for part in _PART.finditer(said)] if "{" in said else [said]
+    return [part[1] for part in _IN_BRACES.finditer(said)] if "{" in said else [said]

@@ -8,20 +8,20 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from cxr_tasks.data.label_rules import DISAGREE, NO_CLASS, OTHERS, SEVERAL, UNSURE, Reading, count_labels
+from cxr_tasks.data.label_rules import DISAGREE, NO_CLASS, OTHERS, SEVERAL, UNCERTAIN, Reading, count_labels
 from cxr_tasks.errors import DataError, shown
 
 NO_ROW = "in no row of the table"
 VIEW = "a view that is not wanted"
 KEPT_OUT = "rows that the table's settings leave out"
-NAMES_SHOWN = 3
+ROWS_SHOWN = 3
 LABELS_SHOWN = 8
 REMEDY = {
     NO_ROW: "are in no row of it",
     KEPT_OUT: "are left out by data.table.keep",
     VIEW: "have a view that is not among data.table.views",
     DISAGREE: "have several rows that say different things (data.table.rows)",
-    UNSURE: "have a finding that nobody is sure of (data.table.uncertain_is)",
+    UNCERTAIN: "have a finding that nobody is sure of (data.table.uncertain_is)",
     NO_CLASS: "have no label that is a class (data.table.labels)",
     SEVERAL: "are of several classes (data.table.rule)",
     OTHERS: "show other findings beside their class (data.table.rule)",
@@ -96,10 +96,10 @@ def tell_labels(
     """
     used = int((decided["label"] != "").sum())
     told = f"{files}: {int((at >= 0).sum()):,} of {len(names):,} rows name an image, and {used:,} images have a class"
-    return (told,), tuple(_left_out(names, at, decided, readings, paths, files))
+    return (told,), tuple(_not_used(names, at, decided, readings, paths, files))
 
 
-def _left_out(
+def _not_used(
     names: pd.Series,
     at: np.ndarray,
     decided: pd.DataFrame,
@@ -117,16 +117,16 @@ def _left_out(
         if reason in (NO_CLASS, OTHERS):
             more = f": {_labels(some, readings)}"
         elif reason == VIEW:
-            more = f": {_listed(Counter(some['view']).most_common())}"
+            more = f": {_label_counts(Counter(some['view']).most_common())}"
         yield f"{files}: {len(some):,} images {words} and are not used, such as {shown(paths[some.index[0]])!r}{more}"
 
 
 def _labels(images: pd.DataFrame, readings: Sequence[Reading]) -> str:
     counts = images.loc[images["reading"] >= 0, "reading"].value_counts()
-    return _listed(count_labels({readings[place]: int(count) for place, count in counts.items()}))
+    return _label_counts(count_labels({readings[place]: int(count) for place, count in counts.items()}))
 
 
-def _listed(counts: Sequence[tuple[str, int]]) -> str:
+def _label_counts(counts: Sequence[tuple[str, int]]) -> str:
     words = ", ".join(
         f"{label!r} ({count:,})" if label else f"none ({count:,})" for label, count in counts[:LABELS_SHOWN]
     )
@@ -134,5 +134,5 @@ def _listed(counts: Sequence[tuple[str, int]]) -> str:
 
 
 def _some(names: Sequence[str] | pd.Series) -> str:
-    listed = ", ".join(repr(shown(str(name))) for name in list(names)[:NAMES_SHOWN])
-    return f"{listed}, …" if len(names) > NAMES_SHOWN else listed
+    listed = ", ".join(repr(shown(str(name))) for name in list(names)[:ROWS_SHOWN])
+    return f"{listed}, …" if len(names) > ROWS_SHOWN else listed

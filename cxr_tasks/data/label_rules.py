@@ -16,7 +16,7 @@ from cxr_tasks.data_settings import TableSettings, cell_text
 NO_CLASS = "no label is a class"
 SEVERAL = "labels of several classes"
 OTHERS = "a class, and other findings"
-UNSURE = "a finding that is uncertain"
+UNCERTAIN = "a finding that is uncertain"
 DISAGREE = "rows that say different things"
 
 
@@ -73,7 +73,7 @@ class LabelRules:
         others = {text for text in labels if text and self.class_of(text) is None}
         matters = {text for text in unsure if self.class_of(text) is not None or self.table.rule == "exclusive"}
         if matters and (found or any(self.class_of(text) for text in unsure)):
-            return "", UNSURE
+            return "", UNCERTAIN
         if not found:
             return "", NO_CLASS
         if len(found) > 1 and self.table.rule != "first":
@@ -102,7 +102,9 @@ def read_labels(columns: Columns, table: TableSettings) -> tuple[np.ndarray, lis
     if table.label:
         codes, texts = pd.factorize(columns.get(table.label, "data.table.label"))
         return codes.astype(np.int64), [Reading(frozenset(split_labels(text, table.separator))) for text in texts]
-    signs = np.stack([_signs(columns.say(name, "data.table.findings"), table) for name in table.findings], axis=1)
+    signs = np.stack(
+        [_finding_signs(columns.say(name, "data.table.findings"), table) for name in table.findings], axis=1
+    )
     kinds, codes = np.unique(signs, axis=0, return_inverse=True)
     names = np.array([cell_text(name if isinstance(name, str) else name[0]) for name in table.findings])
     unsure_is = table.uncertain_is
@@ -129,7 +131,7 @@ def split_labels(text: str, separator: str) -> list[str]:
     return [cell_text(one) for one in found if one.strip()]
 
 
-def _signs(cells: pd.Series, table: TableSettings) -> np.ndarray:
+def _finding_signs(cells: pd.Series, table: TableSettings) -> np.ndarray:
     """(n,) uint8: 1 where a finding is there, 2 where nobody is sure, else 0."""
     codes, texts = pd.factorize(cells)
     said = [cell_text(text).casefold() for text in texts]

@@ -28,7 +28,7 @@ from cxr_tasks.data.patients import known_patient
 from cxr_tasks.data.sources import Entry, Source
 from cxr_tasks.data.sources.archive_names import is_archive_name
 from cxr_tasks.data.table_files import read_list, read_text_table
-from cxr_tasks.data_settings import Split, TableSettings, cell_text
+from cxr_tasks.data_settings import GivenSplit, TableSettings, cell_text
 from cxr_tasks.errors import DataError, shown
 from cxr_tasks.names import composed
 
@@ -71,7 +71,7 @@ class LabelRows:
 def _lay_out_table(source: Source, table: TableSettings, settings: DataSettings, address: str) -> Layout:
     entries = source.entries()
     texts = [entry for entry in entries if not _is_image(entry.path)]
-    rows, used = _read_rows(source, texts, table, address)
+    rows, used = _rows_of_files(source, texts, table, address)
     read = {entry.path for entry in texts}
     pictures = [entry for entry in entries if entry.path not in read]
     above = enclosing(entries)
@@ -116,7 +116,7 @@ def _split_of(folder: str) -> str:
     return next(filter(None, map(split_of_folder, folder.split("/"))), "")
 
 
-def _read_rows(
+def _rows_of_files(
     source: Source, texts: Sequence[Entry], table: TableSettings, address: str
 ) -> tuple[LabelRows, set[str]]:
     """The rows of all files of the table, and the paths of all files that are tables or lists."""
@@ -136,19 +136,22 @@ def _read_rows(
         columns = Columns(entry.path, read)
         for join, other in zip(table.joins, further, strict=True):
             columns = _join(columns, other, join.by, _mentioned(table))
+        frame = _rows_of_file(columns, table, split)
         codes, readings = read_labels(columns, table)
         numbers = np.array([known.setdefault(reading, len(known)) for reading in readings] or [0], np.int64)
-        frames.append(_rows_of_file(columns, table, split).assign(reading=numbers[codes] if len(codes) else codes))
+        frames.append(frame.assign(reading=numbers[codes] if len(codes) else codes))
     names = ", ".join(dict.fromkeys(entry.path for _, entry in files))
     rows = LabelRows(pd.concat(frames, ignore_index=True), list(known), shown(names))
     return rows, {entry.path for entry in [*every, *lists]}
 
 
 def _find_some(
-    texts: Sequence[Entry], patterns: Mapping[Split, str], setting: str, address: str
+    texts: Sequence[Entry], patterns: Mapping[GivenSplit, str], setting: str, address: str
 ) -> list[tuple[str, Entry]]:
     """The files of each split, of which some splits may have none."""
-    found = [(split, entry) for split, name in patterns.items() for entry in _matching(texts, name)]
+    found: list[tuple[str, Entry]] = [
+        (split, entry) for split, name in patterns.items() for entry in _matching(texts, name)
+    ]
     for split, name in patterns.items():
         if not found:
             _find(texts, name, f"{setting}.{split}", address)

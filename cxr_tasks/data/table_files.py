@@ -34,7 +34,7 @@ def read_text_table(path: Path, columns: Sequence[str] = (), delimiter: str = ""
         DataError: The table cannot be read.
     """
     try:
-        table = _read_rows(path, columns, delimiter)
+        table = _read_kind(path, columns, delimiter)
     except Exception as error:  # openpyxl, pyarrow and zipfile raise what they like on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"The table {shown(path.name)} cannot be read ({reason}): mend it or take it away.") from error
@@ -56,7 +56,7 @@ def read_list(path: Path) -> list[str]:
         raise DataError(f"The list {shown(path.name)} cannot be read ({error}): mend it or take it away.") from error
 
 
-def _read_rows(path: Path, columns: Sequence[str], delimiter: str) -> pd.DataFrame:
+def _read_kind(path: Path, columns: Sequence[str], delimiter: str) -> pd.DataFrame:
     name = path.name.lower()
     if name.endswith(".xlsx"):
         return pd.read_excel(path, dtype=str, keep_default_na=False)

@@ -8,6 +8,7 @@ import yaml
 from cxr_tasks.cli.options import set_overrides, use_mlflow, use_store
 from cxr_tasks.config import profile_names, resolve
 from cxr_tasks.errors import UserError
+from cxr_tasks.layouts import layout_names
 
 
 def test_settings_by_hand_are_nested_and_typed():
@@ -36,7 +37,7 @@ def test_what_is_no_setting_is_named(given):
 def test_profiles_are_listed_and_printed_in_full(cxr):
     listed, printed = cxr("profiles"), cxr("profiles", "quick", "--set", "gan.epochs=3")
 
-    assert all(name in listed.stdout for name in profile_names())
+    assert all(name in listed.stdout for name in (*profile_names(), *layout_names()))
     assert yaml.safe_load(printed.stdout) == resolve("quick", {"gan": {"epochs": 3}}).model_dump(mode="json")
 
 

@@ -64,3 +64,35 @@ def test_a_folder_for_the_manifest_must_be_there_before_anything_is_read(cxr, ph
     done = cxr("scan", phantoms, "--out", tmp_path / "nowhere" / "manifest.parquet")
 
     assert done.exit_code == 2 and "nowhere does not exist" in done.stderr
+
+
+def test_a_table_of_labels_is_read_in_the_place_of_folders(cxr, phantoms, tmp_path):
+    folder = tmp_path / "flat"
+    (folder / "images").mkdir(parents=True)
+    rows = ["image,finding,who,how old"]
+    images = (path for label in ("COVID", "Normal", "Viral Pneumonia") for path in phantoms.glob(f"{label}/images/*"))
+    for number, path in enumerate(sorted(images)):
+        shutil.copy(path, folder / "images" / path.name)
+        rows.append(f"{path.stem},{path.name.rsplit('-', 1)[0]},P{number},{number % 90}Y")
+    rows += [f"{rows[1].split(',')[0]},COVID|Mass,P0,1Y", "gone,COVID,P1,1Y"]
+    (folder / "labels.csv").write_text("\n".join(rows))
+    table = "data.table={file: labels.csv, path: image, label: finding, separator: '|', patient: who, age: how old}"
+
+    done = cxr("scan", folder, "--set", table, "--out", tmp_path / "manifest.parquet")
+
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stdout.split())
+    assert "Table labels.csv: 137 of 138 rows name an image, and 135 images have a class." in said
+    assert "1 of 138 rows name no image, such as 'gone'" in said
+    assert "1 images have several rows that say different things" in said
+    manifest = pd.read_parquet(tmp_path / "manifest.parquet")
+    assert manifest["label"].value_counts().to_dict() == {"COVID": 39, "Normal": 60, "Viral Pneumonia": 36}
+    assert manifest["patient"].nunique() == 135 and manifest["age"].between(0, 89).all()
+
+
+def test_a_column_that_is_not_there_ends_with_2_and_one_sentence(script, phantoms):
+    done = script("scan", phantoms, "--set", "data.table={file: COVID.metadata.csv, path: image, label: finding}")
+
+    assert done.returncode == 2 and done.stdout == ""
+    assert "has no column 'image', which data.table.path names: it has 'FILE NAME'" in done.stderr
+    assert done.stderr.count("\n") == 1

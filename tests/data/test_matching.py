@@ -1,12 +1,14 @@
 """A name in a table finds its file however people wrote it, and never one of two files."""
 
+import time
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_tasks.data.matching import match_names
+from cxr_tasks.data.matching import match_names, match_paths
 
 FILES = [f"COVID/images/COVID-{n}.png" for n in range(1, 13)]
 
@@ -84,3 +86,46 @@ def test_a_file_is_found_under_its_own_name_or_not_at_all_in_every_unicode_form(
     names = [unicodedata.normalize(data.draw(forms), f"{stem}.png") for stem in stems]
 
     assert match_names(names, paths) == list(range(len(stems)))
+
+
+DEEP = [f"train/p{p}/s{s}/view{v}.jpg" for p in range(3) for s in range(2) for v in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "spelling", ["{}", "Set-v1/{}", "a/b/{}", "./{}", "TRAIN{}", "{}.png", "\\data\\{}", "s/{}.dicom", "{} "]
+)
+def test_paths_find_their_files_whatever_folders_all_of_them_begin_with(spelling: str) -> None:
+    def spell(path: str) -> str:
+        path = path.removesuffix(".jpg") if spelling.endswith((".png", ".dicom")) else path
+        return spelling.format(path.removeprefix("train") if spelling.startswith("TRAIN") else path)
+
+    assert match_paths([spell(path) for path in DEEP], DEEP).tolist() == list(range(len(DEEP)))
+
+
+def test_a_path_that_fits_two_files_or_none_finds_none() -> None:
+    names = ["view1.jpg", "s0/view1.jpg", "p0/s0/view1.jpg", "p9/s0/view1.jpg", "", "p0/s0/view1.jpg"]
+
+    assert match_paths(names, DEEP).tolist() == [-1, -1, 0, -1, -1, 0]
+    assert match_paths([], DEEP).tolist() == [] and match_paths(["a.png"], []).tolist() == [-1]
+
+
+def test_what_is_left_over_is_matched_as_people_write_it() -> None:
+    assert match_paths(["a.png", "COVID (2)", "c"], ["x/a.png", "x/covid-2.png", "x/d.png"]).tolist() == [0, 1, -1]
+
+
+@given(st.permutations(range(len(DEEP))))
+def test_the_order_of_names_does_not_count(order: list[int]) -> None:
+    found = match_paths([DEEP[place] for place in order], DEEP)
+
+    assert found.tolist() == list(order)
+
+
+def test_a_hundred_thousand_paths_of_one_file_name_are_matched_in_seconds() -> None:
+    paths = [f"train/patient{n:06d}/study1/view1_frontal.jpg" for n in range(100_000)]
+    start = time.process_time()
+
+    found = match_paths([f"CheXpert-v1.0/{path}" for path in paths], paths)
+
+    # Each with each would be 10,000 million comparisons.
+    assert time.process_time() - start < 30
+    assert np.array_equal(found, np.arange(len(paths)))
