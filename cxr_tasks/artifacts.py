@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
+from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName
 from cxr_tasks.store import open_store
 from cxr_tasks.strict import Strict
 
@@ -171,7 +172,8 @@ class Shard(Artifact):
 class Manifest(Artifact):
     """All images of the source in one table. ``images``: by class. ``shards``: references, in order.
 
-    ``inverted`` counts images whose grays are or were turned round, ``unsure_inverted`` those that may be.
+    ``inverted`` counts images whose grays are or were turned round, ``unsure_inverted`` those that may be. ``resize``:
+    how their pixels were brought to the sides that are packed.
     """
 
     step = "manifest"
@@ -182,6 +184,7 @@ class Manifest(Artifact):
     masks: int
     inverted: int = 0
     unsure_inverted: int = 0
+    resize: ResizeName = FIRST_RESIZE
     shards: tuple[str, ...]
 
     def table(self) -> pd.DataFrame:
@@ -237,6 +240,7 @@ class Dataset(Artifact):
         source: The address that the images were read from.
         warnings: Sentences on what is not used, expectations that were not met, and splits that the source gives.
         data_docs: Where people see the page of the validation.
+        resize: How the pixels were brought to the sides that are packed.
     """
 
     step = "publish"
@@ -247,6 +251,7 @@ class Dataset(Artifact):
     source: str
     warnings: tuple[str, ...]
     data_docs: str
+    resize: ResizeName = FIRST_RESIZE
 
     @property
     def content(self) -> dict[str, str]:
@@ -269,8 +274,9 @@ class Dataset(Artifact):
         """
         from cxr_tasks.data.dataset import select, select_resized
 
-        read = select_resized if resize else select
-        return read(self.manifest(), self._shard_folders(), split, size, classes)
+        if resize:
+            return select_resized(self.manifest(), self._shard_folders(), split, size, classes, self.resize)
+        return select(self.manifest(), self._shard_folders(), split, size, classes)
 
     def masks(self, split: str, size: int) -> np.ndarray:
         """The lung masks (n, size, size) bool of one split; a box over the middle where an image has none."""
@@ -392,8 +398,8 @@ class SyntheticSet(Artifact):
         labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
         return Images(np.load(self.folder() / self.PIXELS), labels, rows["image_id"].to_numpy(str), rows)
 
-    def extra(self, classes: Sequence[str], size: int) -> ExtraImages:
-        """The images at ``size``, as they join a training set.
+    def extra(self, classes: Sequence[str], size: int, resize: ResizeName) -> ExtraImages:
+        """The images at ``size``, as they join a training set whose images were resized in the same way.
 
         Drawn anew with the same settings a set may hold other pixels, so what is in the set is part of their name. Of a
         set of an older version only the run that made it tells.
@@ -401,7 +407,10 @@ class SyntheticSet(Artifact):
         from cxr_tasks.classifiers.training_set import ExtraImages
 
         content = {"synthetic": self.ref, **(self.content or {"made_by": self.made_by}), "size": size}
-        return ExtraImages(self.images(classes).resized(size), content)
+        if resize != FIRST_RESIZE:
+            # Features of images that were resized before there was a choice are found by their names of then.
+            content["resize"] = resize
+        return ExtraImages(self.images(classes).resized(size, resize), content)
 
 
 class Features(Artifact):
@@ -424,6 +433,7 @@ class TrainedModel(Artifact):
         train_images: Images that were trained on.
         weights_digest: A hash of the weights: trained anew, a model has the same reference and other weights.
         model_uri: Where MLflow has the model.
+        resize: How the images were brought to the model's side, and are to be for a prediction.
     """
 
     step = "train_arm"
@@ -438,6 +448,7 @@ class TrainedModel(Artifact):
     train_images: int
     weights_digest: str
     model_uri: str
+    resize: ResizeName = FIRST_RESIZE
 
     def predictions(self) -> pd.DataFrame:
         """The prediction table of validation and test."""

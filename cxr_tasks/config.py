@@ -17,6 +17,7 @@ from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.data_settings import TableSettings
 from cxr_tasks.errors import SettingsError, nearest
+from cxr_tasks.image_settings import ResizeName, WindowSettings
 from cxr_tasks.layouts import read_layout
 from cxr_tasks.names import composed, param_part, slug
 from cxr_tasks.strict import Strict
@@ -156,6 +157,8 @@ class DataSettings(Strict):
     reads. ``smallest_side`` and ``most_pixels``: an image with a shorter side, or with more pixels in all, is set
     aside. ``expected_counts``: files of each class, or ``null`` where any number will do. ``inverted``: what becomes
     of images whose grays are turned round: ``report`` tells of them, ``correct`` turns their pixels back too.
+    ``resize``: how images are brought to the sides that are trained at. ``nearest`` takes one pixel of many, as Keras'
+    generators do; the others take a mean of those below, by a triangle, a box or Lanczos' filter.
     ``max_group_fraction``: the share of a class that one patient or one picture may have. ``min_split_fraction``:
     how much of the share that ``split`` asks for each class must get. ``min_table_match``: the share of a class
     table's rows, or of the class's images, that must find each other.
@@ -169,6 +172,8 @@ class DataSettings(Strict):
     most_pixels: Annotated[int, Field(gt=0, le=MOST_PIXELS)]
     near_duplicates: NearDuplicateSettings
     inverted: Literal["report", "correct"]
+    resize: ResizeName
+    window: WindowSettings
     max_rejected_fraction: Fraction
     min_images_per_class: Positive
     expected_counts: dict[Composed, Positive] | None = None

@@ -19,6 +19,7 @@ LOWEST = (
     "config",
     "data_settings",
     "layouts",
+    "image_settings",
     "errors",
     "keras_graph",
     "outages",

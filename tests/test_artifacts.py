@@ -85,7 +85,9 @@ class TestDataset:
 
         resized = given.images("test", 12, handles.CLASSES, resize=True)
 
-        np.testing.assert_array_equal(resized.pixels, given.images("test", 64, handles.CLASSES).resized(12).pixels)
+        np.testing.assert_array_equal(
+            resized.pixels, given.images("test", 64, handles.CLASSES).resized(12, "bilinear").pixels
+        )
 
     def test_masks_come_in_the_order_of_the_images_with_a_box_where_there_is_none(self) -> None:
         given = handles.dataset()
@@ -157,11 +159,11 @@ def test_a_trained_model_gives_its_tables_and_its_network() -> None:
 def test_synthetic_images_keep_their_provenance_and_come_at_the_size_that_is_asked_for() -> None:
     made = handles.synthetic_set()
 
-    images, extra = made.images(handles.CLASSES), made.extra(handles.CLASSES, 48)
+    images, extra = made.images(handles.CLASSES), made.extra(handles.CLASSES, 48, "bilinear")
 
     assert np.bincount(images.labels, minlength=3).tolist() == [5, 0, 4] and images.pixels.shape == (9, 32, 32)
     assert images.rows["provenance"].eq("synthetic").all()
-    np.testing.assert_array_equal(extra.images.pixels, images.resized(48).pixels)
+    np.testing.assert_array_equal(extra.images.pixels, images.resized(48, "bilinear").pixels)
     assert extra.positions is None
 
 
@@ -171,7 +173,7 @@ def test_a_synthetic_set_that_was_made_anew_has_another_name() -> None:
     changes = [{"made_by": run, "images_digest": digest} for digest in ("", "one", "two") for run in ("run", "other")]
     sets = [made.model_copy(update=change) for change in changes]
 
-    old, other, one, again, two, _ = (each.extra(handles.CLASSES, 32).content for each in sets)
+    old, other, one, again, two, _ = (each.extra(handles.CLASSES, 32, "bilinear").content for each in sets)
 
     assert old != other and one == again != two
 

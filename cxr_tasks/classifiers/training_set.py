@@ -13,6 +13,7 @@ from cxr_tasks.config import Settings
 from cxr_tasks.data.added import counts_to_add
 from cxr_tasks.data.dataset import Images
 from cxr_tasks.errors import SettingsError
+from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName
 from cxr_tasks.randomness import keyed
 
 
@@ -38,6 +39,7 @@ def extra_images(
     content: Mapping[str, Any],
     synthetic: ExtraImages | None,
     counts: Mapping[str, int] | None = None,
+    resize: ResizeName = FIRST_RESIZE,
 ) -> ExtraImages | None:
     """What ``arm`` adds to its real training images; ``None`` where it adds nothing.
 
@@ -51,6 +53,7 @@ def extra_images(
         synthetic: The synthetic set, for an arm that trains with one.
         counts: How many images a control adds, by class: as many as the synthetic set has. Where there is no such set,
             as many as the settings ask for.
+        resize: How the images of a control go through the GAN's resolution.
 
     Raises:
         SettingsError: The arm would add nothing, or trains with a synthetic set and is given none.
@@ -73,7 +76,7 @@ def extra_images(
         return ExtraImages(again, {}, positions)
     size, through = real.pixels.shape[1], settings.gan.image_size
     named = {**content, "counts": counts, "seed": settings.seeds.synthetic, "through": through, "size": size}
-    return ExtraImages(again.resized(through).resized(size), named)
+    return ExtraImages(again.resized(through, resize).resized(size, resize), named)
 
 
 def planned_counts(settings: Settings, real: Images) -> dict[str, int]:

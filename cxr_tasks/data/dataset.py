@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from cxr_tasks.data.ingest import pixels_file
 from cxr_tasks.data.masks import masks_file, unpack_masks
+from cxr_tasks.data.resizing import resize_stack
 from cxr_tasks.errors import DataError
+from cxr_tasks.image_settings import ResizeName
 
 LUNG_BOX = (0.13, 0.83, 0.13, 0.87)  # top and bottom, left and right, as shares of the side
 
@@ -46,36 +47,28 @@ class Images:
         rows = self.rows.iloc[positions].reset_index(drop=True)
         return Images(self.pixels[positions], self.labels[positions], self.ids[positions], rows)
 
-    def resized(self, size: int) -> Images:
+    def resized(self, size: int, resize: ResizeName) -> Images:
         """The same images at another side."""
-        return replace(self, pixels=resize_stack(self.pixels, size))
+        return replace(self, pixels=resize_stack(self.pixels, size, resize))
 
     def followed_by(self, others: Images) -> Images:
-        """These images and then ``others``, resized to the same side."""
+        """These images and then ``others``, which have the same side."""
         return Images(
-            np.concatenate([self.pixels, resize_stack(others.pixels, self.pixels.shape[1])]),
+            np.concatenate([self.pixels, others.pixels]),
             np.concatenate([self.labels, others.labels]),
             np.concatenate([self.ids, others.ids]),
             pd.concat([self.rows, others.rows], ignore_index=True),
         )
 
 
-def resize_stack(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resize (n, S, S) uint8 images to (n, size, size) uint8, bilinearly; at that size they stay as they are."""
-    if pixels.shape[1:] == (size, size):
-        return pixels
-    scaled = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in pixels]
-    return np.stack(scaled) if scaled else np.empty((0, size, size), np.uint8)
-
-
 def select_resized(
-    manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int, classes: Sequence[str]
+    manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int, classes: Sequence[str], resize: ResizeName
 ) -> Images:
     """As :func:`select`; images that are not packed at ``size`` are resized from the largest size that is packed."""
     if (shards[0] / pixels_file(size)).is_file():
         return select(manifest, shards, split, size, classes)
     largest = max(int(path.stem.split("-")[1]) for path in shards[0].glob("pixels-*.npy"))
-    return select(manifest, shards, split, largest, classes).resized(size)
+    return select(manifest, shards, split, largest, classes).resized(size, resize)
 
 
 def select(manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int, classes: Sequence[str]) -> Images:

@@ -15,9 +15,12 @@ from operator import mul
 import numpy as np
 from PIL import ExifTags, Image, ImageChops
 
-from cxr_tasks.config import MOST_PIXELS, SMALLEST_SIDE
+from cxr_tasks.config import MOST_PIXELS, SMALLEST_SIDE, DataSettings
 from cxr_tasks.data.formats import Unusable, check_ending, format_of
 from cxr_tasks.data.integrity import BROKEN_IMAGE, ROTATED, open_image
+from cxr_tasks.data.resizing import resize_gray
+from cxr_tasks.data.windows import PLAIN_WINDOW, WIDE_MODES, narrowed
+from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName, WindowSettings
 
 NOT_UTF8 = "the file name is not UTF-8: rename the file"
 LONGEST_NAME = 200
@@ -28,7 +31,6 @@ _GRAY_OR_COLOUR = {"L", "LA", "RGB", "RGBA"}
 _MODES = {
     "1": "1 bit a pixel, black or white: export the image as 8-bit gray",
     "CMYK": "the colours are CMYK, made for printing: save the image as 8-bit gray",
-    "I;16": "16 bits a pixel and no display window is known: export the image with 8 bits",
 }
 
 # An image is in colour if channels lie more than 32 levels apart in over 5 % of the pixels. JPEG's own errors stay
@@ -61,6 +63,29 @@ class Limits:
 WIDEST = Limits()
 
 
+@dataclass(frozen=True, slots=True)
+class HowToRead:
+    """How files become pixels.
+
+    Attributes:
+        limits: Which sizes of images are decoded.
+        resize: How images are brought to the sides wanted.
+        window: How more than 8 bits become 8.
+    """
+
+    limits: Limits = WIDEST
+    resize: ResizeName = FIRST_RESIZE
+    window: WindowSettings = PLAIN_WINDOW
+
+    @classmethod
+    def of(cls, data: DataSettings) -> HowToRead:
+        """As the settings say."""
+        return cls(Limits(data.smallest_side, data.most_pixels), data.resize, data.window)
+
+
+PLAINLY = HowToRead()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
     """What one usable file holds. The arrays are read-only.
@@ -68,7 +93,8 @@ class Decoded:
     Attributes:
         width: Pixels of the file as stored.
         height: Pixels of the file as stored.
-        mode: Pillow's name of the pixel format as stored: L, LA, P, PA, RGB or RGBA.
+        mode: Pillow's name of the pixel format as stored: L, LA, P, PA, RGB, RGBA, I;16, I or F.
+        window: The rule by which more than 8 bits became 8; '' where there were no more.
         mean: Of the gray values, 0–255.
         contrast: Standard deviation of the gray values, 0–255.
         dhash: 64 bits: row by row of a 9×8 image, whether a pixel is brighter than its right neighbour. Copies that
@@ -80,6 +106,7 @@ class Decoded:
     width: int
     height: int
     mode: str
+    window: str
     mean: float
     contrast: float
     dhash: int
@@ -87,23 +114,23 @@ class Decoded:
     images: tuple[np.ndarray, ...]
 
 
-def decode(content: bytes, name: str, sizes: Sequence[int], limits: Limits = WIDEST) -> Decoded:
+def decode(content: bytes, name: str, sizes: Sequence[int], how: HowToRead = PLAINLY) -> Decoded:
     """Decode a whole file once.
 
     Args:
         content: All bytes of the file.
         name: Name or path of the file, as ``os.fsdecode`` gives it. The last part counts.
         sizes: Sides in pixels of the square images wanted.
-        limits: Which sizes of images are decoded.
+        how: How it becomes pixels.
 
     Raises:
         Unusable: The file cannot be used. The text says why and, where a person can mend the file, how.
     """
-    with opened(content, name, limits.most_pixels) as image:
-        _check_header(image, limits.smallest_side)
+    with opened(content, name, how.limits.most_pixels) as image:
+        _check_header(image, how.limits.smallest_side)
         image.load()
-        gray = _gray(image)
-        return _describe(image, gray, sizes)
+        gray = _gray(image, how.window)
+        return _describe(image, gray, sizes, how)
 
 
 @contextmanager
@@ -150,15 +177,17 @@ def _check_header(image: Image.Image, smallest_side: int) -> None:
         raise Unusable(f"{width}×{height} pixels: at least {smallest_side} a side are needed")
     if (frames := getattr(image, "n_frames", 1)) > 1:
         raise Unusable(f"the file holds {frames} images: save the one that is meant")
-    if image.mode not in _GRAY_OR_COLOUR | {"P", "PA"}:
+    if image.mode not in _GRAY_OR_COLOUR | WIDE_MODES | {"P", "PA"}:
         fallback = f"the pixel format {image.mode} is not read: save the image as 8-bit gray"
         raise Unusable(_MODES.get(image.mode[:4], fallback))
 
 
-def _gray(image: Image.Image) -> Image.Image:
+def _gray(image: Image.Image, window: WindowSettings) -> Image.Image:
     """The gray values of a loaded image, unless something shows only now that speaks against them."""
     if image.info and (orientation := _orientation(image)) in range(2, 9):
         raise Unusable(ROTATED.format(orientation))
+    if image.mode in WIDE_MODES:
+        return narrowed(image, window)
     if image.mode == "L" and not image.has_transparency_data:
         return image
     plain = image
@@ -202,7 +231,7 @@ def _orientation(image: Image.Image) -> int:
         raise Unusable("its EXIF data is damaged and may say that it is rotated: save it without EXIF") from error
 
 
-def _describe(image: Image.Image, gray: Image.Image, sizes: Sequence[int]) -> Decoded:
+def _describe(image: Image.Image, gray: Image.Image, sizes: Sequence[int], how: HowToRead) -> Decoded:
     counts = gray.histogram()
     mean, contrast = _moments(counts)
     if contrast == 0:
@@ -215,11 +244,12 @@ def _describe(image: Image.Image, gray: Image.Image, sizes: Sequence[int]) -> De
         width=image.width,
         height=image.height,
         mode=image.mode,
+        window=how.window.words if image.mode in WIDE_MODES else "",
         mean=mean,
         contrast=contrast,
         dhash=difference_hash(thumbnail),
         thumbnail=_array(thumbnail),
-        images=tuple(_array(gray.resize((size, size), Image.Resampling.BILINEAR)) for size in sizes),
+        images=tuple(_array(resize_gray(gray, size, how.resize)) for size in sizes),
     )
 
 

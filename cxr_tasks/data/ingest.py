@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from cxr_tasks.config import NearDuplicateSettings
-from cxr_tasks.data.decode import THUMBNAIL_SIDE, WIDEST, Decoded, Limits, decode, difference_hash
+from cxr_tasks.data.decode import PLAINLY, THUMBNAIL_SIDE, Decoded, HowToRead, decode, difference_hash
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
 from cxr_tasks.data.facts import SAID
 from cxr_tasks.data.formats import Unusable
@@ -36,7 +36,7 @@ THUMBNAILS, REJECTED_FILES = "thumbnails.npy", "rejects"
 USED, SET_ASIDE = "used", "set aside"
 CHANGED = "the file changed while the data were read"
 LARGEST_FILE = 256 * 2**20  # bytes; no image that can be decoded comes near
-FACTS = ["width", "height", "mode", "mean", "contrast", "dhash"]
+FACTS = ["width", "height", "mode", "window", "mean", "contrast", "dhash"]
 MANIFEST_COLUMNS = [
     "image_id",
     "path",
@@ -88,7 +88,7 @@ def read_shard(
     files: pd.DataFrame,
     sizes: Sequence[int],
     folder: Path,
-    limits: Limits = WIDEST,
+    how: HowToRead = PLAINLY,
     *,
     correct: bool = False,
 ) -> pd.DataFrame:
@@ -100,15 +100,16 @@ def read_shard(
         sizes: Sides in pixels to pack. Each image is resized from the original once for each. Without any, files are
             looked at and no pixels are kept.
         folder: Where the shard is written; must exist.
-        limits: Which sizes of images are decoded.
+        how: How they become pixels.
         correct: Turn back the grays of inverted images: pixels, thumbnails and facts are then those of the X-ray.
 
     Returns:
         A row per file: ``image_id`` (SHA-256 of the file), ``path``, ``label``, ``status``, ``reason``, and of used
-        images width and height in pixels, ``mode``, ``mean`` and ``contrast`` (mean and standard deviation of the
-        gray values, 0–255), ``dhash`` (16 hexadecimal digits), ``inverted`` (``no``, ``yes``, ``unsure``, or
-        ``corrected`` where the pixels were turned back), ``mask`` (whether there is one that can be used), ``mask_id``
-        (SHA-256 of its file, '' where there is none) and ``mask_fault`` (why one cannot be used).
+        images width and height in pixels, ``mode``, ``window`` (how more than 8 bits became 8, '' where there were no
+        more), ``mean`` and ``contrast`` (mean and standard deviation of the gray values, 0–255), ``dhash`` (16
+        hexadecimal digits), ``inverted`` (``no``, ``yes``, ``unsure``, or ``corrected`` where the pixels were turned
+        back), ``mask`` (whether there is one that can be used), ``mask_id`` (SHA-256 of its file, '' where there is
+        none) and ``mask_fault`` (why one cannot be used).
 
     Raises:
         FilesChanged: Files are not those that were scanned. Nothing of the shard may be kept then.
@@ -118,7 +119,7 @@ def read_shard(
     listed = list(files.itertuples())
     with ExitStack() as stack:
         pack = _Pack(folder, sizes, len(listed), stack)
-        for results in in_blocks(lambda file: _read_file(root, file, sizes, limits), listed):
+        for results in in_blocks(lambda file: _read_file(root, file, sizes, how), listed):
             block = listed[len(rows) : len(rows) + len(results)]
             pack.add(results)
             for file, (image, mask) in zip(block, results, strict=True):
@@ -243,15 +244,15 @@ def _pixels(folder: Path, size: int, rows: int) -> BinaryIO:
     return stream
 
 
-def _read_file(root: Path, file: Any, sizes: Sequence[int], limits: Limits) -> FileContent:
+def _read_file(root: Path, file: Any, sizes: Sequence[int], how: HowToRead) -> FileContent:
     content = file.fault or _content(root, file.path, file.sha256)
     if isinstance(content, str):
         return content, ""
     try:
-        image = decode(content, file.path, sizes, limits)
+        image = decode(content, file.path, sizes, how)
     except Unusable as error:
         return str(error), ""
-    return image, _read_mask(root, file, sizes, limits.most_pixels) if file.mask else ""
+    return image, _read_mask(root, file, sizes, how.limits.most_pixels) if file.mask else ""
 
 
 def _read_mask(root: Path, file: Any, sizes: Sequence[int], most_pixels: int) -> list[np.ndarray] | str:

@@ -12,6 +12,10 @@ from PIL import Image
 
 from cxr_tasks.data.decode import WIDEST, opened
 from cxr_tasks.data.formats import Unusable
+from cxr_tasks.data.windows import WIDE_MODES, narrowed
+from cxr_tasks.image_settings import WindowSettings
+
+_WHOLE_RANGE = WindowSettings(rule="percentiles", low=0, high=100)
 
 
 def masks_file(size: int) -> str:
@@ -44,7 +48,7 @@ def decode_mask(
         Unusable: The file is damaged or no image that is read, or the mask is all lung or has none.
     """
     with opened(content, name, most_pixels) as image:
-        gray = image.convert("L")
+        gray = narrowed(image, _WHOLE_RANGE) if image.mode in WIDE_MODES else image.convert("L")
     values = np.asarray(gray)
     brightest = values.max()
     if values.min() == brightest:

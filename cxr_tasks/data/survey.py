@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_tasks.config import Settings
-from cxr_tasks.data.decode import Limits
+from cxr_tasks.data.decode import HowToRead
 from cxr_tasks.data.duplicates import CLASH, IDENTICAL
 from cxr_tasks.data.expectations import check_manifest
 from cxr_tasks.data.given import kept_splits
@@ -143,8 +143,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             layout = lay_out_source(opened, data, source)
             tables = read_tables(opened, layout, data.min_table_match)
         files = scan_files(opened, layout, {}, tables)
-        limits = Limits(data.smallest_side, data.most_pixels)
-        rows = _read_rows(opened, files, shard, limits, correct=data.inverted == "correct")
+        rows = _read_rows(opened, files, shard, HowToRead.of(data), correct=data.inverted == "correct")
         with _one_part("compare images"):
             manifest, near = join_shards([shard], files, data.near_duplicates, joined)
         with _one_part("check expectations"):
@@ -191,11 +190,11 @@ def _one_part(work: str) -> Iterator[None]:
     advance(work, 1, 1)
 
 
-def _read_rows(opened: Source, files: pd.DataFrame, folder: Path, limits: Limits, *, correct: bool) -> pd.DataFrame:
+def _read_rows(opened: Source, files: pd.DataFrame, folder: Path, how: HowToRead, *, correct: bool) -> pd.DataFrame:
     """Read all files as one shard without pixels; files that change meanwhile are set aside."""
     for _ in range(2 * len(files) + 1):
         try:
-            return read_shard(opened.fetch(entries_of(files)), files, (), folder, limits, correct=correct)
+            return read_shard(opened.fetch(entries_of(files)), files, (), folder, how, correct=correct)
         except FilesChanged as error:
             files = without_changed(files, error.faults)
     raise AssertionError("each turn leaves out at least one file")

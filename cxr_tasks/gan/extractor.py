@@ -14,8 +14,9 @@ from cxr_tasks.classifiers.channels import channels_and_scale
 from cxr_tasks.classifiers.features import FEATURE_BATCH
 from cxr_tasks.classifiers.weights import backbone_with_weights, scaling_images
 from cxr_tasks.config import JudgeSettings
-from cxr_tasks.data.dataset import resize_stack
+from cxr_tasks.data.resizing import resize_stack
 from cxr_tasks.errors import WeightsError
+from cxr_tasks.image_settings import ResizeName
 
 EXTRACTOR_BACKBONE = "resnet50"
 
@@ -32,21 +33,22 @@ class Extractor:
         name: What to print beside every figure that comes from these features.
     """
 
-    def __init__(self, settings: JudgeSettings, training: np.ndarray, seed: int) -> None:
+    def __init__(self, settings: JudgeSettings, training: np.ndarray, seed: int, resize: ResizeName) -> None:
         """Build the network.
 
         Args:
             settings: Name the weights and the side of the images.
             training: (n, S, S) uint8 real training images; random weights are scaled on some of them.
             seed: Of random weights, and of the images that they are scaled on.
+            resize: How images of another side are resized.
 
         Raises:
             WeightsError: The weights cannot be had or do not fit.
         """
-        self.size = settings.image_size
+        self.size, self.resize = settings.image_size, resize
         # Pretrained weights expect their own scaling, whatever the classifiers use.
         scaling = "paper" if settings.weights == "random" else "imagenet"
-        some = resize_stack(training[scaling_images(len(training), seed, "feature scaling")], self.size)
+        some = resize_stack(training[scaling_images(len(training), seed, "feature scaling")], self.size, resize)
         try:
             base = backbone_with_weights(EXTRACTOR_BACKBONE, self.size, settings.weights, scaling, some, seed)
         except (WeightsError, ConnectionError) as error:
@@ -67,7 +69,7 @@ class Extractor:
         aliased resizing and surprising subtleties in GAN evaluation", 2022), so samples that are compared should
         come in one size.
         """
-        resized = resize_stack(pixels, self.size)
+        resized = resize_stack(pixels, self.size, self.resize)
         if not len(resized):
             return np.empty((0, self.network.output_shape[-1]), np.float32)
         values = self.network.predict(resized[..., None], batch_size=FEATURE_BATCH, verbose=0)

@@ -12,13 +12,16 @@ from cxr_tasks.gan.filtering import repeated
 from cxr_tasks.gan.measuring import measure
 from cxr_tasks.gan.quality import GanQuality
 from cxr_tasks.gan.verdict import GanVerdict, gan_verdict
+from cxr_tasks.image_settings import ResizeName
 from cxr_tasks.randomness import keyed
 
 
 class Judge:
     """Knows the real images and how an untrained generator's look; :meth:`judge` compares others with them."""
 
-    def __init__(self, settings: Settings, train: Images, validation: Images, untrained: np.ndarray) -> None:
+    def __init__(
+        self, settings: Settings, train: Images, validation: Images, untrained: np.ndarray, resize: ResizeName
+    ) -> None:
         """Extract the features of the images that generated ones are compared with.
 
         Args:
@@ -26,9 +29,10 @@ class Judge:
             train: The real images that the GAN was trained on.
             validation: Real images that the GAN has not seen.
             untrained: (n, S, S) uint8, images of the generator before its training; their classes are :meth:`labels`.
+            resize: How images are brought to the judge's side.
         """
         self.settings = settings
-        self.extractor = Extractor(settings.judge, train.pixels, settings.seeds.judge)
+        self.extractor = Extractor(settings.judge, train.pixels, settings.seeds.judge, resize)
         self.training = self._sample(train.pixels, train.labels, count_repeated=True)
         self.held_out = self._sample(validation.pixels, validation.labels)
         self.untrained = self._sample(untrained, self.labels(settings))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cxr_tasks.image_settings import FIRST_RESIZE
 from cxr_tasks.strict import Strict
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -29,6 +30,7 @@ class Candidate(Strict):
         dataset: Store reference of its dataset.
         classes: The classes in their order, joined by ``|``.
         model_uri: Where MLflow has the model.
+        resize: How its images were brought to its side.
     """
 
     classifier: str
@@ -41,6 +43,7 @@ class Candidate(Strict):
     dataset: str
     classes: str
     model_uri: str
+    resize: str = FIRST_RESIZE
 
     @property
     def words(self) -> str:
@@ -57,6 +60,7 @@ class Candidate(Strict):
             "cxr.arm": self.arm,
             "cxr.role": self.role,
             "cxr.seed": str(self.seed),
+            "cxr.resize": self.resize,
             TAG_VALIDATION: f"{self.validation_macro_f1:.6f}",
         }
 

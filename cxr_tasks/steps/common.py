@@ -124,12 +124,14 @@ def log_images(
     from cxr_tasks.data.inverted import CORRECTED
 
     table = rows[["image_id", "label"]].assign(origin=REAL if origins is None else list(origins))
-    pixels = json.dumps({key: value for key, value in made.items() if key != "size"}, sort_keys=True)
+    pixels = json.dumps({key: value for key, value in made.items() if key not in ("size", "resize")}, sort_keys=True)
     of_a_file = table["origin"].isin([REAL, "oversample"])
     told = table.drop(columns="origin").assign(pixels=of_a_file.map({True: "", False: pixels}))
     if "inverted" in rows:
         # The file of such an image holds other pixels.
         told["pixels"] += np.where(rows["inverted"] == CORRECTED, CORRECTED, "")
+    if "window" in rows:
+        told["pixels"] += rows["window"].fillna("").to_numpy()
     version = digest(told.sort_values(list(told)))
     counts = table["origin"].value_counts()
     tracking.log_dataset(table, name, version, context, {f"cxr.images.{kind}": str(n) for kind, n in counts.items()})

@@ -74,7 +74,7 @@ def _extract(
     network = build_network(backbone, settings, train.pixels, settings.seeds.backbones)
     cache = FeatureCache(FrozenTrunk(network.fast_trunk), identity, anew=anew)
     if synthetic is not None:
-        extra = synthetic.extra(classes, size)
+        extra = synthetic.extra(classes, size, dataset.resize)
         log_images(extra.images.rows, "synthetic images", "features", ["synthetic"] * len(extra.images), extra.content)
         cache(extra.content, lambda: extra.images.pixels)
         _extract_controls(settings, dataset, synthetic, train, cache)
@@ -102,7 +102,7 @@ def _extract_controls(
 
     for name in settings.arms.names:
         if ARMS[name].extra == "real_resized":
-            resized = extra_images(ARMS[name], settings, train, dataset.content, None, counts)
+            resized = extra_images(ARMS[name], settings, train, dataset.content, None, counts, dataset.resize)
             assert resized is not None  # such an arm adds something
             cache(resized.content, partial(np.asarray, resized.images.pixels))
 

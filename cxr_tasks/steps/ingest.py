@@ -33,18 +33,17 @@ def ingest(run: RunContext, scanned: Scan, shard: int) -> Shard:
 
 
 def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> Shard:
-    from cxr_tasks.data.decode import Limits
+    from cxr_tasks.data.decode import HowToRead
     from cxr_tasks.data.ingest import SET_ASIDE, read_shard
     from cxr_tasks.data.scan import entries_of
     from cxr_tasks.data.sources import open_source
 
     settings = load_settings(run)
     sizes, data = settings.image_sizes, settings.data
-    limits = Limits(data.smallest_side, data.most_pixels)
 
     def fill(folder: Path) -> Made[Shard]:
         root = open_source(scanned.source).fetch(entries_of(files))
-        rows = read_shard(root, files, sizes, folder, limits, correct=data.inverted == "correct")
+        rows = read_shard(root, files, sizes, folder, HowToRead.of(data), correct=data.inverted == "correct")
         aside, unusable = rows[rows["status"] == SET_ASIDE], rows[rows["mask_fault"] != ""]
         for row in aside.itertuples():
             log.warning("set aside %s: %s", row.path, row.reason)
@@ -62,12 +61,14 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
         run,
         Shard,
         fill,
-        version=4,
+        version=5,
         settings={
             "sizes": sizes,
             "smallest_side": data.smallest_side,
             "most_pixels": data.most_pixels,
             "inverted": data.inverted,
+            "resize": data.resize,
+            "window": data.window.model_dump(mode="json"),
         },
         inputs={"files": digest(files[["path", "label", "sha256", "fault", "mask_sha256"]])},
         after=[scanned],

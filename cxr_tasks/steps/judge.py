@@ -29,7 +29,7 @@ def judge(run: RunContext, dataset: Dataset, gan: Gan) -> Judgement:
         log_images(validation.rows, "validation images", "judged against")
         fresh = CovidGan(settings.gan, len(classes), settings.seeds.gan).generator
         made, untrained = (sample_images(net, labels, settings.gan, seed, "judged") for net in (gan.generator(), fresh))
-        quality, said = Judge(settings, train, validation, untrained).judge(made)
+        quality, said = Judge(settings, train, validation, untrained, dataset.resize).judge(made)
         write_json(folder / Judgement.QUALITY, quality)
         write_json(folder / Judgement.VERDICT, said)
         for name in (Judgement.QUALITY, Judgement.VERDICT):

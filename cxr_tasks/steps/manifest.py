@@ -38,6 +38,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
             masks=int(used["mask"].sum()),
             inverted=inverted,
             unsure_inverted=unsure,
+            resize=settings.resize,
             notes=tuple(notes),
         )
         counts = {"rejected": joined.rejected, "near_duplicates": joined.near_duplicates, "masks": joined.masks}

@@ -148,6 +148,7 @@ def _candidates(
             dataset=dataset.ref,
             classes="|".join(settings.data.classes),
             model_uri=_model_uri(arm),
+            resize=arm.model.resize,
         )
         for arm in arms.values()
     ]
@@ -160,7 +161,7 @@ def _model_uri(arm: TrainedArm) -> str:
         import numpy as np
 
         model = arm.model.load()
-        return tracking.log_model(model, np.zeros((1, *model.input_shape[1:3]), np.uint8))
+        return tracking.log_model(model, np.zeros((1, *model.input_shape[1:3]), np.uint8), arm.model.resize)
 
     return tracking.logged_model(arm.model.model_uri, log_again)
 

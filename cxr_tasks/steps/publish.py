@@ -31,6 +31,7 @@ def dataset_of(scanned: Scan, joined: Manifest, validated: Validation, divided: 
         source=scanned.source,
         warnings=(*scanned.warnings, *validated.warnings, *divided.warnings),
         data_docs=validated.data_docs,
+        resize=joined.resize,
     )
 
 

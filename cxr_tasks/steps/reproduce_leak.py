@@ -108,7 +108,7 @@ def _train_leaking(
 
     classes, size = list(settings.data.classes), settings.classifiers.image_size
     train, validation, test = (dataset.images(split, size, classes) for split in ("train", "validation", "test"))
-    real, made = train.followed_by(validation).followed_by(test), synthetic.extra(classes, size)
+    real, made = train.followed_by(validation).followed_by(test), synthetic.extra(classes, size, dataset.resize)
     pool = real.followed_by(made.images)
     rows = leaking_split(len(pool), settings.data.split.validation, settings.data.split.test, arm.seed)
     network = build_network(arm.classifier, settings, train.pixels, arm.seed)

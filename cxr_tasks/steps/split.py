@@ -10,6 +10,7 @@ from cxr_tasks import tracking
 from cxr_tasks.artifacts import Manifest, RunContext, Split, Validation
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import DataError
+from cxr_tasks.image_settings import FIRST_RESIZE
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import NOTES, digest
 from cxr_tasks.store import artifact_ref, open_store
@@ -58,6 +59,10 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
     if (corrected := dealt["inverted"] == CORRECTED).any():
         # The same files hold other pixels then.
         told = told.assign(corrected=corrected)
+    if (dealt["window"] != "").any():
+        told = told.assign(window=dealt["window"])
+    if joined.resize != FIRST_RESIZE:
+        told = told.assign(resize=joined.resize)
     version = digest(told.sort_values("image_id"))
 
     def fill(folder: Path) -> Made[Split]:

@@ -206,7 +206,7 @@ def _train_model(
     tell_setbacks(fitted.setbacks)
     _save_model(network, fitted, _predict_blanked(network, features, images, classes), folder)
     with patience():
-        model_uri = tracking.log_model(network.full, images.held_out["validation"].pixels[:2])
+        model_uri = tracking.log_model(network.full, images.held_out["validation"].pixels[:2], dataset.resize)
     model = TrainedModel(
         training=arm,
         epochs=len(fitted.history),
@@ -214,6 +214,7 @@ def _train_model(
         train_images=fitted.train_size,
         weights_digest=weights_digest(network.full),
         model_uri=model_uri,
+        resize=dataset.resize,
         notes=fitted.setbacks,
     )
     metrics = {
@@ -267,8 +268,8 @@ def _load(
     classes, size = list(settings.data.classes), settings.classifiers.image_size
     held_out = {split: dataset.images(split, size, classes) for split in ("validation", "test")}
     real = dataset.images("train", size, classes)
-    made = synthetic.extra(classes, size) if synthetic is not None else None
-    extra = extra_images(ARMS[arm.arm], settings, real, dataset.content, made, counts)
+    made = synthetic.extra(classes, size, dataset.resize) if synthetic is not None else None
+    extra = extra_images(ARMS[arm.arm], settings, real, dataset.content, made, counts, dataset.resize)
     gray, blanked = mean_gray(real), {}
     if settings.evaluation.shortcuts:
         blanked = blanked_images(held_out["test"], dataset.masks("test", size), gray)

@@ -142,7 +142,7 @@ def _fit(settings: Settings, images: Images, checkpoints: Path, unfinished: Unfi
     classes = list(settings.data.classes)
     if settings.judge.weights != "random":
         # Weights that cannot be had are to be known before days of training and not after.
-        Extractor(settings.judge, images.pixels, settings.seeds.judge)
+        Extractor(settings.judge, images.pixels, settings.seeds.judge, settings.data.resize)
 
     def on_epoch(step: int, metrics: dict[str, float]) -> None:
         tracking.log_metrics(metrics, step)

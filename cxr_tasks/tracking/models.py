@@ -35,12 +35,13 @@ class UnusableModelError(Exception):
 
 
 @patient
-def log_model(model: keras.Model, example: np.ndarray) -> str:
+def log_model(model: keras.Model, example: np.ndarray, resize: str) -> str:
     """Log ``model`` to the active run with signature and input example.
 
     Args:
         model: Pixels (n, S, S, 1) 0–255 → probabilities.
         example: (n, S, S) uint8 real images.
+        resize: How images were brought to that side, and are to be for a prediction.
 
     Returns:
         Its ``models:/`` address; empty where nothing is tracked.
@@ -61,6 +62,7 @@ def log_model(model: keras.Model, example: np.ndarray) -> str:
         signature=infer_signature(pixels, model.predict(pixels, verbose=0)),
         # A mid-gray image: the model's input format is shown without keeping a patient's image.
         input_example=np.full((1, *pixels.shape[1:]), 127.0, np.float32),
+        metadata={"resize": resize, "image_size": int(pixels.shape[1])},
         # Named here, because finding them out takes a process of its own that loads the model again.
         pip_requirements=[f"tensorflow=={tf.__version__}", f"keras=={keras.__version__}", f"numpy=={np.__version__}"],
     )

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from cxr_tasks.data.decode import Decoded, Limits, decode
+from cxr_tasks.data.decode import Decoded, HowToRead, Limits, decode
 from cxr_tasks.data.formats import Unusable
 from tests.data.bad_files import (
     bad_files,
@@ -31,6 +31,7 @@ from tests.data.bad_files import (
     with_hole,
     write_bad_files,
 )
+from tests.data.wide_files import WIDE_FILES
 
 MASK = "a few gray levels make up almost the whole image: it is a mask, a drawing or blank, and no X-ray"
 REASONS = {
@@ -63,7 +64,6 @@ REASONS = {
     "PDF": "the file holds PDF: export the image as PNG or JPEG",
     "AVIF": "the file holds AVIF: export the image as PNG or JPEG",
     "HEIC": "the file holds HEIC: export the image as PNG or JPEG",
-    "16-bit TIFF": "16 bits a pixel and no display window is known: export the image with 8 bits",
     "rotated TIFF": "the file says it is rotated (EXIF orientation 6): save it upright",
     "pages of a TIFF": "the file holds 2 images: save the one that is meant",
     "cut TIFF": "the file is cut off before its end: copy it again",
@@ -72,9 +72,9 @@ REASONS = {
     "transparent WebP": "parts of the image are transparent: save it without transparency",
     "cut WebP": "the file is cut off before its end: copy it again",
     "WebP bomb": "16384×16384 pixels: at most 50,000,000 in all are decoded, make the image smaller",
-    "16-bit JPEG 2000": "16 bits a pixel and no display window is known: export the image with 8 bits",
     "cut JPEG 2000": "the image is damaged (broken data stream when reading image file): copy or export it again",
-    "JPEG-LS": "a kind of JPEG that is not read (lossless, JPEG-LS or arithmetic): save the image as PNG",
+    "JPEG-LS": "the image is damaged (something else stands where a JPEG segment should begin): "
+    "copy or export it again",
     "two levels": MASK,
     "levels 0 and 1": MASK,
     "two levels as JPEG": MASK,
@@ -83,9 +83,8 @@ REASONS = {
     "PNG bomb": "50000×50000 pixels: at most 50,000,000 in all are decoded, make the image smaller",
     "JPEG bomb": "50000×50000 pixels: at most 50,000,000 in all are decoded, make the image smaller",
     "JPEG of many scans": "more than 100 passes over the pixels: save the image again as PNG or JPEG",
-    "16-bit gray": "16 bits a pixel and no display window is known: export the image with 8 bits",
-    "16-bit colour": "16 bits a pixel and no display window is known: export the image with 8 bits",
-    "12-bit JPEG": "12 bits a pixel and no display window is known: export the image with 8 bits",
+    "16-bit colour": "colours of 16 bits a channel are not read: save the image as gray, or with 8 bits",
+    "JPEG of arithmetic coding": "a kind of JPEG that is not read (hierarchical or arithmetic): save the image as PNG",
     "colour palette": "the image is in colour and not a gray X-ray",
     "black and white": "1 bit a pixel, black or white: export the image as 8-bit gray",
     "CMYK": "the colours are CMYK, made for printing: save the image as 8-bit gray",
@@ -228,12 +227,12 @@ def test_an_image_of_many_levels_is_no_mask_at_any_contrast(seed: int, contrast:
 
 
 def test_limits_are_those_that_are_given() -> None:
-    narrow = Limits(smallest_side=80, most_pixels=96 * 80)
+    narrow = HowToRead(Limits(smallest_side=80, most_pixels=96 * 80))
 
     assert decode(PNG, "a.png", (), narrow).width == 96
     for side, area in ((81, 96 * 80), (80, 96 * 80 - 1)):
         with pytest.raises(Unusable, match=r"at least 81 a side|at most 7,679 in all"):
-            decode(PNG, "a.png", (), Limits(side, area))
+            decode(PNG, "a.png", (), HowToRead(Limits(side, area)))
 
 
 def test_bad_files_can_be_written_and_listed_again(tmp_path: Path) -> None:
@@ -386,8 +385,9 @@ def test_random_bytes_are_decoded_or_have_a_reason(start: bytes, rest: bytes, na
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
     """A real file with some bytes replaced, mostly in its header, perhaps with a piece taken out or cut off."""
-    name = draw(st.sampled_from(sorted(SEEDS | OTHER_SEEDS)))
-    content = bytearray((SEEDS | OTHER_SEEDS)[name])
+    files = SEEDS | OTHER_SEEDS | WIDE_FILES
+    name = draw(st.sampled_from(sorted(files)))
+    content = bytearray(files[name])
     places = st.one_of(st.integers(0, 199), st.integers(0, len(content) - 1))
     for place, value in draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=6)):
         content[place] = value

@@ -25,7 +25,7 @@ def judge(**changes: object):
 
 @pytest.fixture(scope="module")
 def extractor(images: np.ndarray) -> Extractor:
-    return Extractor(judge(), images, seed=3)
+    return Extractor(judge(), images, 3, "bilinear")
 
 
 def test_an_image_has_the_same_features_in_any_company(extractor: Extractor, images: np.ndarray) -> None:
@@ -39,7 +39,7 @@ def test_an_image_has_the_same_features_in_any_company(extractor: Extractor, ima
 
 
 def test_the_seed_makes_the_features(extractor: Extractor, images: np.ndarray) -> None:
-    again, other = (Extractor(judge(), images, seed).extract(images[:4]) for seed in (3, 4))
+    again, other = (Extractor(judge(), images, seed, "bilinear").extract(images[:4]) for seed in (3, 4))
 
     np.testing.assert_allclose(again, extractor.extract(images[:4]), rtol=1e-4, atol=1e-5)
     assert not np.allclose(again, other, rtol=0.01)
@@ -68,7 +68,7 @@ def test_a_missing_file_is_named_with_the_setting(images: np.ndarray, tmp_path: 
     missing = tmp_path / "resnet50.h5"
 
     with pytest.raises(WeightsError, match=r"/resnet50.h5 of resnet50 does not exist: correct judge.weights"):
-        Extractor(judge(weights=str(missing)), images, seed=0)
+        Extractor(judge(weights=str(missing)), images, 0, "bilinear")
 
 
 def test_a_file_with_numbers_that_are_not_finite_is_refused(images: np.ndarray, tmp_path: Path) -> None:
@@ -78,4 +78,4 @@ def test_a_file_with_numbers_that_are_not_finite_is_refused(images: np.ndarray, 
     broken.save_weights(path)
 
     with pytest.raises(WeightsError, match=r"NaN or infinity in 1 of 318 weights.* a whole file in judge\.weights"):
-        Extractor(judge(weights=str(path)), images, seed=0)
+        Extractor(judge(weights=str(path)), images, 0, "bilinear")

@@ -38,7 +38,7 @@ def judged(monkeypatch: pytest.MonkeyPatch):
 
     def judge(settings: Settings) -> tuple[GanQuality, GanVerdict]:
         untrained, made = noise_images(3, 12).pixels, noise_images(4, 12).pixels
-        return Judge(settings, noise_images(1, 20), noise_images(2, 15), untrained).judge(made)
+        return Judge(settings, noise_images(1, 20), noise_images(2, 15), untrained, "bilinear").judge(made)
 
     return judge
 

@@ -33,9 +33,9 @@ from cxr_tasks.artifacts import (
     write_json,
 )
 from cxr_tasks.config import merge
-from cxr_tasks.data.dataset import resize_stack
 from cxr_tasks.data.ingest import MANIFEST, USED, pixels_file
 from cxr_tasks.data.masks import masks_file
+from cxr_tasks.data.resizing import resize_stack
 from cxr_tasks.pipeline import Made, perform
 from cxr_tasks.steps.train_arm import evaluate_arm
 
@@ -106,8 +106,8 @@ def prepared(
 
         def write_shard(folder: Path) -> None:
             for size in sizes:
-                np.save(folder / pixels_file(size), resize_stack(pixels[chosen], size))
-                packed = np.packbits(resize_stack(masks[None].astype(np.uint8), size) > 0, axis=-1)
+                np.save(folder / pixels_file(size), resize_stack(pixels[chosen], size, "bilinear"))
+                packed = np.packbits(resize_stack(masks[None].astype(np.uint8), size, "bilinear") > 0, axis=-1)
                 np.save(folder / masks_file(size), np.repeat(packed, chosen.sum(), axis=0))
 
         return write_shard

@@ -59,7 +59,7 @@ def model_uris(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> 
             model = keras.Model(image, answer)
             model.layers[-1].set_weights(values)
             with mlflow.start_run(experiment_id=experiment):
-                uris[name] = tracking.log_model(model, np.zeros((2, SIZE, SIZE), np.uint8))
+                uris[name] = tracking.log_model(model, np.zeros((2, SIZE, SIZE), np.uint8), "area")
             uris[f"{name} file"] = str(tmp_path_factory.mktemp(name) / TrainedModel.MODEL)
             model.save(uris[f"{name} file"])
     return uris

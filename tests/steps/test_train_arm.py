@@ -70,7 +70,7 @@ class TestArms:
         synthetic, again, resized = (call["train"].pixels[18:] for call in untrained.calls)
 
         real = dataset.images("train", 48, handles.CLASSES)
-        np.testing.assert_array_equal(synthetic, made.images(handles.CLASSES).resized(48).pixels)
+        np.testing.assert_array_equal(synthetic, made.images(handles.CLASSES).resized(48, "bilinear").pixels)
         assert all((image == real.pixels).all(axis=(1, 2)).any() for image in again)
         assert untrained.calls[1]["train"].ids[18:].tolist() == untrained.calls[2]["train"].ids[18:].tolist()
         assert not (resized == again).all(axis=(1, 2)).any()
