@@ -1,15 +1,35 @@
-"""Copies of an X-ray as they come about when people export, crop, mark and share it. The benchmarks alter with them."""
+"""Copies of an X-ray as they come about when people export, crop, mark and share it: which are tied to their original?
+
+    python benchmarks/altered.py FOLDER [rows]
+
+FOLDER holds X-rays as ``<Class>/images/*.png``. Every sixth is altered in each way. All originals and the copies of
+one kind are then searched for near-duplicates with the profile ``paper``. The peer is the search by hash and plain
+correlation alone. With ``rows``, the search for neighbours is timed among that many points. They are drawn with the
+covariance of the spectra of FOLDER, and the originals lie among them.
+"""
 
 from __future__ import annotations
 
+import json
+import resource
+import sys
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from cxr_tasks.config import resolve
 from cxr_tasks.data.decode import THUMBNAIL_SIDE
+from cxr_tasks.data.duplicates import altered, encoded_again, near_duplicates, search_points
+from cxr_tasks.data.neighbours import nearest_points
+from cxr_tasks.gan.filtering import fingerprints
+
+EVERY = 6
+NEAR = resolve("paper").data.near_duplicates
 
 
 def read_gray(folder: Path) -> tuple[list[Image.Image], np.ndarray, list[str]]:
@@ -92,3 +112,73 @@ ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
         ImageOps.mirror(cropped(image, 0.02, 0.02, 0.02, 0.02)), 60
     ),
 }
+
+
+def tied(pairs: np.ndarray, originals: np.ndarray, count: int) -> tuple[int, list[list[int]]]:
+    """How many of the copies, which follow ``count`` images, are tied to their originals; and the other new pairs."""
+    new = pairs[pairs[:, 1] >= count]
+    right = new[:, 0] == originals[new[:, 1] - count]
+    return int(right.sum()), new[~right].tolist()
+
+
+def search(known: np.ndarray, copies: dict[str, np.ndarray], originals: np.ndarray, rows: int) -> dict[str, Any]:
+    """Search ``rows`` points for neighbours: seconds, memory, the share of copies with their original among them."""
+    points, altered_points = search_points(known, np.concatenate(list(copies.values())))
+    spread = np.linalg.cholesky(np.cov(points.T) + 1e-6 * np.eye(points.shape[1])).astype(np.float32)
+    rng = np.random.default_rng(0)
+    many = rng.standard_normal((rows, points.shape[1]), dtype=np.float32) @ spread.T
+    many /= np.linalg.norm(many, axis=1, keepdims=True)
+    many[: len(points)] = points
+    found = nearest_points(altered_points, many, NEAR.neighbours)
+    right = found[found[:, 1] == np.tile(originals, len(copies))[found[:, 0]], 0]
+    hit = np.isin(np.arange(len(altered_points)), right).reshape(len(copies), -1).mean(axis=1)
+    started, used = time.perf_counter(), time.process_time()
+    nearest_points(many, many, NEAR.neighbours + 1)
+    return {
+        "rows": rows,
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(time.process_time() - used, 1),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "proposed": {name: round(float(share), 3) for name, share in zip(copies, hit, strict=True)},
+    }
+
+
+def main(folder: Path, rows: int) -> None:
+    """Measure, print a table, and end with one JSON object."""
+    images, _, names = read_gray(folder)
+    originals = np.arange(0, len(images), EVERY)
+    known = thumbnails_of(images)
+    hashes, _ = fingerprints(known)
+    started, used = time.perf_counter(), time.process_time()
+    real = altered(known, NEAR)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - used
+    real = np.concatenate([real, encoded_again(hashes, known, NEAR)])
+    print(f"{len(images):,} images, {len(images) * (len(images) - 1) // 2:,} pairs, of which are tied:")
+    for one, other in real:
+        print(f"    {names[one]} and {names[other]}")
+    print(f"{cpu / len(images) * 1e6:.0f} µs of a core an image\n{'':<28}{'tied':>6}{'before':>8}   other pairs")
+    figures, copies = {}, {}
+    for name, alter in ALTERATIONS.items():
+        copies[name] = thumbnails_of([alter(images[n]) for n in originals])
+        both = np.concatenate([known, copies[name]])
+        all_hashes = np.concatenate([hashes, fingerprints(copies[name])[0]])
+        own, other = tied(near_duplicates(all_hashes, both, NEAR), originals, len(known))
+        before, _ = tied(encoded_again(all_hashes, both, NEAR), originals, len(known))
+        others = [f"{names[a]} and {names[originals[b - len(known)]]}" for a, b in other if a < len(known)]
+        figures[name] = {"tied": own, "before": before, "of": len(originals), "others": others}
+        print(f"{name:<28}{own:>6}{before:>8}   {', '.join(others)}", flush=True)
+    told = {"benchmark": "altered", "images": len(images), "seconds": round(seconds, 2), "figures": figures}
+    told |= {
+        "real_pairs": [[names[one], names[other]] for one, other in real],
+        "us_an_image": round(cpu / len(images) * 1e6),
+    }
+    if rows:
+        told["search"] = search(known, copies, originals, rows)
+        for name, share in told["search"]["proposed"].items():
+            print(f"{name:<28}{share:>6.1%} find their original among {rows:,}")
+        print({name: value for name, value in told["search"].items() if name != "proposed"})
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)

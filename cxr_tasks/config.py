@@ -138,14 +138,21 @@ class SplitSettings(Strict):
 
 
 class NearDuplicateSettings(Strict):
-    """Which images are one picture. A difference hash proposes pairs, a correlation decides.
+    """Which images are one picture, also where one was altered. Details of thumbnails decide.
 
-    ``hash_bits``: bits of 64 that may differ; ``correlation``: of thumbnails without their local
-    means. A hash alone is no evidence: many unrelated chest X-rays share it.
+    A difference hash proposes pairs that show a picture in the same place. ``hash_bits``: bits of 64 that may differ;
+    ``correlation``: that the pair must exceed. A hash alone is no evidence: many unrelated chest X-rays share it.
+
+    A spectrum proposes pairs of which one may be cropped, turned, mirrored, inverted, framed or marked.
+    ``neighbours``: images with which each is compared, 0 for none; ``shifted``: correlation that makes it worth
+    while to lay one over the other exactly; ``overlaid``: correlation that the pair must then exceed.
     """
 
     hash_bits: Annotated[int, Field(ge=0, le=8)]
     correlation: Share
+    neighbours: Annotated[int, Field(ge=0, le=20)]
+    shifted: Share
+    overlaid: Share
 
 
 class DataSettings(Strict):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, count
 
 import numpy as np
@@ -10,10 +13,14 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from cxr_tasks.config import NearDuplicateSettings
+from cxr_tasks.data.neighbours import nearest_points
+from cxr_tasks.data.overlay import SURROUNDINGS, overlaid, spectra
+
 CLASH = "identical images carry different classes"
 IDENTICAL = "identical to"
 AT_ONCE = 4096
-SURROUNDINGS = 5  # pixels of a thumbnail
+IN_CACHE = 256
 
 
 def identical(images: pd.DataFrame) -> pd.Series:
@@ -38,19 +45,27 @@ def identical(images: pd.DataFrame) -> pd.Series:
     return reasons
 
 
-def near_duplicates(dhash: np.ndarray, thumbnails: np.ndarray, hash_bits: int, correlation: float) -> np.ndarray:
+def near_duplicates(dhash: np.ndarray, thumbnails: np.ndarray, settings: NearDuplicateSettings) -> np.ndarray:
     """Pairs of images that show the same picture.
 
     Args:
-        dhash: (n,) uint64 difference hashes, which propose pairs.
-        thumbnails: (n, S, S) uint8; the correlation of their details decides.
-        hash_bits: Bits in which a proposed pair may differ.
-        correlation: A pair above this correlation is one picture.
+        dhash: (n,) uint64 difference hashes.
+        thumbnails: (n, S, S) uint8.
+        settings: When two images are one picture.
 
     Returns:
         (pairs, 2) positions, the smaller first, in ascending order.
     """
-    proposed = _within(dhash, hash_bits)
+    found = np.concatenate([encoded_again(dhash, thumbnails, settings), altered(thumbnails, settings)])
+    return np.unique(np.sort(found, axis=1), axis=0)
+
+
+def encoded_again(dhash: np.ndarray, thumbnails: np.ndarray, settings: NearDuplicateSettings) -> np.ndarray:
+    """The pairs of :func:`near_duplicates` that show their picture in the same place.
+
+    The hashes propose pairs; the correlation of their thumbnails' details decides.
+    """
+    proposed = _within(dhash, settings.hash_bits)
     images, places = np.unique(proposed, return_inverse=True)
     details = np.empty((len(images), thumbnails[0].size if len(thumbnails) else 0), np.float32)
     for start in range(0, len(images), AT_ONCE):
@@ -59,8 +74,63 @@ def near_duplicates(dhash: np.ndarray, thumbnails: np.ndarray, hash_bits: int, c
     found = np.zeros(len(proposed), bool)
     for start in range(0, len(proposed), AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        found[part] = np.einsum("ij,ij->i", details[first[part]], details[second[part]]) > correlation
+        found[part] = np.einsum("ij,ij->i", details[first[part]], details[second[part]]) > settings.correlation
     return proposed[found]
+
+
+def altered(thumbnails: np.ndarray, settings: NearDuplicateSettings, known: np.ndarray | None = None) -> np.ndarray:
+    """Pairs that show the same picture also where one was cropped, turned, mirrored, inverted, framed or marked.
+
+    Spectra propose pairs, a few for each image, so that the work grows with the number of images and not with that of
+    pairs. The correlation of pictures that are laid over each other decides.
+
+    Args:
+        thumbnails: (n, S, S) uint8.
+        settings: When two images are one picture.
+        known: (m, S, S) uint8, among which copies of ``thumbnails`` are sought; else among themselves.
+
+    Returns:
+        (pairs, 2) positions in ``thumbnails`` and in ``known``, or twice in ``thumbnails``, each pair once.
+    """
+    alone = known is None
+    known = thumbnails if known is None else known
+    if not settings.neighbours or not len(thumbnails) or not len(known):
+        return np.empty((0, 2), np.int64)
+    points, queries = search_points(known, known[:0] if alone else thumbnails)
+    queries = points if alone else queries
+    proposed = nearest_points(queries, points, settings.neighbours + alone)
+    if alone:
+        proposed = np.unique(np.sort(proposed[proposed[:, 0] != proposed[:, 1]], axis=1), axis=0)
+    reached = _in_parts(lambda pairs: overlaid(thumbnails[pairs[:, 0]], known[pairs[:, 1]], settings.shifted), proposed)
+    return proposed[reached > settings.overlaid]
+
+
+def search_points(known: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points among which :func:`altered` seeks neighbours.
+
+    Args:
+        known: (m, S, S) uint8. Each frequency counts by how much these differ in it.
+        others: (n, S, S) uint8.
+
+    Returns:
+        (m, F) and (n, F) float32, of length one.
+    """
+    points, queries = _in_parts(spectra, known), _in_parts(spectra, others)
+    mean, spread = points.mean(axis=0), points.std(axis=0).clip(1e-3)
+    for some in (points, queries):
+        # In place: a million images have 400 MB of these.
+        some -= mean
+        some /= spread
+        some /= np.linalg.norm(some, axis=1, keepdims=True).clip(1e-6)
+    return points, queries
+
+
+def _in_parts(work: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """What ``work`` makes of ``rows``, a few at a time, so that they stay in the processor's cache."""
+    # Without rows too, one part says what shape the results have.
+    starts = range(0, max(len(rows), 1), IN_CACHE)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        return np.concatenate(list(threads.map(lambda start: work(rows[start : start + IN_CACHE]), starts)))
 
 
 def _details(thumbnails: np.ndarray) -> np.ndarray:

@@ -324,7 +324,7 @@ def join_shards(
 
     good = images[images["status"] == USED].reset_index()
     dhash = np.array([int(value, 16) for value in good["dhash"]], np.uint64)
-    near = near_duplicates(dhash, _thumbnails(shards, good), settings.hash_bits, settings.correlation)
+    near = near_duplicates(dhash, _thumbnails(shards, good), settings)
     images["group"] = images["image_id"]
     images.loc[good["index"], "group"] = group_names(good, near).to_numpy()
     images["provenance"], images["split"] = "real", ""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cxr_tasks.config import NearDuplicateSettings, SyntheticSettings
 from cxr_tasks.data.decode import THUMBNAIL_SIDE, difference_hash
-from cxr_tasks.data.duplicates import near_duplicates
+from cxr_tasks.data.duplicates import altered, encoded_again, near_duplicates
 
 UNLIKELY = "unlike its class"
 NEAR_COPY = "near-copy of a training image"
@@ -87,17 +87,16 @@ def copies(pixels: np.ndarray, training: np.ndarray, near: NearDuplicateSettings
     found = np.zeros(len(pixels), bool)
     if not len(training):
         return found
-    known_hashes, known_thumbnails = fingerprints(training)
+    known_hashes, known = fingerprints(training)
+    hashes, thumbnails = fingerprints(pixels)
+    found[altered(thumbnails, near, known)[:, 0]] = True
     for start in range(0, len(pixels), IMAGES_AT_ONCE):
         part = slice(start, start + IMAGES_AT_ONCE)
-        hashes, thumbnails = fingerprints(pixels[part])
-        pairs = near_duplicates(
-            np.concatenate([hashes, known_hashes]),
-            np.concatenate([thumbnails, known_thumbnails]),
-            near.hash_bits,
-            near.correlation,
+        made = len(hashes[part])
+        pairs = encoded_again(
+            np.concatenate([hashes[part], known_hashes]), np.concatenate([thumbnails[part], known]), near
         )
-        across = (pairs[:, 0] < len(hashes)) & (pairs[:, 1] >= len(hashes))
+        across = (pairs[:, 0] < made) & (pairs[:, 1] >= made)
         found[start + pairs[across, 0]] = True
     return found
 
@@ -119,7 +118,7 @@ def repeated(pixels: np.ndarray, labels: np.ndarray, near: NearDuplicateSettings
         flat = pixels[rows].reshape(len(rows), -1)
         _, group, sizes = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
         found[rows] = sizes[group] > 1
-        pairs = near_duplicates(*fingerprints(pixels[rows]), near.hash_bits, near.correlation)
+        pairs = near_duplicates(*fingerprints(pixels[rows]), near)
         found[rows[np.unique(pairs)]] = True
     return found
 

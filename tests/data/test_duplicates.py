@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from cxr_tasks.config import resolve
 from cxr_tasks.data.decode import decode
 from cxr_tasks.data.duplicates import (
     CLASH,
     _within,
     components,
+    encoded_again,
     group_names,
     identical,
     near_duplicates,
@@ -23,6 +25,7 @@ from cxr_tasks.data.duplicates import (
 from tests.data.bad_files import encoded, ribs
 
 Pairs = list[tuple[int, int]]
+NEAR = resolve("quick").data.near_duplicates
 
 
 def array(pairs: Pairs) -> np.ndarray:
@@ -70,7 +73,7 @@ def test_unrelated_pictures_are_not_one_even_where_their_hashes_agree(seed: int,
     alike = (0.75 * 255 * shape + 0.25 * thumbnails).astype(np.uint8)
 
     for pictures in (thumbnails, alike):
-        assert len(near_duplicates(np.zeros(len(pictures), np.uint64), pictures, 3, 0.95)) == 0
+        assert len(near_duplicates(np.zeros(len(pictures), np.uint64), pictures, NEAR)) == 0
 
 
 @given(st.integers(0, 10**6), st.integers(-30, 30), st.floats(0.8, 1.2))
@@ -78,7 +81,7 @@ def test_a_brighter_or_flatter_copy_is_the_same_picture(seed: int, brighter: int
     thumbnails = 60 + noise(seed, 1.0) // 2
     copy = (thumbnails[3].astype(float) * steeper + brighter).clip(0, 255).astype(np.uint8)
 
-    pairs = near_duplicates(np.zeros(13, np.uint64), np.concatenate([thumbnails, copy[None]]), 3, 0.95)
+    pairs = near_duplicates(np.zeros(13, np.uint64), np.concatenate([thumbnails, copy[None]]), NEAR)
 
     assert pairs.tolist() == [[3, 12]]
 
@@ -86,7 +89,7 @@ def test_a_brighter_or_flatter_copy_is_the_same_picture(seed: int, brighter: int
 def test_hashes_propose_and_only_what_they_propose_is_compared() -> None:
     thumbnails = np.repeat(noise(0, 1.0, count=1), 3, axis=0)
 
-    assert near_duplicates(np.array([0, 0b111, 0b1111], np.uint64), thumbnails, 3, 0.95).tolist() == [[0, 1], [1, 2]]
+    assert encoded_again(np.array([0, 0b111, 0b1111], np.uint64), thumbnails, NEAR).tolist() == [[0, 1], [1, 2]]
 
 
 def test_pairs_are_compared_in_pieces_without_losing_any(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,14 +97,14 @@ def test_pairs_are_compared_in_pieces_without_losing_any(monkeypatch: pytest.Mon
     pictures = noise(0, 1.0, count=10)
     twice = np.concatenate([pictures, pictures])
 
-    pairs = near_duplicates(np.zeros(20, np.uint64), twice, 3, 0.95)
+    pairs = near_duplicates(np.zeros(20, np.uint64), twice, NEAR)
 
     assert pairs.tolist() == [[n, n + 10] for n in range(10)]
 
 
 def test_blank_pictures_and_no_pictures_give_no_pairs() -> None:
-    assert near_duplicates(np.zeros(4, np.uint64), np.full((4, 32, 32), 9, np.uint8), 3, 0.95).shape == (0, 2)
-    assert near_duplicates(np.empty(0, np.uint64), np.empty((0, 32, 32), np.uint8), 3, 0.95).shape == (0, 2)
+    assert near_duplicates(np.zeros(4, np.uint64), np.full((4, 32, 32), 9, np.uint8), NEAR).shape == (0, 2)
+    assert near_duplicates(np.empty(0, np.uint64), np.empty((0, 32, 32), np.uint8), NEAR).shape == (0, 2)
 
 
 def test_copies_encoded_again_are_found_among_other_pictures() -> None:
@@ -111,8 +114,8 @@ def test_copies_encoded_again_are_found_among_other_pictures() -> None:
     contents += [(encoded(image.resize((512, 512), Image.Resampling.BICUBIC)), "a.png") for image in images]
     decoded = [decode(content, name, ()) for content, name in contents]
 
-    pairs = near_duplicates(
-        np.array([one.dhash for one in decoded], np.uint64), np.stack([one.thumbnail for one in decoded]), 3, 0.95
+    pairs = encoded_again(
+        np.array([one.dhash for one in decoded], np.uint64), np.stack([one.thumbnail for one in decoded]), NEAR
     )
 
     # Every picture is three times there, and each is found to be itself and no other.

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from cxr_tasks.config import NearDuplicateSettings, SyntheticSettings
+from cxr_tasks.config import SyntheticSettings, resolve
 from cxr_tasks.data.decode import decode
 from cxr_tasks.gan import filtering
 from cxr_tasks.gan.filtering import NEAR_COPY, UNLIKELY, copies, fingerprints, keep, repeated
 from tests.data.bad_files import encoded
 
-NEAR = NearDuplicateSettings(hash_bits=3, correlation=0.95)
+NEAR = resolve("quick").data.near_duplicates
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
 
 
@@ -48,6 +48,16 @@ def test_copies_are_found_at_another_size_and_in_pieces(monkeypatch: pytest.Monk
     made = np.concatenate([pictures(5, 5), smaller, pictures(6, 3)])
 
     assert np.flatnonzero(copies(made, training, NEAR)).tolist() == [5, 6, 7]
+
+
+def test_a_training_image_that_comes_mirrored_inverted_or_moved_is_a_copy() -> None:
+    training = pictures(0, 12)
+    # However often the generator makes the same picture, the training image is still found.
+    moved = np.repeat(training[5:6, 2:-2, 4:], 9, axis=0)
+
+    assert copies(np.stack([training[3, :, ::-1], 255 - training[4]]), training, NEAR).all()
+    assert copies(moved, training, NEAR).all()
+    assert not copies(pictures(7, 12)[:, :, ::-1], training, NEAR).any()
 
 
 @given(
