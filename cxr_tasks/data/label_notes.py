@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,9 @@ REMEDY = {
 }
 
 
-def check_match(names: pd.Series, at: np.ndarray, paths: Sequence[str], files: str, least: float) -> None:
+def check_match(
+    names: pd.Series, at: np.ndarray, paths: Sequence[str], files: str, least: float, archives: Iterable[str]
+) -> None:
     """Stop where rows and images do not find each other.
 
     Args:
@@ -37,20 +39,22 @@ def check_match(names: pd.Series, at: np.ndarray, paths: Sequence[str], files: s
         paths: Of the images.
         files: What messages call the table.
         least: The share of the rows, or of the images, that must find each other.
+        archives: Sentences on archives, which may hold the images.
 
     Raises:
         DataError: They do not.
     """
+    packed = "".join(f" Note {sentence}." for sentence in archives)
     if not paths or not len(names):
         what = "There is no image beside it" if not paths else "It has no row"
-        raise DataError(f"The table {files} names no image. {what}: give the folder that holds both.")
+        raise DataError(f"The table {files} names no image. {what}: give the folder that holds both.{packed}")
     rows, images = float((at >= 0).mean()), len(np.unique(at[at >= 0])) / len(paths)
     if not rows or max(rows, images) < least:
         lost = names[at < 0]
         raise DataError(
             f"The table {files} does not match the images: {int((at >= 0).sum()):,} of its {len(names):,} rows name "
             f"one of the {len(paths):,} images. Rows are {_some(lost)}, images {_some(list(paths))}. Name the column "
-            "of file names in data.table.path."
+            f"of file names in data.table.path.{packed}"
         )
 
 

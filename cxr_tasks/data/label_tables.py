@@ -80,7 +80,9 @@ def _lay_out_table(source: Source, table: TableSettings, settings: DataSettings,
     images = [entry for entry in pictures if entry.path not in masked]
     paths = [entry.path for entry in images]
     at = match_paths(rows.table["name"].tolist(), paths)
-    check_match(rows.table["name"], at, paths, rows.files, settings.min_table_match)
+    archives = [entry.path for entry in texts if is_archive_name(entry.path) and entry.path not in used]
+    packed = tuple(on_archives(archives))
+    check_match(rows.table["name"], at, paths, rows.files, settings.min_table_match, packed)
     decided = _decide(rows, at, images, table, settings.classes)
     lists = _listed_splits(source, texts, table, paths, address)
     order = {label: place for place, label in enumerate(settings.classes)}
@@ -92,13 +94,12 @@ def _lay_out_table(source: Source, table: TableSettings, settings: DataSettings,
     given = dict(zip((paths[place] for place in places), chosen["given"], strict=True))
     given = {path: lists.get(path) or split or _split_of(os.path.dirname(path)) for path, split in given.items()}
     pairs = pair_masks([images[place] for place in places], masks, masked)
-    archives = [entry.path for entry in texts if is_archive_name(entry.path) and entry.path not in used]
     told, notes = tell_labels(rows.table["name"], at, decided, rows.readings, paths, rows.files)
     return Layout(
         [(labels[place], images[place]) for place in places],
         [],
         pairs,
-        (*notes, *on_masks(masks, pairs), *on_archives(archives)),
+        (*notes, *on_masks(masks, pairs), *packed),
         {path: split for path, split in given.items() if split},
         said=_facts(chosen),
         told=told,

@@ -11,7 +11,8 @@ import pandas as pd
 
 from cxr_tasks.config import DataSettings, resolve
 from cxr_tasks.data.ingest import join_shards, read_shard
-from cxr_tasks.data.layout import Layout, lay_out
+from cxr_tasks.data.label_tables import lay_out_source
+from cxr_tasks.data.layout import Layout
 from cxr_tasks.data.scan import entries_of, scan_files, shard_numbers
 from cxr_tasks.data.sources import open_source
 from cxr_tasks.data.split import split_manifest
@@ -42,7 +43,7 @@ def data_settings(**changed: Any) -> DataSettings:
 
 
 def layout_of(source: Path | str, settings: DataSettings) -> Layout:
-    return lay_out(open_source(str(source)).entries(), settings.classes, settings.folders, str(source))
+    return lay_out_source(open_source(str(source)), settings, str(source))
 
 
 def scan_folder(

@@ -2,18 +2,23 @@
 
 import gzip
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxr_tasks.config import profile_names, resolve
+from cxr_tasks.data.ingest import USED
 from cxr_tasks.errors import DataError, SettingsError
 from cxr_tasks.layouts import layout_names, read_layout
 from tests.data.labelled import layout_in, layout_settings, scanned, write
+from tests.data.reading import read_folder
 
 Row = dict[str, Any]
 
@@ -381,6 +386,30 @@ def build(folder: Path, miniature: Miniature, change: Callable[[str], str] = str
     return folder
 
 
+@pytest.mark.parametrize("name", MINIATURES)
+def test_a_miniature_of_images_becomes_the_right_manifest(tmp_path: Path, name: str) -> None:
+    """Images are PNG whatever their name says; content decides how a file is read."""
+    miniature = MINIATURES[name]
+    build(tmp_path / "source", miniature)
+    chance = np.random.default_rng(0)
+    for path in miniature.files:
+        gray = chance.integers(0, 256, (64, 64), np.uint8)
+        Image.fromarray(np.where(gray > 127, 255, 0).astype(np.uint8) if "masks" in path else gray).save(
+            tmp_path / "source" / path, "png"
+        )
+
+    manifest = read_folder(tmp_path / "source", tmp_path / "work", layout_settings(name)).manifest.set_index("path")
+
+    assert set(manifest.index) == set(miniature.rows) and set(manifest["status"]) == {USED}, manifest["reason"]
+    for path, row in miniature.rows.items():
+        facts = {fact: manifest.at[path, fact] for fact in row if fact != "mask"}
+        assert facts == {fact: value for fact, value in row.items() if fact != "mask"}, path
+        assert manifest.at[path, "mask"] == ("mask" in row or path == "COVID/images/COVID-1.png")
+    # Images of one patient are one group, whatever their classes.
+    groups = manifest[manifest["patient"] != ""].groupby("patient")["group"].nunique()
+    assert (groups == 1).all()
+
+
 def test_every_layout_has_a_miniature_and_says_what_it_is() -> None:
     assert layout_names() == sorted(MINIATURES)
     for name in layout_names():
@@ -467,6 +496,16 @@ def test_a_class_folder_that_is_not_there_is_asked_for(tmp_path: Path, name: str
     with pytest.raises(DataError, match=re.escape(sentence)) as told:
         layout_in(tmp_path, layout_settings(name))
     assert "\n" not in str(told.value)
+
+
+def test_archives_in_the_place_of_images_are_named(tmp_path: Path) -> None:
+    build(tmp_path, MINIATURES["nih"])
+    for number in (1, 12):
+        shutil.rmtree(tmp_path / f"images_{number:03d}")
+    write(tmp_path, ["images_001.tar.gz", "images_012.tar.gz"])
+
+    with pytest.raises(DataError, match=r"names no image.* Note 'images_001.tar.gz' and 1 more: .* unpack it"):
+        layout_in(tmp_path, layout_settings("nih"))
 
 
 @pytest.mark.parametrize("inner", ["Lung Segmentation Data", "Lung Segmentation Data/Lung Segmentation Data"])

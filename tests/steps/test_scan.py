@@ -5,8 +5,9 @@ import os
 import pytest
 
 from cxr_tasks import steps
+from cxr_tasks.config import merge
 from cxr_tasks.errors import SettingsError
-from tests.steps.reading import prepare, rows_of
+from tests.steps.reading import SETTINGS, prepare, rows_of
 
 
 def test_a_touched_file_is_hashed_again_and_changes_nothing(begin, source):
@@ -47,3 +48,25 @@ def test_what_a_scan_found_is_read_from_its_table(begin, source):
 def test_no_source_says_where_to_name_one(begin):
     with pytest.raises(SettingsError, match="No data source is given: name one in the field source, or set CXR_SOURCE"):
         steps.scan(begin(), "")
+
+
+def test_a_table_of_labels_is_read_anew_when_it_says_something_else(begin, source):
+    images = [path.relative_to(source).as_posix() for path in sorted(source.glob("*/images/*.png"))]
+    rows = [f"{path},{path.split('/')[0]},{number % 90}" for number, path in enumerate(images)]
+    table = {"file": "labels.csv", "path": "image", "label": "finding", "age": "years"}
+    settings = merge(SETTINGS, {"data": {"table": table}})
+
+    def prepared(run, lines):
+        (source / "labels.csv").write_text("\n".join(["image,finding,years", *lines]))
+        return prepare(begin(run, settings=settings), source)
+
+    first = prepared("one", rows)
+    touched = prepared("two", rows)
+    older = prepared("three", [f"{row}0" if row.endswith(",8") else row for row in rows])
+
+    assert first.scanned.notes[0].startswith(f"labels.csv: {len(images)} of {len(images)} rows name an image, and 136")
+    assert any("no label that is a class" in warning for warning in first.scanned.warnings)
+    assert touched.scanned.reused and touched.divided.reused
+    assert not older.scanned.reused and not older.divided.reused
+    ages = rows_of(older.divided)["age"]
+    assert ages.notna().all() and (ages == 80).sum() > (rows_of(first.divided)["age"] == 80).sum()
