@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -10,17 +11,20 @@ from cxr_tasks.names import composed
 from cxr_tasks.strict import Strict
 
 GivenSplit = Literal["train", "validation", "test"]
+# With nothing but zeros behind the point, as programs write whole numbers in a column with gaps.
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0*")
 
 
 def cell_text(value: Any) -> Any:
-    """A cell, or what a setting says of one, in one spelling: ``1``, ``1.0`` and `` 1 `` are the same text."""
-    if isinstance(value, bool):
-        return str(value)
-    text = composed(str(value)).strip() if isinstance(value, str | int | float) else value
-    try:
-        return f"{float(text):.15g}" if isinstance(text, str) and text[-1:] in "0123456789." else text
-    except ValueError:
-        return text
+    """A cell, or what a setting says of one, in one spelling: ``1``, ``1.0`` and `` 1 `` are the same text.
+
+    Nothing else of a number changes: 007 is not 7, and an identifier of 40 digits keeps them all.
+    """
+    if not isinstance(value, str | int | float):
+        return value
+    text = composed(str(value)).strip()
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole else text
 
 
 Cell = Annotated[str, BeforeValidator(cell_text)]

@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,6 +201,28 @@ def test_tables_are_joined_by_their_keys(folder: Path) -> None:
 
     assert [label for label, _ in found.images] == ["COVID", "Normal", "Normal"]
     assert found.told[0].startswith("labels.csv: 3 of 3 rows")
+
+
+def test_keys_are_joined_digit_by_digit(folder: Path) -> None:
+    keys = ["20536686640136348236148679891455886468", "20536686640136348236148679891455886469", "007"]
+    rows = [f"{number},{key}" for number, key in enumerate(keys, 1)]
+    write(folder, tables={"labels.csv": "\n".join(["file,study", *rows])})
+    write(folder, tables={"said.csv": f"study,label\n{keys[0]},COVID\n{keys[1]},Normal\n7,COVID\n"})
+
+    found = layout_in(folder, table_settings(joins=[{"file": "said.csv", "by": ["study"]}]))
+
+    assert [(entry.path, label) for label, entry in found.images] == [(FILES[0], "COVID"), (FILES[1], "Normal")]
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_table_and_images_may_lie_in_an_archive(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    archive = shutil.make_archive(str(tmp_path_factory.mktemp("packed") / "xrays"), kind, folder)
+
+    rows = scanned(Path(archive), table_settings())
+
+    assert rows["label"].to_dict() == dict(zip(FILES, ["COVID", "Normal", "Normal"], strict=True))
 
 
 @pytest.mark.parametrize("way", ["column", "files", "lists", "folders"])
