@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName
 from cxr_tasks.store import open_store
@@ -284,6 +284,12 @@ class Dataset(Artifact):
 
         return select_masks(rows_of(self.manifest(), split), self._shard_folders(), size)[0]
 
+    def thumbnails(self, rows: pd.DataFrame) -> np.ndarray:
+        """The thumbnails (n, 32, 32) uint8 of ``rows`` of the manifest."""
+        from cxr_tasks.data.ingest import thumbnails_of
+
+        return thumbnails_of(self._shard_folders(), rows)
+
     def _shard_folders(self) -> list[Path]:
         store = open_store()
         return [store.fetch(ref) for ref in self.shards]
@@ -321,6 +327,11 @@ class Gan(Artifact):
     weights_digest: str = ""
 
     @property
+    def origin(self) -> str:
+        """What makes the images, in words."""
+        return f"CovidGAN, {self.epochs:,} epochs"
+
+    @property
     def content(self) -> dict[str, str]:
         """What tells its networks from those of another training under the same reference."""
         return {"weights": self.weights_digest} if self.weights_digest else {}
@@ -334,8 +345,74 @@ class Gan(Artifact):
         return _load_model(self.folder() / self.DISCRIMINATOR)
 
 
+class ImportedImages(Artifact):
+    """Synthetic images that others have made, read like real ones.
+
+    Attributes:
+        source: The address.
+        images: How many can be used, by class.
+        rejected: Files that were set aside.
+        warnings: Sentences on what is set aside, inverted, or not used.
+    """
+
+    step = "import_synthetic"
+    FILES: ClassVar[str] = "files.parquet"
+
+    source: str
+    images: dict[str, int]
+    rejected: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """What made the images, in words."""
+        return f"images from {self.source}"
+
+    def table(self) -> pd.DataFrame:
+        """A row for each image that can be used, as ``data.ingest`` describes it; ``row`` is its place among all."""
+        from cxr_tasks.data.ingest import USED
+
+        rows = self._rows()
+        return rows[rows["status"] == USED].reset_index(drop=True)
+
+    def set_aside(self) -> pd.DataFrame:
+        """A row for each file that cannot be used, with its ``reason``."""
+        from cxr_tasks.data.ingest import SET_ASIDE
+
+        rows = self._rows()
+        return rows[rows["status"] == SET_ASIDE].reset_index(drop=True)
+
+    def _rows(self) -> pd.DataFrame:
+        import numpy as np
+        import pandas as pd
+
+        from cxr_tasks.data.ingest import ROWS
+
+        rows = pd.read_parquet(self.folder() / ROWS)
+        return rows.assign(shard=0, row=np.arange(len(rows)))
+
+    def thumbnails(self, rows: pd.DataFrame) -> np.ndarray:
+        """The thumbnails (n, 32, 32) uint8 of ``rows`` of the table."""
+        from cxr_tasks.data.ingest import thumbnails_of
+
+        return thumbnails_of([self.folder()], rows)
+
+    def of(self, rows: pd.DataFrame, size: int, classes: Sequence[str]) -> Images:
+        """The images of ``rows`` of the table at ``size``, with their provenance."""
+        import numpy as np
+
+        from cxr_tasks.data.dataset import Images
+        from cxr_tasks.data.ingest import pixels_file
+
+        ids = ("synthetic-" + rows["image_id"]).to_numpy(str)
+        labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
+        packed = np.load(self.folder() / pixels_file(size), mmap_mode="r")
+        told = rows[["path", "label"]].assign(image_id=ids, group=ids, source=self.ref, provenance="synthetic")
+        return Images(packed[rows["row"].to_numpy()], labels, ids, told.reset_index(drop=True))
+
+
 class Judgement(Artifact):
-    """Whether the GAN's images are good enough to train with.
+    """Whether synthetic images are good enough to train with.
 
     Attributes:
         passed: Whether no threshold was missed.
@@ -343,17 +420,28 @@ class Judgement(Artifact):
         sentence: The verdict.
         reasons: A sentence for each threshold that was missed.
         not_judged: A sentence for each that could not be compared.
+        copies: How many imported images copy real ones, by the split of those.
+        warnings: A sentence on the copies of each split.
     """
 
     step = "judge"
     QUALITY: ClassVar[str] = "quality.json"
     VERDICT: ClassVar[str] = "verdict.json"
+    COPIES: ClassVar[str] = "copies.parquet"
 
     passed: bool
     kind: str
     sentence: str
     reasons: tuple[str, ...] = ()
     not_judged: tuple[str, ...] = ()
+    copies: dict[str, int] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def copied(self) -> pd.DataFrame:
+        """A row for each imported image that copies a real one, as ``data.copies`` describes it."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder() / self.COPIES)
 
     def quality(self) -> GanQuality:
         """The figures that the judgement rests on."""
@@ -363,9 +451,10 @@ class Judgement(Artifact):
 
 
 class SyntheticSet(Artifact):
-    """Generated images.
+    """The synthetic images that arms train with.
 
     Attributes:
+        origin: What made them, in words: ``CovidGAN, 8 epochs``, or ``images from`` an address.
         counts: Images that were kept, by class.
         dropped: Images that were not, by reason.
         images_digest: A hash of the images and their classes: drawn anew, a set has the same reference and may have
@@ -378,6 +467,7 @@ class SyntheticSet(Artifact):
     COUNTS: ClassVar[str] = "counts.csv"
     GRID: ClassVar[str] = "grid.png"
 
+    origin: str = ""
     counts: dict[str, int]
     dropped: dict[str, int]
     images_digest: str = ""
@@ -388,7 +478,7 @@ class SyntheticSet(Artifact):
         return {"images": self.images_digest} if self.images_digest else {}
 
     def images(self, classes: Sequence[str]) -> Images:
-        """The images at the GAN's size."""
+        """The images at the size that they are kept at: the GAN's, or for imported images the classifiers'."""
         import numpy as np
         import pandas as pd
 
@@ -434,6 +524,7 @@ class TrainedModel(Artifact):
         weights_digest: A hash of the weights: trained anew, a model has the same reference and other weights.
         model_uri: Where MLflow has the model.
         resize: How the images were brought to the model's side, and are to be for a prediction.
+        synthetic: What made the synthetic images that it was trained on, in words; empty where there were none.
     """
 
     step = "train_arm"
@@ -449,6 +540,7 @@ class TrainedModel(Artifact):
     weights_digest: str
     model_uri: str
     resize: ResizeName = FIRST_RESIZE
+    synthetic: str = ""
 
     def predictions(self) -> pd.DataFrame:
         """The prediction table of validation and test."""
@@ -710,6 +802,7 @@ STEPS = tuple(
         Validation,
         Split,
         Gan,
+        ImportedImages,
         Judgement,
         SyntheticSet,
         Features,

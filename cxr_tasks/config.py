@@ -5,13 +5,14 @@ A run resolves one profile plus its overrides once; every step then works from t
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
@@ -32,6 +33,8 @@ SMALLEST_SIDE, MOST_PIXELS = 32, 50_000_000
 # Columns that a prediction table has beside one for each class.
 PREDICTION_COLUMNS = {"image_id", "split", "group", "label", "source", "blanked"}
 LONGEST_CLASS_NAME = 100
+# What ``synthetic.source`` says where the images are those of the run's own GAN.
+GAN_OF_THE_RUN = "gan"
 # Settings that say a number of each class.
 COUNTS_BY_CLASS = (("data", "expected_counts"), ("synthetic", "counts"))
 
@@ -85,6 +88,23 @@ def _class_name(name: str) -> str:
             "data.classes and map the folder to that class in data.folders"
         )
     return name
+
+
+def _address(text: str) -> str:
+    """The address, which settings may show to anybody.
+
+    Raises:
+        ValueError: It is empty, or holds a user name, a password or a signature.
+    """
+    if not text.strip():
+        raise ValueError("it is empty: give gan, or the address of images by class")
+    # Settings go to MLflow and into the report as they are.
+    if re.match(r"[a-z][a-z0-9+.-]*://[^/]*@", text, re.IGNORECASE) or re.search(r"[?&]X-Amz-", text):
+        raise ValueError(
+            "the address holds credentials, which the settings would show to everybody: leave them out, and set the "
+            "variables of its kind of source, such as AWS_ACCESS_KEY_ID"
+        )
+    return text
 
 
 ClassName = Annotated[str, AfterValidator(_class_name)]
@@ -362,15 +382,32 @@ class GanSettings(Strict):
 class SyntheticSettings(Strict):
     """How many images to add: ``balance`` lifts every class to the largest; else a number for all, or one by class.
 
+    ``source``: ``gan`` draws them from the GAN of the run. An address of a folder, an archive or a bucket takes images
+    by class that others have made: then no GAN is trained, and at most as many are added as there are.
     ``min_class_probability``: an image is dropped where the discriminator gives its class less (0: none is);
     ``drop_near_copies``: an image is dropped that shows the same picture as a training image; ``png``: the set is
     written as PNG files too.
     """
 
     counts: Literal["balance"] | Annotated[int, Field(ge=0)] | dict[Composed, Annotated[int, Field(ge=0)]]
+    source: Annotated[str, AfterValidator(_address)] = GAN_OF_THE_RUN
     min_class_probability: Fraction
     drop_near_copies: bool
     png: bool
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether others have made the images, and no GAN is trained."""
+        return self.source != GAN_OF_THE_RUN
+
+    @model_validator(mode="after")
+    def _has_a_discriminator(self) -> SyntheticSettings:
+        if self.is_imported and self.min_class_probability > 0:
+            raise ValueError(
+                "min_class_probability asks the discriminator of the run's GAN, and there is none where source is an "
+                "address: set it to 0"
+            )
+        return self
 
 
 class JudgeSettings(Strict):
@@ -411,6 +448,9 @@ class EvaluationSettings(Strict):
 
 class Settings(Strict):
     """Everything one run needs to know, resolved."""
+
+    # What was given may hold a secret by mistake, and errors are shown.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     profile: str
     description: str

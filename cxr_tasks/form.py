@@ -85,6 +85,13 @@ FIELDS: dict[str, Field] = {
         "seeds.classifiers",
     ),
     "gan_epochs": Field("GAN epochs", "Empty: as the profile says.", "gan.epochs"),
+    "synthetic_source": Field(
+        "Synthetic images from",
+        "gan, or the address of images by class that others have made: a folder, an archive or a bucket. Empty: as "
+        "the profile says.",
+        "synthetic.source",
+        schema={"type": ["null", "string"]},
+    ),
     "synthetic_per_class": Field(
         "Synthetic images per class",
         "So many of every class. Empty: as the profile says.",

@@ -23,6 +23,7 @@ from cxr_tasks.artifacts import (
     Features,
     Gallery,
     Gan,
+    ImportedImages,
     Judgement,
     LeakedModel,
     Manifest,
@@ -119,27 +120,33 @@ class LocalRun:
         return self._step(Gan.step, steps.train_gan, self.training, self.dataset)
 
     @cached_property
+    def imported(self) -> ImportedImages:
+        """The synthetic images that others have made."""
+        return self._step(ImportedImages.step, steps.import_synthetic, self.training, self.dataset)
+
+    @cached_property
     def judgement(self) -> Judgement:
-        """What the judge says of the GAN."""
-        return self._step(Judgement.step, steps.judge, self.training, self.dataset, self.gan)
+        """What the judge says of the images of the GAN, or of those that others have made."""
+        return self._step(Judgement.step, steps.judge, self.training, self.dataset, *self._makers())
 
     @cached_property
     def synthetic(self) -> SyntheticSet | None:
-        """The synthetic set; ``None`` where the GAN is not good enough to train with."""
+        """The synthetic set; ``None`` where the images are not good enough to train with."""
         if not steps.may_train_with(self.training, self.judgement):
             return None
-        return self._step(SyntheticSet.step, steps.synthesize, self.training, self.dataset, self.gan)
+        call = steps.synthesize
+        return self._step(SyntheticSet.step, call, self.training, self.dataset, *self._makers(), self.judgement)
 
     def arm(self, training: Training) -> TrainedArm:
         """Train one arm of a classifier with one seed, after all that it needs.
 
         Raises:
-            UserError: The arm trains with synthetic images, and the GAN is not good enough.
+            UserError: The arm trains with synthetic images, and they are not good enough.
         """
         if needs_synthetic(training.arm) and self.synthetic is None:
             raise UserError(
                 f"The arm {training.arm!r} trains with synthetic images, and there are none. {self.judgement.sentence} "
-                "To train with this GAN's images all the same, set judge.override to true."
+                "To train with these images all the same, set judge.override to true."
             )
         return self._train(training)
 
@@ -190,6 +197,7 @@ class LocalRun:
             promotion,
             [trained],
             self._told_failures(),
+            self._made("imported"),
         )
 
     def end(self, error: BaseException | None = None) -> None:
@@ -252,6 +260,10 @@ class LocalRun:
 
     def _promote(self, comparisons: list[Comparison], trained: list[TrainedArm]) -> Promotion:
         return self._step(Promotion.step, steps.promote, self.training, self.dataset, comparisons, [trained])
+
+    def _makers(self) -> tuple[Gan | None, ImportedImages | None]:
+        """What the synthetic images come from: one of the two."""
+        return (None, self.imported) if self.settings.synthetic.is_imported else (self.gan, None)
 
     def _made(self, name: str) -> Any:
         """The part ``name`` of the run, or ``None`` where it was not made."""

@@ -1,9 +1,10 @@
 """### Training: does synthetic augmentation help on this dataset?
 
 Trains CovidGAN on the training split, judges it, makes a synthetic set with it, and trains each classifier several
-times on the same split: the **baseline** arm and the arms that are compared with it, for each seed. Frozen
-backbones run once over each image (**features**); what needs no synthetic images trains at once, beside the GAN.
-A GAN that is not good enough skips the arms with synthetic images. Controls wait to hear how many images the set
+times on the same split: the **baseline** arm and the arms that are compared with it, for each seed. Where
+`synthetic.source` is an address, no GAN is trained: the images there are judged, and the set is drawn from them.
+Frozen backbones run once over each image (**features**); what needs no synthetic images trains at once, beside the
+GAN. Images that are not good enough skip the arms with them. Controls wait to hear how many images the set
 has. Each arm is compared with its baseline, and with its control, on the same real test images; the better one by
 *validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The report answers the
 question and says how sure the answer is.
@@ -31,7 +32,9 @@ from cxr_wiring import (
     cron,
     finish,
     going_on,
+    if_generated,
     if_good,
+    if_imported,
     if_wanted,
     step,
 )
@@ -50,13 +53,13 @@ def configure() -> dict[str, Any]:
 
 
 @task_group
-def gan(common: dict[str, Any]) -> tuple[Any, ...]:
-    """Train the GAN, judge it, and draw a synthetic set from it."""
-    trained = if_wanted(step(steps.train_gan, **ON_GPU, execution_timeout=timedelta(days=7)))(**common)
-    judged = step(steps.judge, **ON_GPU)(**common, gan=trained)
-    synthetic = if_good(step(steps.synthesize, **ON_GPU))(**common, gan=trained)
-    judged >> synthetic
-    return trained, judged, synthetic
+def gan(common: dict[str, Any]) -> dict[str, Any]:
+    """Train the GAN or read what others have made, judge the images, and draw a synthetic set from them."""
+    trained = if_generated(step(steps.train_gan, **ON_GPU, execution_timeout=timedelta(days=7)))(**common)
+    read = if_imported(step(steps.import_synthetic, **LONG))(**common)
+    made = {"gan": trained, "imported": read}
+    made["judgement"] = if_wanted(step(steps.judge, **ON_GPU))(**common, **made)
+    return {**made, "synthetic": if_good(step(steps.synthesize, **ON_GPU))(**common, **made)}
 
 
 @task_group(group_id="features")
@@ -110,11 +113,10 @@ def cxr_training() -> None:
     """Wire the groups."""
     plan = configure()
     common = {"run": plan["run"], "dataset": plan["dataset"]}
-    trained_gan, judgement, synthetic = gan(common)
-    extracted = extract_all(common, synthetic)
-    *trained, leaks = train_all(common, synthetic, extracted)
-    made = {"gan": trained_gan, "judgement": judgement, "synthetic": synthetic, "leaks": leaks}
-    verdict(common, trained, features=list(extracted), **made) >> finish()
+    made = gan(common)
+    extracted = extract_all(common, made["synthetic"])
+    *trained, leaks = train_all(common, made["synthetic"], extracted)
+    verdict(common, trained, features=list(extracted), leaks=leaks, **made) >> finish()
 
 
 cxr_training()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.python import PythonOperator
@@ -161,14 +161,28 @@ def step(
     return task_decorator_factory(call, **kwargs)
 
 
-def _wants_synthetic(context: Any) -> bool:
-    return steps.wants_synthetic(RunContext.model_validate(context["task"].op_kwargs["run"]))
+def _wants_synthetic(context: Any) -> tuple[bool, str]:
+    """Whether the run trains with synthetic images; and what to say where it does not."""
+    wanted = steps.wants_synthetic(RunContext.model_validate(context["task"].op_kwargs["run"]))
+    return wanted, "" if wanted else "No arm of this run trains with synthetic images."
 
 
-def _may_train_with_gan(context: Any) -> tuple[bool, str]:
-    """Whether the run trains with the GAN's images; and the verdict on them in words."""
-    judgement = Judgement.model_validate(context["ti"].xcom_pull(task_ids="gan.judge"))
-    run = RunContext.model_validate(context["task"].op_kwargs["run"])
+def _makes_synthetic(context: Any, *, by_gan: bool) -> tuple[bool, str]:
+    """Whether the run trains with images of its GAN, or else with imported ones; and what to say where not."""
+    wanted, why_not = _wants_synthetic(context)
+    if not wanted:
+        return wanted, why_not
+    imports = steps.imports_synthetic(RunContext.model_validate(context["task"].op_kwargs["run"]))
+    why_not = "synthetic.source is an address: no GAN is trained." if imports else "synthetic.source is gan."
+    return imports != by_gan, why_not
+
+
+def _may_train_with_synthetic(context: Any) -> tuple[bool, str]:
+    """Whether the run trains with the synthetic images; and the verdict on them in words."""
+    judged = context["ti"].xcom_pull(task_ids="gan.judge")
+    if judged is None:
+        return False, "Nothing was judged."
+    judgement, run = Judgement.model_validate(judged), RunContext.model_validate(context["task"].op_kwargs["run"])
     return steps.may_train_with(run, judgement), judgement.sentence
 
 
@@ -189,9 +203,22 @@ def _has_what_it_needs(context: Any) -> tuple[bool, str]:
 
 
 # Decorators of tasks that are skipped where there is nothing for them to do.
-if_wanted = task.run_if(_wants_synthetic, "No arm of this run trains with synthetic images.")
-if_good = task.run_if(_may_train_with_gan)
+if_generated = task.run_if(partial(_makes_synthetic, by_gan=True))
+if_imported = task.run_if(partial(_makes_synthetic, by_gan=False))
+_if_wanted, _if_good = task.run_if(_wants_synthetic), task.run_if(_may_train_with_synthetic)
 _if_possible = task.run_if(_has_what_it_needs)
+
+
+def if_wanted(step_task: TaskDecorator) -> TaskDecorator:
+    """If the run trains with synthetic images: the task takes what one of two has made; the other is skipped."""
+    step_task.kwargs["trigger_rule"] = "none_failed_min_one_success"
+    return _if_wanted(step_task)
+
+
+def if_good(step_task: TaskDecorator) -> TaskDecorator:
+    """As :func:`if_wanted`, and if the synthetic images are good enough."""
+    step_task.kwargs["trigger_rule"] = "none_failed_min_one_success"
+    return _if_good(step_task)
 
 
 def going_on(step_task: TaskDecorator) -> TaskDecorator:

@@ -21,7 +21,7 @@ from cxr_tasks.cli.scan import scan_command
 from cxr_tasks.cli.stack import run_command, status_command
 from cxr_tasks.cli.store import store_app
 from cxr_tasks.cli.terminal import PLAIN_ERRORS, help_of, print_error
-from cxr_tasks.cli.training import compare_command, report_command, train_arm_command, train_gan_command
+from cxr_tasks.cli.training import compare_command, judge_command, report_command, train_arm_command, train_gan_command
 
 WHOLE, BY_HAND, AROUND = "The whole pipeline", "One step by hand, without Airflow", "What lies around it"
 CANNOT, INTERRUPTED = 2, 130
@@ -120,6 +120,7 @@ _register("run", WHOLE, run_command)
 _register("status", WHOLE, status_command)
 _register("scan", BY_HAND, scan_command)
 _register("train-gan", BY_HAND, train_gan_command)
+_register("judge", BY_HAND, judge_command)
 _register("train-arm", BY_HAND, train_arm_command)
 _register("compare", BY_HAND, compare_command)
 _register("report", BY_HAND, report_command)

@@ -41,6 +41,12 @@ AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SOURCE", help=f"The X-rays: {GIVE.removeprefix('give ')}.", show_default=False)
 ]
+SyntheticArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SYNTHETIC", help="The synthetic images, by class, in the same kinds of places.", show_default=False
+    ),
+]
 ProfileOption = Annotated[
     str,
     typer.Option(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cxr_tasks.report.render import Table as ReportTable
+
 
 def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
     """What a run may claim.
@@ -69,6 +71,20 @@ def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['sign_p']:.3f}",
             row["verdict"],
         )
+    return table
+
+
+def report_table(shown: ReportTable) -> Table:
+    """A table of the report, turned round: a row a figure, and a column for all images and for each class."""
+    from rich.table import Table
+
+    first, *figures = shown.columns
+    table = Table(title=shown.title, title_justify="left")
+    table.add_column(first.lower())
+    for row in shown.rows:
+        table.add_column(row[0], justify="right")
+    for place, figure in enumerate(figures, start=1):
+        table.add_row(figure, *(row[place] for row in shown.rows))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_tasks import tracking
-from cxr_tasks.artifacts import Artifact, Comparison, Report, TrainedModel, Training
+from cxr_tasks.artifacts import Artifact, Comparison, Judgement, Report, TrainedModel, Training
 from cxr_tasks.cli.options import (
     DEFAULT_PROFILE,
     DEFAULT_STORE,
@@ -25,15 +26,16 @@ from cxr_tasks.cli.options import (
     SetOption,
     SourceArgument,
     StoreOption,
+    SyntheticArgument,
     set_overrides,
     use_mlflow,
     use_store,
 )
-from cxr_tasks.cli.tables import claims_table, models_table, pairs_table
+from cxr_tasks.cli.tables import claims_table, models_table, pairs_table, report_table
 from cxr_tasks.cli.terminal import Display, open_console, time_taken
 from cxr_tasks.config import Settings, merge, resolve
 from cxr_tasks.errors import UserError
-from cxr_tasks.local import LocalRun
+from cxr_tasks.local import LocalRun, absolute_source
 from cxr_tasks.store import open_store
 
 if TYPE_CHECKING:
@@ -69,6 +71,42 @@ def train_gan_command(
         f"in {time_taken(3600 * gan.hours)}."
     )
     _print_place(console, gan, (gan.GENERATOR, gan.GRID, gan.ANIMATION))
+
+
+def judge_command(
+    real: SourceArgument,
+    synthetic: SyntheticArgument,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    changes: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    mlflow: MlflowOption = "",
+    force: ForceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge synthetic images that others have made, by class, against real ones.
+
+    Says how near they are to the real training images, and whether they copy real images of any split. A report with
+    synthetic.source set to the same address takes what was made here.
+
+    Exit status: 0 whatever the verdict is, 2 the images could not be judged.
+    """
+    changed = merge(set_overrides(changes), {"synthetic": {"source": absolute_source(synthetic)}})
+    with _local_run(real, profile, changed, store, mlflow, force) as run:
+        judgement = run.judgement
+        quality = judgement.quality()
+    if as_json:
+        told = {**judgement.model_dump(mode="json"), "quality": quality.model_dump(mode="json")}
+        typer.echo(json.dumps(told, indent=2))
+        return
+    from cxr_tasks.report.run_tables import quality_tables
+
+    console = open_console()
+    for table in quality_tables(judgement):
+        console.print(report_table(table))
+    console.print(f"\n{judgement.sentence}\n", markup=False)
+    for warning in (*judgement.reasons[1:], *judgement.not_judged, *(f"{each}." for each in judgement.warnings)):
+        console.print(f"Before you use them: {warning}", style="yellow", markup=False)
+    _print_place(console, judgement, (Judgement.QUALITY, Judgement.COPIES))
 
 
 def train_arm_command(

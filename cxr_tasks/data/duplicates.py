@@ -21,6 +21,8 @@ CLASH = "identical images carry different classes"
 IDENTICAL = "identical to"
 AT_ONCE = 4096
 IN_CACHE = 256
+# A generator may make one picture only. All pairs are near then, and those of this many images must fit in memory.
+IMAGES_AT_ONCE = 1000
 
 
 def identical(images: pd.DataFrame) -> pd.Series:
@@ -76,6 +78,37 @@ def encoded_again(dhash: np.ndarray, thumbnails: np.ndarray, settings: NearDupli
         part = slice(start, start + AT_ONCE)
         found[part] = np.einsum("ij,ij->i", details[first[part]], details[second[part]]) > settings.correlation
     return proposed[found]
+
+
+def encoded_again_among(
+    dhash: np.ndarray,
+    thumbnails: np.ndarray,
+    known_dhash: np.ndarray,
+    known: np.ndarray,
+    settings: NearDuplicateSettings,
+) -> np.ndarray:
+    """As :func:`encoded_again`, with one image of a pair among others.
+
+    Args:
+        dhash: (n,) uint64 difference hashes.
+        thumbnails: (n, S, S) uint8.
+        known_dhash: (m,) uint64, of the others.
+        known: (m, S, S) uint8.
+        settings: When two images are one picture.
+
+    Returns:
+        (pairs, 2) positions in ``thumbnails`` and in ``known``.
+    """
+    found = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(dhash), IMAGES_AT_ONCE):
+        part = slice(start, start + IMAGES_AT_ONCE)
+        here = len(dhash[part])
+        pairs = encoded_again(
+            np.concatenate([dhash[part], known_dhash]), np.concatenate([thumbnails[part], known]), settings
+        )
+        across = pairs[(pairs[:, 0] < here) & (pairs[:, 1] >= here)]
+        found.append(across + np.array([start, -here]))
+    return np.concatenate(found)
 
 
 def altered(thumbnails: np.ndarray, settings: NearDuplicateSettings, known: np.ndarray | None = None) -> np.ndarray:

@@ -316,15 +316,10 @@ def join_shards(
     images = images.merge(known, on="path", how="left", validate="many_to_one")
     images = images.sort_values(["label", "path"], ignore_index=True)
 
-    used = images.index[images["status"] == USED]
-    reasons = identical(sacred_first(images.loc[used]))
-    repeated = reasons.index[reasons != ""]
-    images.loc[repeated, "status"] = SET_ASIDE
-    images.loc[repeated, "reason"] = reasons[repeated]
-
+    images = with_identical_aside(images, identical(sacred_first(images[images["status"] == USED])))
     good = images[images["status"] == USED].reset_index()
     dhash = np.array([int(value, 16) for value in good["dhash"]], np.uint64)
-    near = near_duplicates(dhash, _thumbnails(shards, good), settings)
+    near = near_duplicates(dhash, thumbnails_of(shards, good), settings)
     images["group"] = images["image_id"]
     images.loc[good["index"], "group"] = group_names(good, near).to_numpy()
     images["provenance"], images["split"] = "real", ""
@@ -341,8 +336,25 @@ def join_shards(
     return manifest, pairs
 
 
-def _thumbnails(shards: Sequence[Path], images: pd.DataFrame) -> np.ndarray:
-    """(n, 32, 32) uint8, in the order of ``images``."""
+def with_identical_aside(images: pd.DataFrame, reasons: pd.Series | None = None) -> pd.DataFrame:
+    """``images``, rows of a shard or a manifest, with those set aside that are identical to another one.
+
+    Args:
+        images: The rows.
+        reasons: Why a used image must go, as ``duplicates.identical`` says it; ``None`` asks it in the order of the
+            rows.
+    """
+    if reasons is None:
+        reasons = identical(images[images["status"] == USED])
+    repeated = reasons.index[reasons != ""]
+    images = images.copy()
+    images.loc[repeated, "status"] = SET_ASIDE
+    images.loc[repeated, "reason"] = reasons[repeated]
+    return images
+
+
+def thumbnails_of(shards: Sequence[Path], images: pd.DataFrame) -> np.ndarray:
+    """The thumbnails of ``images``, rows of a manifest, from their shards: (n, 32, 32) uint8."""
     found = np.empty((len(images), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
     for number, rows in images.groupby("shard").indices.items():
         found[rows] = np.load(shards[number] / THUMBNAILS, mmap_mode="r")[images["row"].to_numpy()[rows]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from operator import eq
@@ -72,7 +72,13 @@ class _Place:
         return "/".join(self.parts[: self.above])
 
 
-def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[str, str], address: str) -> Layout:
+def lay_out(
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    folders: Mapping[str, str],
+    address: str,
+    needed: Collection[str] | None = None,
+) -> Layout:
     """Sort the files of a source by class.
 
     Accepts ``<folder>/images/…`` and ``<folder>/…``, also below one more folder (an unpacked archive), and below or
@@ -85,9 +91,10 @@ def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[s
         classes: The classes in their order.
         folders: The class of each further folder name.
         address: What messages call the source.
+        needed: The classes that must have images; ``None`` stands for all.
 
     Raises:
-        DataError: A class has no folder or no file.
+        DataError: A class that is needed has no folder or no file.
     """
     label_of = {composed(name): label for name, label in folders.items() if label in classes} | {
         composed(label): label for label in classes
@@ -127,7 +134,7 @@ def lay_out(entries: Sequence[Entry], classes: Sequence[str], folders: Mapping[s
             if split := place.given or next(filter(None, map(split_of_folder, whole[:depth])), ""):
                 given[entry.path] = split
     archives = [entry.path for entry in entries if is_archive_name(entry.path)]
-    _check(images, classes, there, address, archives)
+    _check(images, [label for label in classes if needed is None or label in needed], there, address, archives)
     others = [name.rsplit("/", 1)[-1] for name, label in there.items() if not label]
     tables, unread = find_tables(beside, inside, label_of, others)
     order = {label: i for i, label in enumerate(classes)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +32,13 @@ class Sample:
         labels: (n,) positions in the class list.
         repeated: (n,) whether an image shows the same picture as another one of the sample (see
             ``gan.filtering.repeated``), and NaN for images that were not looked at.
+        copied: (n,) bool, whether an image shows the same picture as a training image.
     """
 
     values: Array
     labels: Array
     repeated: Array | None = None
+    copied: Array | None = None
 
     def __len__(self) -> int:
         """The number of images."""
@@ -45,10 +48,15 @@ class Sample:
         """The images of one class, or all of them."""
         if label is None:
             return self
-        chosen = self.labels == label
-        return Sample(
-            self.values[chosen], self.labels[chosen], None if self.repeated is None else self.repeated[chosen]
-        )
+        return self._at(self.labels == label)
+
+    def of_classes(self, labels: Collection[int]) -> Sample:
+        """The images of some classes."""
+        return self._at(np.isin(self.labels, list(labels)))
+
+    def _at(self, chosen: Array) -> Sample:
+        repeated, copied = (None if each is None else each[chosen] for each in (self.repeated, self.copied))
+        return Sample(self.values[chosen], self.labels[chosen], repeated, copied)
 
 
 def kernel_distance(x: Array, y: Array) -> float:

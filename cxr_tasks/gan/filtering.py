@@ -14,12 +14,10 @@ from PIL import Image
 
 from cxr_tasks.config import NearDuplicateSettings, SyntheticSettings
 from cxr_tasks.data.decode import THUMBNAIL_SIDE, difference_hash
-from cxr_tasks.data.duplicates import altered, encoded_again, near_duplicates
+from cxr_tasks.data.duplicates import altered, encoded_again_among, near_duplicates
 
 UNLIKELY = "unlike its class"
 NEAR_COPY = "near-copy of a training image"
-# A generator may make one picture only. All pairs are near then, and those of this many images must fit in memory.
-IMAGES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -90,14 +88,7 @@ def copies(pixels: np.ndarray, training: np.ndarray, near: NearDuplicateSettings
     known_hashes, known = fingerprints(training)
     hashes, thumbnails = fingerprints(pixels)
     found[altered(thumbnails, near, known)[:, 0]] = True
-    for start in range(0, len(pixels), IMAGES_AT_ONCE):
-        part = slice(start, start + IMAGES_AT_ONCE)
-        made = len(hashes[part])
-        pairs = encoded_again(
-            np.concatenate([hashes[part], known_hashes]), np.concatenate([thumbnails[part], known]), near
-        )
-        across = (pairs[:, 0] < made) & (pairs[:, 1] >= made)
-        found[start + pairs[across, 0]] = True
+    found[encoded_again_among(hashes, thumbnails, known_hashes, known, near)[:, 0]] = True
     return found
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cxr_tasks.config import Settings
 from cxr_tasks.data.dataset import Images
 from cxr_tasks.gan.distances import Sample
 from cxr_tasks.gan.extractor import Extractor
-from cxr_tasks.gan.filtering import repeated
+from cxr_tasks.gan.filtering import copies, repeated
 from cxr_tasks.gan.measuring import measure
 from cxr_tasks.gan.quality import GanQuality
 from cxr_tasks.gan.verdict import GanVerdict, gan_verdict
@@ -26,15 +28,18 @@ class Judge:
 
         Args:
             settings: Of the run.
-            train: The real images that the GAN was trained on.
-            validation: Real images that the GAN has not seen.
+            train: The real training images.
+            validation: Real images that no GAN of this project has seen.
             untrained: (n, S, S) uint8, images of the generator before its training; their classes are :meth:`labels`.
             resize: How images are brought to the judge's side.
         """
         self.settings = settings
         self.extractor = Extractor(settings.judge, train.pixels, settings.seeds.judge, resize)
+        self._train = train.pixels
         self.training = self._sample(train.pixels, train.labels, count_repeated=True)
-        self.held_out = self._sample(validation.pixels, validation.labels)
+        self.held_out = replace(
+            self._sample(validation.pixels, validation.labels), copied=self._copied(validation.pixels)
+        )
         self.untrained = self._sample(untrained, self.labels(settings))
 
     @staticmethod
@@ -42,10 +47,20 @@ class Judge:
         """(n,) the classes of the images to judge, as many of each class."""
         return np.repeat(np.arange(len(settings.data.classes)), settings.judge.images_per_class)
 
-    def judge(self, images: np.ndarray) -> tuple[GanQuality, GanVerdict]:
-        """Measure (n, S, S) uint8 images whose classes are :meth:`labels`."""
+    def judge(
+        self, images: np.ndarray, labels: np.ndarray | None = None, copied: np.ndarray | None = None
+    ) -> tuple[GanQuality, GanVerdict]:
+        """Measure synthetic images.
+
+        Args:
+            images: (n, S, S) uint8.
+            labels: (n,) their classes; ``None`` where these are :meth:`labels`.
+            copied: (n,) which are known to copy a training image; the others are looked at too.
+        """
+        labels = self.labels(self.settings) if labels is None else labels
+        found = self._copied(images) | (np.zeros(len(images), bool) if copied is None else copied)
         quality = measure(
-            self._sample(images, self.labels(self.settings), count_repeated=True),
+            replace(self._sample(images, labels, count_repeated=True), copied=found),
             self.training,
             self.held_out,
             self.untrained,
@@ -55,9 +70,12 @@ class Judge:
         )
         return quality, gan_verdict(quality, self.settings.judge)
 
+    def _copied(self, pixels: np.ndarray) -> np.ndarray:
+        return copies(pixels, self._train, self.settings.data.near_duplicates)
+
     def _sample(self, pixels: np.ndarray, labels: np.ndarray, *, count_repeated: bool = False) -> Sample:
         found = None
-        if count_repeated:
+        if count_repeated and len(labels):
             # The more images there are, the more are repeated: of a class, never look at more than are generated.
             most, seed = self.settings.judge.images_per_class, self.settings.seeds.judge
             members = [np.flatnonzero(labels == label) for label in np.unique(labels)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def measure(
 
     Args:
         synthetic: Generated images.
-        training: The real images that the GAN was trained on.
+        training: The real training images.
         held_out: Real validation images; never test images.
         untrained: Images of a generator of the same kind before its training.
         classes: The classes in their order.
@@ -63,7 +63,7 @@ def measure(
     dimensions = synthetic.values.shape[1]
     # Squares of distances are differences of large sums, which single precision does not keep.
     synthetic, training, held_out, reference = (
-        Sample(sample.values.astype(np.float64), sample.labels, sample.repeated)
+        replace(sample, values=sample.values.astype(np.float64))
         for sample in (synthetic, training, held_out, untrained or _nobody(dimensions))
     )
     copies = _memorised(synthetic, training, held_out)
@@ -83,7 +83,7 @@ def _nobody(dimensions: int) -> Sample:
 
 @dataclass(frozen=True)
 class _Copies:
-    """Which images lie as near to a training image as few held-out ones do; ``reason`` if that cannot be said."""
+    """Which images copy a training image or lie as near to one as few held-out ones do; or the ``reason`` why not."""
 
     synthetic: Array
     held_out: Array
@@ -104,7 +104,12 @@ def _memorised(synthetic: Sample, training: Sample, held_out: Sample) -> _Copies
         return nobody
     real = nearness(held_out.values, training.values)
     limit = np.quantile(real, MEMORISED_QUANTILE)
-    return _Copies(nearness(synthetic.values, training.values) <= limit, real <= limit)
+    near = nearness(synthetic.values, training.values) <= limit
+    return _Copies(_or_copied(near, synthetic), _or_copied(real <= limit, held_out))
+
+
+def _or_copied(near: Array, images: Sample) -> Array:
+    return near if images.copied is None else near | images.copied
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,17 @@ class _Recalls:
 def _accuracy_scores(
     synthetic: Sample, training: Sample, held_out: Sample, classes: Sequence[str], seed: int
 ) -> _Recalls:
-    """The recalls of two models, trained on as many images of each class: generated ones and real ones."""
+    """The recalls of two models, trained on as many images of each class: generated ones and real ones.
+
+    Both are given real images of a class that there are no generated ones of, as of imported images there may be.
+    """
     nothing = np.full(len(classes), np.nan)
     sizes = {}
+    if not len(synthetic):
+        return _Recalls(nothing, nothing, _too_few(0, "synthetic", SMALLEST_SAMPLE))
+    without = set(range(len(classes))) - set(synthetic.labels.tolist())
+    lent = training.of_classes(without)
+    synthetic = Sample(np.concatenate([synthetic.values, lent.values]), np.concatenate([synthetic.labels, lent.labels]))
     for label, name in enumerate(classes):
         counts = {
             "synthetic": (synthetic.labels == label).sum(),
@@ -133,7 +146,8 @@ def _accuracy_scores(
         if not (held_out.labels == label).any():
             return _Recalls(nothing, nothing, f"{name}: there are no held-out images")
         sizes[label] = int(counts[which])
-
+    most = max(number for label, number in sizes.items() if label not in without)
+    sizes |= {label: min(sizes[label], most) for label in without}
     return _Recalls(
         recalls(_drawn(synthetic, sizes, keyed(seed, "score synthetic")), held_out, len(classes)),
         recalls(_drawn(training, sizes, keyed(seed, "score training")), held_out, len(classes)),

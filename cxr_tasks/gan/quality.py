@@ -53,8 +53,8 @@ class ClassQuality(Strict):
 
     Attributes:
         name: The class; ``all`` for all images.
-        training: Number of real images that the GAN was trained on.
-        held_out: Number of real images that the GAN has not seen.
+        training: Number of real training images.
+        held_out: Number of real validation images.
         synthetic: Number of generated images.
         untrained: Number of images of an untrained generator.
         drawn: Images a side that every distance of this row, floors included, is computed on. For all images, they
@@ -69,7 +69,8 @@ class ClassQuality(Strict):
         density_floor: Floor of ``density``.
         coverage: Share of the neighbourhoods of training images that hold a synthetic image.
         coverage_floor: Floor of ``coverage``.
-        memorised: Share of synthetic images that lie as near to one training image as few held-out images do.
+        memorised: Share of synthetic images that show the same picture as a training image, or lie as near to one as
+            few held-out images do.
         memorised_held_out: What the same test says of held-out images, which nobody copied.
         repeated: Share of synthetic images that show the same picture as another one.
         repeated_training: ``repeated`` of training images.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,7 +64,7 @@ _THRESHOLDS = (
         True,
         "memorised",
         True,
-        "{share} are nearer to one training image than nearly all held-out images",
+        "{share} copy a training image, or are nearer to one than nearly all held-out images",
     ),
     _Threshold(
         "max_kid_ratio",
@@ -95,9 +95,9 @@ _THRESHOLDS = (
 
 _SUMMARY: dict[VerdictKind, str] = {
     "good enough": "The generated images are good enough to train with",
-    "memorised": "The generator copies its training images",
+    "memorised": "The generated images copy real ones",
     "not good enough": "The generated images are not good enough to train with",
-    "repetitive": "The generator repeats itself",
+    "repetitive": "The generated images repeat one another",
     "not judged": "Whether the generated images are good enough could not be judged",
 }
 
@@ -130,8 +130,22 @@ def gan_verdict(quality: GanQuality, settings: JudgeSettings) -> GanVerdict:
         kind=kind,
         reasons=reasons,
         not_judged=not_judged,
-        sentence=_in_a_sentence(kind, said, quality.extractor),
+        sentence=_in_a_sentence(kind, said, f"features of {quality.extractor}"),
     )
+
+
+def with_copies(verdict: GanVerdict, copied: Sequence[str]) -> GanVerdict:
+    """``verdict``, or one that speaks of copies of held-out images first.
+
+    Args:
+        verdict: On the images that are left without such copies.
+        copied: A sentence for each class of which too few are left.
+    """
+    if not copied:
+        return verdict
+    reasons = [*copied, *verdict.reasons]
+    sentence = _in_a_sentence("memorised", reasons, "same picture, or same file")
+    return GanVerdict(passed=False, kind="memorised", reasons=reasons, not_judged=verdict.not_judged, sentence=sentence)
 
 
 def _comparisons(quality: GanQuality, settings: JudgeSettings) -> Iterator[tuple[_Threshold, float, str, Measurement]]:
@@ -140,13 +154,15 @@ def _comparisons(quality: GanQuality, settings: JudgeSettings) -> Iterator[tuple
         limit = getattr(settings, threshold.setting)
         if limit is None:
             continue
-        rows = [quality.overall, *quality.classes] if threshold.per_class else [quality.overall]
+        # A class that nobody gave images of is not held to anything.
+        classes = [row for row in quality.classes if row.synthetic]
+        rows = [quality.overall, *classes] if threshold.per_class else [quality.overall]
         for row in rows:
             yield threshold, limit, row.name, getattr(row, threshold.figure)
 
 
-def _in_a_sentence(kind: VerdictKind, said: list[str], extractor: str) -> str:
-    """The verdict, the first of the sentences ``said``, and how many more there are."""
+def _in_a_sentence(kind: VerdictKind, said: list[str], by: str) -> str:
+    """The verdict, the first of the sentences ``said``, how many more there are, and what it rests on."""
     because = f": {said[0].replace('Over all', 'over all', 1).rstrip('.')}" if said else ""
     more = f", and {len(said) - 1} more" if len(said) > 1 else ""
-    return f"{_SUMMARY[kind]}{because}{more} (features of {extractor})."
+    return f"{_SUMMARY[kind]}{because}{more} ({by})."

@@ -31,6 +31,7 @@ class Candidate(Strict):
         classes: The classes in their order, joined by ``|``.
         model_uri: Where MLflow has the model.
         resize: How its images were brought to its side.
+        synthetic: What made the synthetic images that it was trained on, in words; empty where there were none.
     """
 
     classifier: str
@@ -44,6 +45,7 @@ class Candidate(Strict):
     classes: str
     model_uri: str
     resize: str = FIRST_RESIZE
+    synthetic: str = ""
 
     @property
     def words(self) -> str:
@@ -61,6 +63,7 @@ class Candidate(Strict):
             "cxr.role": self.role,
             "cxr.seed": str(self.seed),
             "cxr.resize": self.resize,
+            **({"cxr.synthetic": self.synthetic} if self.synthetic else {}),
             TAG_VALIDATION: f"{self.validation_macro_f1:.6f}",
         }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cxr_tasks.arms import ARMS, is_control, needs_synthetic
-from cxr_tasks.artifacts import Comparison, Gallery, Gan, Judgement, SyntheticSet
+from cxr_tasks.artifacts import Comparison, Gallery, Gan, ImportedImages, Judgement, SyntheticSet
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.evaluation.answer import NOTHING, answer
@@ -52,7 +52,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
         classes=list(settings.data.classes),
         counts=dataset.counts,
         profile=settings.profile,
-        protocol=_protocol(settings, results.gan),
+        protocol=_protocol(settings, results),
         synthetic_counts=synthetic.counts if synthetic else {},
         warnings=[
             *settings.warnings,
@@ -60,6 +60,8 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
             *_no_control(settings, dataset.counts["train"], synthetic),
             *([ONE_SEED] if pairs and not several else []),
             *judgement_warnings(settings, results.judgement),
+            *(f"{warning}." for warning in (results.judgement.warnings if results.judgement else ())),
+            *_on_imported(results.imported),
             *of_shortcuts,
             *of_sources,
             *(f"Synthetic set: {note}." for note in (synthetic.notes if synthetic else ())),
@@ -85,6 +87,17 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
     )
 
 
+def _on_imported(imported: ImportedImages | None) -> list[str]:
+    """What a reader must know of images that others have made."""
+    if imported is None:
+        return []
+    return [
+        f"The synthetic images were not made in this run: they are {imported.origin}. What made them may have seen "
+        "images like the test images, which only copies would show.",
+        *(f"Imported images: {warning}." for warning in imported.warnings),
+    ]
+
+
 def _setbacks(results: Results) -> list[str]:
     """What the trainings say of numbers that were not finite."""
     of_gan = results.gan.notes if results.gan else ()
@@ -107,7 +120,7 @@ def named_findings(results: Results) -> list[NamedFindings]:
 
 
 def judgement_warnings(settings: Settings, judgement: Judgement | None) -> list[str]:
-    """What a reader must know of the GAN's images before using the figures."""
+    """What a reader must know of the synthetic images before using the figures."""
     if judgement is None:
         return []
     failed = [] if judgement.passed else [judgement.sentence, *judgement.reasons[1:]]
@@ -228,7 +241,7 @@ def _no_control(settings: Settings, real: Mapping[str, int], synthetic: Syntheti
     ]
 
 
-def _protocol(settings: Settings, gan: Gan | None) -> list[tuple[str, str]]:
+def _protocol(settings: Settings, results: Results) -> list[tuple[str, str]]:
     """How the arms were trained, as terms and their values."""
     chosen, seeds = settings.classifiers, settings.seeds.classifiers
     names = settings.arms.names
@@ -252,8 +265,16 @@ def _protocol(settings: Settings, gan: Gan | None) -> list[tuple[str, str]]:
     if chosen.class_weights:
         rows.append(("Classes", "weighted in the loss by their rarity"))
     rows.append(("Seeds" if len(seeds) > 1 else "Seed", ", ".join(map(str, seeds))))
-    rows.append(("GAN training", f"{gan.epochs:,} epochs, {gan.steps:,} steps" if gan is not None else "none"))
-    return rows
+    return [*rows, _origin(results)]
+
+
+def _origin(results: Results) -> tuple[str, str]:
+    """What made the synthetic images."""
+    if (imported := results.imported) is not None:
+        counts = ", ".join(f"{label} {number:,}" for label, number in imported.images.items() if number)
+        return "Synthetic images", f"{imported.origin} ({counts}; {imported.rejected:,} files set aside)"
+    gan = results.gan
+    return "GAN training", f"{gan.epochs:,} epochs, {gan.steps:,} steps" if gan is not None else "none"
 
 
 def _grids(gan: Gan | None, synthetic: SyntheticSet | None) -> list[SampleGrid]:
@@ -261,7 +282,8 @@ def _grids(gan: Gan | None, synthetic: SyntheticSet | None) -> list[SampleGrid]:
     if gan is not None and gan.finished and (png := gan.file(Gan.GRID)):
         found.append(SampleGrid(caption="The GAN's fixed grid at the end of training", png=png))
     if synthetic is not None and (png := synthetic.file(SyntheticSet.GRID)):
-        found.append(SampleGrid(caption="The synthetic set", png=png))
+        caption = f"The synthetic set: {synthetic.origin}" if synthetic.origin else "The synthetic set"
+        found.append(SampleGrid(caption=caption, png=png))
     return found
 
 

@@ -22,6 +22,7 @@ class Planned:
         pairs: What is compared.
         leaks: The trainings by the source report's protocol.
         synthetic: Whether anything trains on synthetic images.
+        imported: Whether others have made these, and no GAN is trained.
         galleries: Whether each complete pair gets a gallery.
         promotion: Whether models are registered.
     """
@@ -30,6 +31,7 @@ class Planned:
     pairs: Sequence[Pair] = ()
     leaks: Sequence[Training] = ()
     synthetic: bool = False
+    imported: bool = False
     galleries: bool = False
     promotion: bool = False
 
@@ -93,10 +95,12 @@ def _look_for_synthetic(planned: Planned, results: Results, search: _Search) -> 
     """The chain that ends with the synthetic set: the first link that is missing."""
     if not planned.synthetic or results.synthetic is not None:
         return
-    if results.gan is None:
+    if planned.imported and results.imported is None:
+        search.look("import_synthetic", "", "The imported synthetic images", WORDLESS)
+    elif not planned.imported and results.gan is None:
         search.look("train_gan", "", "The GAN", WORDLESS)
     elif results.judgement is None:
-        search.look("judge", "", "The judgement of the GAN", WORDLESS)
+        search.look("judge", "", "The judgement of the synthetic images", WORDLESS)
     else:
         verdict = WORDLESS if results.judgement.passed else results.judgement.sentence
         search.look("synthesize", "", "The synthetic set", verdict)

@@ -10,6 +10,7 @@ from cxr_tasks.artifacts import (
     Features,
     Gallery,
     Gan,
+    ImportedImages,
     Judgement,
     LeakedModel,
     Missing,
@@ -36,6 +37,7 @@ class Results:
     features: list[Features] = field(default_factory=list)
     promotion: Promotion | None = None
     trained: list[TrainedArm] = field(default_factory=list)
+    imported: ImportedImages | None = None
     missing: list[Missing] = field(default_factory=list)
 
     @property

@@ -70,10 +70,14 @@ def _beside(figure: Measurement, reference: Measurement, digits: int) -> str:
 def cost_table(results: Results) -> Table:
     """What each part of the run costs."""
     rows = []
-    if (gan := results.gan) is not None:
-        synthetic = results.synthetic
-        made = f"{sum(synthetic.counts.values()):,}" if synthetic else "none"
+    gan, imported, synthetic = results.gan, results.imported, results.synthetic
+    if gan is not None:
         rows.append(["Training the GAN", f"{gan.hours * 60:.1f}", _seen(gan)])
+    if imported is not None:
+        read = sum(imported.images.values()) + imported.rejected
+        rows.append(["Reading the synthetic images", _minutes([imported]), f"{read:,}"])
+    if gan is not None or imported is not None:
+        made = f"{sum(synthetic.counts.values()):,}" if synthetic else "none"
         rows.append(["Making the synthetic set", _minutes([synthetic] if synthetic else []), made])
     if results.features:
         run = sum(features.computed for features in results.features)
@@ -134,7 +138,8 @@ def leak_table(leaks: Sequence[LeakedModel], pairs: Mapping[tuple[str, int], Pai
         )
     note = (
         "Synthetic images joined the data before they were split, so that the test set holds some of them, and real "
-        "images that the GAN was trained on. Accuracy in percent; both gains are against the same baseline."
+        "images that what made them was or may have been trained on. Accuracy in percent; both gains are against the "
+        "same baseline."
     )
     if inflated:
         note += f" The two gains differ by {points(mean(inflated))} points on average; that has no interval."

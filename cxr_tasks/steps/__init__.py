@@ -10,10 +10,20 @@ from cxr_tasks.steps.configure import configure
 from cxr_tasks.steps.explain import explain
 from cxr_tasks.steps.extract_features import extract_features
 from cxr_tasks.steps.finish import close_run, finish, open_runs, sentence_of
+from cxr_tasks.steps.import_synthetic import import_synthetic
 from cxr_tasks.steps.ingest import ingest
 from cxr_tasks.steps.judge import judge, may_train_with
 from cxr_tasks.steps.manifest import manifest
-from cxr_tasks.steps.plan import arms, backbones, does_without, lacks_features, leaks, pairs, wants_synthetic
+from cxr_tasks.steps.plan import (
+    arms,
+    backbones,
+    does_without,
+    imports_synthetic,
+    lacks_features,
+    leaks,
+    pairs,
+    wants_synthetic,
+)
 from cxr_tasks.steps.promote import promote
 from cxr_tasks.steps.publish import dataset_of, find_dataset, note_queued, publish, queued_training
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
@@ -38,6 +48,8 @@ __all__ = [
     "extract_features",
     "find_dataset",
     "finish",
+    "import_synthetic",
+    "imports_synthetic",
     "ingest",
     "judge",
     "lacks_features",

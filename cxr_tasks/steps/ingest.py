@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cxr_tasks.artifacts import RunContext, Scan, Shard
+from cxr_tasks.artifacts import Kind, RunContext, Scan, Shard
+from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import digest
 
@@ -18,32 +20,56 @@ log = logging.getLogger(__name__)
 
 def ingest(run: RunContext, scanned: Scan, shard: int) -> Shard:
     """Read the files of one shard: a row and packed pixels for each, or the reason why it cannot be used."""
-    from cxr_tasks.data.ingest import FilesChanged, without_changed
-
     files = scanned.table()
     files = files[files["shard"] == shard].reset_index(drop=True)
+    return read_as_they_are(files, lambda those: _ingest(run, scanned, shard, those))
+
+
+def read_as_they_are(files: pd.DataFrame, read: Callable[[pd.DataFrame], Kind]) -> Kind:
+    """What ``read`` makes of the rows of a scan, without those that have changed since.
+
+    Args:
+        files: The rows.
+        read: Raises :class:`cxr_tasks.data.ingest.FilesChanged` where files are not those that were scanned.
+    """
+    from cxr_tasks.data.ingest import FilesChanged, without_changed
+
     for _ in range(2 * len(files) + 1):
         try:
-            return _ingest(run, scanned, shard, files)
+            return read(files)
         except FilesChanged as error:
             # What such a file was is gone: the image is set aside, the mask left out, under a key that says so.
             files = without_changed(files, error.faults)
-            log.warning("%s: reading the shard again without them", error)
+            log.warning("%s: reading again without them", error)
     raise AssertionError("each turn leaves out at least one file")
 
 
-def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> Shard:
+def read_files(settings: Settings, root: Path, files: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Decode files of a scan as the settings say; the rest is as for :func:`cxr_tasks.data.ingest.read_shard`."""
     from cxr_tasks.data.decode import HowToRead
-    from cxr_tasks.data.ingest import SET_ASIDE, read_shard
+    from cxr_tasks.data.ingest import read_shard
+
+    data, how = settings.data, HowToRead.of(settings.data)
+    return read_shard(root, files, settings.image_sizes, folder, how, correct=data.inverted == "correct")
+
+
+def how_read(settings: Settings) -> dict[str, Any]:
+    """The settings that :func:`read_files` depends on."""
+    shaping = ("smallest_side", "most_pixels", "inverted", "resize")
+    told = {name: getattr(settings.data, name) for name in shaping}
+    return {"sizes": settings.image_sizes, **told, "window": settings.data.window.model_dump(mode="json")}
+
+
+def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> Shard:
+    from cxr_tasks.data.ingest import SET_ASIDE
     from cxr_tasks.data.scan import entries_of
     from cxr_tasks.data.sources import open_source
 
     settings = load_settings(run)
-    sizes, data = settings.image_sizes, settings.data
 
     def fill(folder: Path) -> Made[Shard]:
         root = open_source(scanned.source).fetch(entries_of(files))
-        rows = read_shard(root, files, sizes, folder, HowToRead.of(data), correct=data.inverted == "correct")
+        rows = read_files(settings, root, files, folder)
         aside, unusable = rows[rows["status"] == SET_ASIDE], rows[rows["mask_fault"] != ""]
         for row in aside.itertuples():
             log.warning("set aside %s: %s", row.path, row.reason)
@@ -62,14 +88,7 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
         Shard,
         fill,
         version=5,
-        settings={
-            "sizes": sizes,
-            "smallest_side": data.smallest_side,
-            "most_pixels": data.most_pixels,
-            "inverted": data.inverted,
-            "resize": data.resize,
-            "window": data.window.model_dump(mode="json"),
-        },
+        settings=how_read(settings),
         inputs={"files": digest(files[["path", "label", "sha256", "fault", "mask_sha256"]])},
         after=[scanned],
         label=f"shard {shard + 1} of {scanned.shards}",

@@ -69,6 +69,11 @@ def wants_synthetic(run: RunContext) -> bool:
     return settings.evaluation.reproduce_leak or any(needs_synthetic(arm) for arm in settings.arms.names)
 
 
+def imports_synthetic(run: RunContext) -> bool:
+    """Whether the run's synthetic images are read from an address, and no GAN is trained."""
+    return load_settings(run).synthetic.is_imported
+
+
 def lacks_features(training: Training, features: Mapped[Features]) -> str:
     """The sentence that says which features a training waits for in vain; empty where it has all.
 

@@ -149,6 +149,7 @@ def _candidates(
             classes="|".join(settings.data.classes),
             model_uri=_model_uri(arm),
             resize=arm.model.resize,
+            synthetic=arm.model.synthetic,
         )
         for arm in arms.values()
     ]

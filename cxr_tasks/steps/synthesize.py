@@ -1,25 +1,41 @@
-"""The step ``synthesize``: draw the synthetic set from the GAN."""
+"""The step ``synthesize``: draw the synthetic set from the GAN, or from the images that others have made."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_tasks import tracking
-from cxr_tasks.artifacts import Dataset, Gan, RunContext, SyntheticSet
+from cxr_tasks.artifacts import Artifact, Dataset, Gan, ImportedImages, Judgement, RunContext, SyntheticSet
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import DataError
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import dataset_tags
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cxr_tasks.data.dataset import Images
-    from cxr_tasks.gan.filtering import Kept
 
 
-def synthesize(run: RunContext, dataset: Dataset, gan: Gan) -> SyntheticSet:
-    """Generate the synthetic set: packed images, and a manifest with their provenance."""
+def synthesize(
+    run: RunContext,
+    dataset: Dataset,
+    gan: Gan | None = None,
+    imported: ImportedImages | None = None,
+    judgement: Judgement | None = None,
+) -> SyntheticSet:
+    """Make the synthetic set: packed images, and a manifest with their provenance.
+
+    Args:
+        run: The DAG run.
+        dataset: What the arms train on.
+        gan: What generates the images; ``None`` where they are imported.
+        imported: The images that others have made; ``None`` where a GAN makes them.
+        judgement: Says which of the imported images copy real ones.
+    """
     from cxr_tasks.data.added import counts_to_add
 
     settings = load_settings(run)
@@ -27,24 +43,30 @@ def synthesize(run: RunContext, dataset: Dataset, gan: Gan) -> SyntheticSet:
     counts = counts_to_add(
         settings.synthetic, {label: dataset.counts["train"][label] for label in settings.data.classes}
     )
+    made = gan or imported
+    assert made is not None  # the run's images come from one of the two
 
     def fill(folder: Path) -> Made[SyntheticSet]:
-        from cxr_tasks.gan.sampling import build_synthetic_set
-
-        made = build_synthetic_set(gan.generator(), counts, settings.gan, settings.seeds.synthetic, gan.ref)
-        kept = _kept(settings, dataset, gan, made)
-        _save_set(made, kept, settings, folder)
-        dropped = kept.counts.drop(columns=["made", "kept"]).sum()
+        if gan is not None:
+            drawn = _from_gan(settings, dataset, gan, counts)
+        else:
+            assert imported is not None and judgement is not None  # a judgement goes before each set
+            drawn = _from_imported(settings, imported, judgement, counts)
+        _save_set(drawn, settings, folder)
         artifact = SyntheticSet(
-            counts={str(label): int(number) for label, number in kept.counts["kept"].items()},
-            dropped={str(reason): int(number) for reason, number in dropped.items()},
-            images_digest=_digest(made, kept),
-            notes=tuple(f"dropped {n:,} synthetic images: {reason}" for reason, n in dropped.items() if n),
+            origin=made.origin,
+            counts=drawn.kept,
+            dropped=drawn.dropped,
+            images_digest=_digest(drawn.images),
+            notes=(*(f"dropped {n:,} synthetic images: {why}" for why, n in drawn.dropped.items() if n), *drawn.fewer),
         )
-        metrics = {"synthetic_images": int(kept.mask.sum()), "synthetic_dropped": int((~kept.mask).sum())}
-        return Made(artifact, metrics)
+        dropped = sum(drawn.dropped.values())
+        return Made(artifact, {"synthetic_images": len(drawn.images), "synthetic_dropped": dropped})
 
-    return perform(
+    # By the dataset too: which imported images are copies depends on it. A GAN's reference names the dataset.
+    inputs: dict[str, Artifact | str] = {"gan": gan, **gan.content} if gan else {"imported": made, "dataset": dataset}
+    size = {} if gan else {"size": settings.classifiers.image_size}
+    synthetic = perform(
         run,
         SyntheticSet,
         fill,
@@ -52,23 +74,52 @@ def synthesize(run: RunContext, dataset: Dataset, gan: Gan) -> SyntheticSet:
         settings={
             "counts": counts,
             "seed": settings.seeds.synthetic,
-            **settings.synthetic.model_dump(mode="json", exclude={"counts"}),
+            **settings.synthetic.model_dump(mode="json", exclude={"counts", "source"}),
             "near_duplicates": settings.data.near_duplicates.model_dump(mode="json"),
+            **size,
         },
-        inputs={"gan": gan, **gan.content},
-        tags=dataset_tags(run, dataset),
+        inputs=inputs,
+        after=[judgement] if gan is None and judgement is not None else [],
+        tags={**dataset_tags(run, dataset), "cxr.synthetic": made.origin},
     )
+    # As this run has it: the same images may have been read from another address before.
+    return synthetic.model_copy(update={"origin": made.origin})
 
 
-def _kept(settings: Settings, dataset: Dataset, gan: Gan, made: Images) -> Kept:
-    """Which of the images stay.
+@dataclass(frozen=True)
+class _Drawn:
+    """The images of a set.
+
+    Attributes:
+        images: Those that stay.
+        counts: A row a class, for people.
+        dropped: Images that do not stay, by reason.
+        fewer: A sentence for each class with fewer images than were asked for.
+    """
+
+    images: Images
+    counts: pd.DataFrame
+    dropped: dict[str, int]
+    fewer: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Images that stay, by class."""
+        return {str(label): int(number) for label, number in self.counts["kept"].items()}
+
+
+def _from_gan(settings: Settings, dataset: Dataset, gan: Gan, counts: dict[str, int]) -> _Drawn:
+    """Images that the GAN generates, without those that the settings drop.
 
     Raises:
-        DataError: None does.
+        DataError: None stays.
     """
-    from cxr_tasks.gan.filtering import keep
-    from cxr_tasks.gan.sampling import class_probabilities
+    import numpy as np
 
+    from cxr_tasks.gan.filtering import keep
+    from cxr_tasks.gan.sampling import build_synthetic_set, class_probabilities
+
+    made = build_synthetic_set(gan.generator(), counts, settings.gan, settings.seeds.synthetic, gan.ref)
     classes = list(settings.data.classes)
     probabilities = None
     if settings.synthetic.min_class_probability > 0:
@@ -82,17 +133,46 @@ def _kept(settings: Settings, dataset: Dataset, gan: Gan, made: Images) -> Kept:
             f"The synthetic set is empty ({why}): lower synthetic.min_class_probability, switch "
             "synthetic.drop_near_copies off, or ask for images with synthetic.counts."
         )
-    return kept
+    dropped = kept.counts.drop(columns=["made", "kept"]).sum()
+    return _Drawn(made.take(np.flatnonzero(kept.mask)), kept.counts, {str(why): int(n) for why, n in dropped.items()})
 
 
-def _digest(made: Images, kept: Kept) -> str:
-    """32 hexadecimal digits that tell the images that stay, and their classes, from any others."""
-    hashed = hashlib.sha256(made.pixels[kept.mask].tobytes())
-    hashed.update(made.rows.loc[kept.mask, ["image_id", "label"]].to_csv(index=False).encode())
+def _from_imported(
+    settings: Settings, imported: ImportedImages, judgement: Judgement, counts: dict[str, int]
+) -> _Drawn:
+    """Images that others have made, without copies of real ones.
+
+    Raises:
+        DataError: None stays.
+    """
+    from cxr_tasks.gan.imported import choose_set
+
+    seed = settings.seeds.synthetic
+    rows, told = choose_set(imported.table(), judgement.copied(), counts, settings.synthetic, seed)
+    dropped = told.drop(columns=["asked", "there", "kept"]).sum()
+    if rows.empty:
+        why = ", ".join(f"{number:,} {reason}" for reason, number in told.drop(columns="kept").sum().items())
+        raise DataError(
+            f"The synthetic set is empty ({why}): give images that copy no real ones in synthetic.source, or ask for "
+            "images with synthetic.counts."
+        )
+    fewer = tuple(
+        f"{label}: {row['asked']:,} synthetic images are asked for, and {row['kept']:,} of {row['there']:,} are added"
+        for label, row in told.iterrows()
+        if row["kept"] < row["asked"]
+    )
+    images = imported.of(rows, settings.classifiers.image_size, list(settings.data.classes))
+    return _Drawn(images, told, {str(why): int(n) for why, n in dropped.items()}, fewer)
+
+
+def _digest(images: Images) -> str:
+    """32 hexadecimal digits that tell the images, and their classes, from any others."""
+    hashed = hashlib.sha256(images.pixels.tobytes())
+    hashed.update(images.rows[["image_id", "label"]].to_csv(index=False).encode())
     return hashed.hexdigest()[:32]
 
 
-def _save_set(made: Images, kept: Kept, settings: Settings, folder: Path) -> None:
+def _save_set(drawn: _Drawn, settings: Settings, folder: Path) -> None:
     import numpy as np
 
     from cxr_tasks.evaluation.plots import sample_grid
@@ -100,13 +180,12 @@ def _save_set(made: Images, kept: Kept, settings: Settings, folder: Path) -> Non
     from cxr_tasks.steps.common import keep_plot
 
     classes = list(settings.data.classes)
-    pixels, rows = made.pixels[kept.mask], made.rows[kept.mask].reset_index(drop=True)
+    pixels, rows, labels = drawn.images.pixels, drawn.images.rows, drawn.images.labels
     np.save(folder / SyntheticSet.PIXELS, pixels)
     rows.to_parquet(folder / SyntheticSet.MANIFEST, index=False)
-    kept.counts.to_csv(folder / SyntheticSet.COUNTS)
+    drawn.counts.to_csv(folder / SyntheticSet.COUNTS)
     if settings.synthetic.png:
         write_png(pixels, rows, folder / "png")
-    labels = made.labels[kept.mask]
     shown = np.concatenate([np.flatnonzero(labels == k)[:8] for k in range(len(classes))])
     plot = sample_grid(pixels[shown], rows["label"].iloc[shown].tolist(), classes, "Synthetic set, first images")
     keep_plot(folder, SyntheticSet.GRID, plot)

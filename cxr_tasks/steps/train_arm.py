@@ -106,6 +106,7 @@ def train_arm(
             "cxr.role": role,
             "cxr.arm": arm.arm,
             "cxr.seed": str(arm.seed),
+            **({} if synthetic is None else {"cxr.synthetic": synthetic.origin}),
         },
     )
     return evaluate_arm(run, model)
@@ -215,6 +216,7 @@ def _train_model(
         weights_digest=weights_digest(network.full),
         model_uri=model_uri,
         resize=dataset.resize,
+        synthetic="" if synthetic is None else synthetic.origin,
         notes=fitted.setbacks,
     )
     metrics = {

@@ -16,6 +16,7 @@ from cxr_tasks.artifacts import (
     Features,
     Gallery,
     Gan,
+    ImportedImages,
     Judgement,
     LeakedModel,
     PairRow,
@@ -51,6 +52,7 @@ def write_report(
     promotion: Promotion | None,
     trained: Mapped[TrainedArm] | None = None,
     failures: list[Failure] | None = None,
+    imported: ImportedImages | None = None,
 ) -> Report:
     """Write the run's report and keep it with the run in MLflow.
 
@@ -68,6 +70,7 @@ def write_report(
         features=list(flat(features)),
         promotion=promotion,
         trained=list(flat(trained or [])),
+        imported=imported,
     )
     missing = missing_parts(_planned(run), results, failures or [])
     results = replace(results, missing=missing)
@@ -93,7 +96,7 @@ def write_report(
 
     # A report speaks of one run and links to it, so no other run's report can stand in for it.
     inputs: dict[str, Artifact | str] = {"dag_run": run.dag_run, "work": run.mlflow_run_id}
-    parts = {"gan": gan, "judgement": judgement, "synthetic": synthetic, "promotion": promotion}
+    parts = {"gan": gan, "imported": imported, "judgement": judgement, "synthetic": synthetic, "promotion": promotion}
     inputs |= {name: part for name, part in parts.items() if part is not None and part.ref}
     for name, handles in (
         ("comparison", results.comparisons),
@@ -104,17 +107,19 @@ def write_report(
     ):
         inputs |= {f"{name} {i}": handle for i, handle in enumerate(handles)}
     told = {"missing": [part.model_dump() for part in missing]}
-    return perform(run, Report, fill, version=4, settings=told, inputs=inputs)
+    return perform(run, Report, fill, version=5, settings=told, inputs=inputs)
 
 
 def _planned(run: RunContext) -> Planned:
     """What the run was to make."""
+    settings = load_settings(run)
     return Planned(
         trainings=[*arms(run, False), *arms(run, True)],
         pairs=pairs(run),
         leaks=leaks(run),
         synthetic=wants_synthetic(run),
-        galleries=load_settings(run).evaluation.gallery > 0,
+        imported=settings.synthetic.is_imported,
+        galleries=settings.evaluation.gallery > 0,
         promotion=tracking.is_on(),
     )
 

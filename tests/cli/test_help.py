@@ -29,6 +29,7 @@ def test_every_command_is_there():
         "status",
         "scan",
         "train-gan",
+        "judge",
         "train-arm",
         "compare",
         "report",

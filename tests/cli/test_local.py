@@ -8,6 +8,7 @@ from cxr_tasks.artifacts import (
     Features,
     Gallery,
     Gan,
+    ImportedImages,
     Judgement,
     Manifest,
     Report,
@@ -20,6 +21,7 @@ from cxr_tasks.artifacts import (
     Training,
     Validation,
 )
+from cxr_tasks.config import merge
 from cxr_tasks.errors import DataError, UserError
 from cxr_tasks.local import LocalRun, Watcher, absolute_source
 
@@ -53,6 +55,7 @@ class Steps:
             "validate",
             "split",
             "train_gan",
+            "import_synthetic",
             "judge",
             "synthesize",
             "extract_features",
@@ -92,10 +95,15 @@ class Steps:
     def train_gan(self, dataset):
         return "", Gan(ref="train_gan/1", finished=True, steps=1, epochs=1, images=1, resumed_from=0, hours=0.0)
 
-    def judge(self, dataset, gan):
+    def import_synthetic(self, dataset):
+        return "", ImportedImages(source="/images", images={}, rejected=0)
+
+    def judge(self, dataset, gan, imported):
+        assert (gan is None) != (imported is None)
         return "", Judgement(passed=self.passed, kind="judged", sentence="The images are noise.")
 
-    def synthesize(self, dataset, gan):
+    def synthesize(self, dataset, gan, imported, judgement):
+        assert judgement and (gan is None) != (imported is None)
         return "", SyntheticSet(counts={}, dropped={})
 
     def extract_features(self, dataset, backbone, synthetic):
@@ -168,6 +176,16 @@ def test_an_arm_makes_only_what_it_needs_and_each_part_once(steps, begin):
     ]
 
 
+def test_imported_images_take_the_place_of_the_gan(steps, begin, tmp_path):
+    run = begin(settings=merge(OVER, {"synthetic": {"source": str(tmp_path)}}))
+
+    run.report()
+
+    assert "train_gan" not in steps.calls and run.imported is steps.reported[-1]
+    made = steps.calls.index("import_synthetic")
+    assert steps.calls[made : made + 3] == ["import_synthetic", "judge", "synthesize"]
+
+
 def test_an_arm_whose_gan_is_not_good_enough_says_so(steps, begin):
     steps.passed = False
 
@@ -230,7 +248,7 @@ def test_one_failure_costs_one_branch(steps, begin):
     comparisons, galleries = steps.reported[4:6]
     complete = [comparison.is_complete for comparison in comparisons]
     assert complete == [False, True, True, True, False, True] and len(galleries) == 5
-    told = [(failure.step, failure.label, failure.sentence) for failure in steps.reported[-1]]
+    told = [(failure.step, failure.label, failure.sentence) for failure in steps.reported[-2]]
     assert told == [
         ("train_arm", "cnn synthetic seed 0", "train_arm cnn synthetic seed 0 is broken."),
         ("explain", "vgg16 synthetic against none seed 0", "explain vgg16 synthetic against none seed 0 is broken."),
@@ -243,9 +261,9 @@ def test_features_that_fail_cost_the_arms_of_their_backbone_and_are_tried_once(s
     run.report()
 
     assert steps.calls.count("extract_features vgg16 real") == 1
-    trained = [arm.training.label for arm in steps.reported[-2][0]]
+    trained = [arm.training.label for arm in steps.reported[-3][0]]
     assert trained == ["cnn none seed 0", "cnn synthetic seed 0", "cnn oversample seed 0"]
-    assert [failure.label for failure in steps.reported[-1]] == ["vgg16"]
+    assert [failure.label for failure in steps.reported[-2]] == ["vgg16"]
 
 
 def test_a_gan_that_fails_costs_its_arms_and_is_tried_once(steps, begin):

@@ -59,8 +59,9 @@ def test_the_training_dag_is_wired_as_drawn(loaded):
     up = {name: task["up"] for name, task in loaded["tasks"]["cxr_training"].items()}
 
     assert up["gan.train_gan"] == ["configure"]
-    assert up["gan.judge"] == ["configure", "gan.train_gan"]
-    assert up["gan.synthesize"] == ["configure", "gan.judge", "gan.train_gan"]
+    assert up["gan.import_synthetic"] == ["configure"]
+    assert up["gan.judge"] == ["configure", "gan.import_synthetic", "gan.train_gan"]
+    assert up["gan.synthesize"] == ["configure", "gan.import_synthetic", "gan.judge", "gan.train_gan"]
     assert up["features.of_dataset"] == ["configure", "features.backbones"]
     assert "gan.synthesize" in up["features.of_synthetic"]
     assert up["arms.train"] == ["arms.real", "configure", "features.of_dataset"]
@@ -70,7 +71,7 @@ def test_the_training_dag_is_wired_as_drawn(loaded):
     assert {"arms.train", "arms.train_with_synthetic", "verdict.pairs"} <= set(up["verdict.compare"])
     assert "arms.reproduce_leak" not in up["verdict.compare"] + up["verdict.promote"]
     assert "verdict.compare" in up["verdict.explain"] and "verdict.compare" in up["verdict.promote"]
-    reported = {"verdict.promote", "verdict.explain", "arms.reproduce_leak", *GAN}
+    reported = {"verdict.promote", "verdict.explain", "arms.reproduce_leak", "gan.import_synthetic", *GAN}
     assert reported <= set(up["verdict.write_report"])
 
 
@@ -116,7 +117,16 @@ print(sorted(bag.dags) if not bag.import_errors else bag.import_errors)
 
 
 def test_the_forms_offer_what_people_change(loaded):
-    fields = {"profile", "classifiers", "baseline", "arms", "seeds", "gan_epochs", "synthetic_per_class"}
+    fields = {
+        "profile",
+        "classifiers",
+        "baseline",
+        "arms",
+        "seeds",
+        "gan_epochs",
+        "synthetic_source",
+        "synthetic_per_class",
+    }
     fields |= {"reproduce_leak", "settings", "force"}
 
     assert set(loaded["forms"]["cxr_training"]) == fields | {"dataset"}

@@ -19,6 +19,8 @@ RUNS = {
     "gan and features": [["train_gan", ""], ["extract_features", "vgg16"]],
     "configure": [["configure", ""]],
     "nothing": [],
+    "imported": [],
+    "no synthetic images": [],
 }
 
 # Runs cxr_training with stand-ins, once for each of ``RUNS``.
@@ -71,12 +73,18 @@ def gan(run, dataset):
     broken("train_gan", "")
     return Gan(ref="train_gan/1", finished=True, steps=1, epochs=1, images=1, resumed_from=0, hours=0.0)
 
-def judge(run, dataset, gan):
+def read_foreign(run, dataset):
+    broken("import_synthetic", "")
+    return ImportedImages(ref="import_synthetic/1", source="/images", images={"COVID": 20}, rejected=0)
+
+def judge(run, dataset, gan=None, imported=None):
     broken("judge", "")
+    assert (gan is None) != (imported is None)
     return Judgement(ref="judge/1", passed=True, kind="good enough", sentence="Good enough.")
 
-def synthesize(run, dataset, gan):
+def synthesize(run, dataset, gan=None, imported=None, judgement=None):
     broken("synthesize", "")
+    assert judgement and (gan is None) != (imported is None)
     return SyntheticSet(ref="synthesize/1", counts={}, dropped={})
 
 def begin(dag_run, form, events, only_if_owed=False):
@@ -85,13 +93,13 @@ def begin(dag_run, form, events, only_if_owed=False):
     return {"run": steps.configure("cxr_training", dag_run, form), "dataset": dataset}
 
 def report(run, dataset, gan, judgement, synthetic, comparisons, galleries, leaks, features, promotion, trained=None,
-           failures=None):
+           failures=None, imported=None):
     from cxr_tasks.report.missing import missing_parts
     from cxr_tasks.report.results import Results
     from cxr_tasks.steps.common import flat
     from cxr_tasks.steps.write_report import _planned
     results = Results(dataset=dataset, gan=gan, judgement=judgement, synthetic=synthetic, promotion=promotion,
-                      comparisons=list(flat([comparisons])), galleries=list(flat([galleries])),
+                      imported=imported, comparisons=list(flat([comparisons])), galleries=list(flat([galleries])),
                       features=list(flat(features)), trained=list(flat(trained)))
     # No model can be registered here, for there is no MLflow; a run with MLflow plans that.
     missing = missing_parts(replace(_planned(run), promotion=True), results, failures)
@@ -100,7 +108,8 @@ def report(run, dataset, gan, judgement, synthetic, comparisons, galleries, leak
                   address="", missing=tuple(missing))
 
 for name, make in {"train_arm": train_arm, "compare": compare, "explain": explain, "promote": promote,
-                   "extract_features": extract, "train_gan": gan, "judge": judge, "synthesize": synthesize,
+                   "extract_features": extract, "train_gan": gan, "import_synthetic": read_foreign,
+                   "judge": judge, "synthesize": synthesize,
                    "begin_training": begin, "write_report": report}.items():
     stand_in(name, make)
 
@@ -113,9 +122,11 @@ dag = bag.dags["cxr_training"]
 for task in dag.tasks:
     task.retries = 0
 form = {"profile": "quick", "settings": {"classifiers": {"names": ["cnn", "vgg16"]}}}
+others = {"imported": {"synthetic": {"source": "/images"}},
+          "no synthetic images": {"arms": {"compared": ["classical"]}}}
 told = {}
 for name, broken.now in RUNS.items():
-    run = dag.test(run_conf=form)
+    run = dag.test(run_conf={**form, "settings": {**form["settings"], **others.get(name, {})}})
     states = {f"{t.task_id}/{t.map_index}" if t.map_index >= 0 else t.task_id: t.state
               for t in run.get_task_instances()}
     with create_session() as session:
@@ -161,6 +172,21 @@ def test_what_fails_costs_its_branch_and_the_report_names_it(runs):
     assert len(missing) == 4
     links = [part["link"] for part in told["report"]["missing"] if part["task"]]
     assert len(links) == 3 and all("/tasks/" in link for link in links)
+
+
+def test_imported_images_take_the_place_of_the_gan(runs):
+    told = runs["imported"]
+
+    assert told["run"] == "success" and told["report"]["missing"] == []
+    assert {name for name in ended(told, "skipped") if name.startswith("gan.")} == {"gan.train_gan"}
+    assert {"gan.import_synthetic", "gan.judge", "gan.synthesize"} <= ended(told, "success")
+
+
+def test_without_synthetic_images_neither_is_made_nor_judged(runs):
+    told = runs["no synthetic images"]
+
+    assert told["run"] == "success" and told["report"]["missing"] == []
+    assert {name for name in told["states"] if name.startswith("gan.")} <= ended(told, "skipped")
 
 
 def test_a_gan_that_fails_and_features_that_fail_cost_the_arms_that_need_them(runs):

@@ -8,8 +8,8 @@ from PIL import Image
 from scipy import ndimage
 
 from cxr_tasks.config import SyntheticSettings, resolve
+from cxr_tasks.data import duplicates
 from cxr_tasks.data.decode import decode
-from cxr_tasks.gan import filtering
 from cxr_tasks.gan.filtering import NEAR_COPY, UNLIKELY, copies, fingerprints, keep, repeated
 from tests.data.bad_files import encoded
 
@@ -42,7 +42,7 @@ def test_near_copies_of_training_images_go_and_their_kin_stay() -> None:
 
 
 def test_copies_are_found_at_another_size_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filtering, "IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(duplicates, "IMAGES_AT_ONCE", 4)
     training = pictures(0, 12, side=96)
     smaller = np.stack([np.asarray(Image.fromarray(one).resize((64, 64))) for one in training[[3, 11, 0]]])
     made = np.concatenate([pictures(5, 5), smaller, pictures(6, 3)])

@@ -15,7 +15,7 @@ from cxr_tasks.gan.verdict import GanVerdict
 class Pixels:
     """Takes the place of the extractor: the features of an image are its pixels."""
 
-    def __init__(self, settings: object, training: np.ndarray, seed: int) -> None:
+    def __init__(self, settings: object, training: np.ndarray, seed: int, resize: str = "bilinear") -> None:
         self.name = f"pixels ({seed})"
 
     def extract(self, pixels: np.ndarray) -> np.ndarray:

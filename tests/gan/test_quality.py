@@ -375,7 +375,7 @@ def test_the_verdict_tells_good_copied_untrained_and_repeated_images_apart(
         kinds["repetitive"].reasons[1]
         == "COVID: 100 % show the same picture as another one; at most 0.5 is asked (max_repeated)."
     )
-    assert kinds["memorised"].sentence.startswith("The generator copies its training images: over all classes: 100 %")
+    assert kinds["memorised"].sentence.startswith("The generated images copy real ones: over all classes: 100 %")
 
 
 def test_what_is_not_asked_is_not_judged(judge: JudgeSettings, untrained: GanQuality) -> None:
@@ -395,10 +395,20 @@ def test_what_could_not_be_measured_over_all_images_does_not_pass(judge: JudgeSe
 
 
 def test_a_class_that_could_not_be_measured_fails_nothing(judge: JudgeSettings) -> None:
-    lacking = quality(with_repeated(made(5, (100, 100, 0)), 0.0))
+    few = quality(with_repeated(made(5, (100, 100, 9)), 0.0))
 
-    judged = gan_verdict(lacking, judge.model_copy(update={"min_accuracy_score": None}))
+    judged = gan_verdict(few, judge.model_copy(update={"min_accuracy_score": None}))
 
     assert judged.passed
-    assert len(judged.not_judged) == 4
+    assert len(judged.not_judged) == 2
     assert all(sentence.startswith("Viral Pneumonia: ") for sentence in judged.not_judged)
+
+
+def test_a_class_that_nobody_gave_images_of_is_held_to_nothing(judge: JudgeSettings) -> None:
+    lacking = quality(with_repeated(made(5, (100, 100, 0)), 0.0))
+
+    judged = gan_verdict(lacking, judge)
+
+    assert judged.passed and judged.not_judged == []
+    # Real images of that class are lent to both models.
+    assert lacking.overall.accuracy_score.value is not None and lacking.classes[2].synthetic == 0

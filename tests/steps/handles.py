@@ -33,9 +33,10 @@ from cxr_tasks.artifacts import (
     write_json,
 )
 from cxr_tasks.config import merge
-from cxr_tasks.data.ingest import MANIFEST, USED, pixels_file
+from cxr_tasks.data.ingest import MANIFEST, THUMBNAILS, USED, pixels_file
 from cxr_tasks.data.masks import masks_file
 from cxr_tasks.data.resizing import resize_stack
+from cxr_tasks.gan.filtering import fingerprints
 from cxr_tasks.pipeline import Made, perform
 from cxr_tasks.steps.train_arm import evaluate_arm
 
@@ -98,6 +99,8 @@ def prepared(
     for image, label in zip(pixels, rows["label"], strict=True):
         left = 2 + 9 * classes.index(label)
         image[4:14, left : left + 8] += 150
+    hashes, thumbnails = fingerprints(pixels)
+    rows = rows.assign(dhash=[f"{value:016x}" for value in hashes.tolist()])
     masks = np.zeros((SIZE, SIZE), bool)
     masks[8:24, 6:26] = True
 
@@ -105,6 +108,7 @@ def prepared(
         chosen = rows["shard"].to_numpy() == number
 
         def write_shard(folder: Path) -> None:
+            np.save(folder / THUMBNAILS, thumbnails[chosen])
             for size in sizes:
                 np.save(folder / pixels_file(size), resize_stack(pixels[chosen], size, "bilinear"))
                 packed = np.packbits(resize_stack(masks[None].astype(np.uint8), size, "bilinear") > 0, axis=-1)

@@ -47,7 +47,7 @@ class Keys:
         trained = next((given for given in inputs.values() if isinstance(given, TrainedModel)), None)
         self.found[f"{kind.step} {how.get('label') or (trained.training.label if trained else '')}".strip()] = ref
         told = self._told(kind, settings, trained)
-        made = {"finished": True, "passed": True, "forced": False, "reused": False, "weights_digest": ref}
+        made = {"finished": True, "epochs": 8, "passed": True, "forced": False, "reused": False, "weights_digest": ref}
         made["images_digest"] = ref
         return kind.model_construct(ref=ref, **made, **told)
 
