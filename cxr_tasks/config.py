@@ -18,7 +18,7 @@ from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.data_settings import TableSettings
 from cxr_tasks.errors import SettingsError, nearest
-from cxr_tasks.image_settings import ResizeName, WindowSettings
+from cxr_tasks.image_settings import DicomSettings, ResizeName, WindowSettings
 from cxr_tasks.layouts import read_layout
 from cxr_tasks.names import composed, param_part, slug
 from cxr_tasks.strict import Strict
@@ -201,6 +201,7 @@ class DataSettings(Strict):
     inverted: Literal["report", "correct"]
     resize: ResizeName
     window: WindowSettings
+    dicom: DicomSettings
     max_rejected_fraction: Fraction
     min_images_per_class: Positive
     expected_counts: dict[Composed, Positive] | None = None

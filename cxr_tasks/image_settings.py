@@ -1,16 +1,17 @@
-"""Settings of how images are read, for :class:`cxr_tasks.config.DataSettings`."""
+"""Settings of how image files become pixels: windows, DICOM, and how images are resized."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cxr_tasks.strict import Strict
 
 ResizeName = Literal["nearest", "bilinear", "area", "lanczos"]
 # What was done before there was a choice.
 FIRST_RESIZE: ResizeName = "bilinear"
+Upper = Annotated[str, AfterValidator(str.upper)]
 
 
 class WindowSettings(Strict):
@@ -37,3 +38,19 @@ class WindowSettings(Strict):
     def words(self) -> str:
         """The rule as a manifest says it."""
         return f"{self.rule} {self.low:g}–{self.high:g}"
+
+
+class DicomSettings(Strict):
+    """Which DICOM files are used. A file that does not say what a switch asks for is used, and counted.
+
+    Attributes:
+        modalities: Values of ``Modality`` that are used; all where it is empty, as in the other lists.
+        views: Views that are used, from ``ViewPosition``: PA, AP, AP SUPINE, LATERAL, and others as they are written.
+        body_parts: Values of ``BodyPartExamined`` that are used.
+        secondary_captures: Whether files are used that are secondary captures. Many collections are stored as such.
+    """
+
+    modalities: tuple[Upper, ...]
+    views: tuple[Upper, ...]
+    body_parts: tuple[Upper, ...]
+    secondary_captures: bool

@@ -6,9 +6,10 @@ Touches no disk and nothing shared, so any number of threads may decode at once.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import mul
 
@@ -16,11 +17,13 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops
 
 from cxr_tasks.config import MOST_PIXELS, SMALLEST_SIDE, DataSettings
-from cxr_tasks.data.formats import Unusable, check_ending, format_of
+from cxr_tasks.data.dicom.header import Told
+from cxr_tasks.data.dicom.pixels import read_dicom
+from cxr_tasks.data.formats import DICOM, Unusable, check_ending, format_of
 from cxr_tasks.data.integrity import BROKEN_IMAGE, ROTATED, open_image
 from cxr_tasks.data.resizing import resize_gray
 from cxr_tasks.data.windows import PLAIN_WINDOW, WIDE_MODES, narrowed
-from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName, WindowSettings
+from cxr_tasks.image_settings import FIRST_RESIZE, DicomSettings, ResizeName, WindowSettings
 
 NOT_UTF8 = "the file name is not UTF-8: rename the file"
 LONGEST_NAME = 200
@@ -61,6 +64,8 @@ class Limits:
 
 
 WIDEST = Limits()
+_ANY_DICOM = DicomSettings(modalities=(), views=(), body_parts=(), secondary_captures=True)
+_OF_THIS_PROCESS = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +76,20 @@ class HowToRead:
         limits: Which sizes of images are decoded.
         resize: How images are brought to the sides wanted.
         window: How more than 8 bits become 8.
+        dicom: Which DICOM files are used.
+        key: Makes the pseudonyms of patients; one of this process alone where none is given.
     """
 
     limits: Limits = WIDEST
     resize: ResizeName = FIRST_RESIZE
     window: WindowSettings = PLAIN_WINDOW
+    dicom: DicomSettings = _ANY_DICOM
+    key: bytes = field(default=_OF_THIS_PROCESS, repr=False)
 
     @classmethod
-    def of(cls, data: DataSettings) -> HowToRead:
+    def of(cls, data: DataSettings, key: bytes = _OF_THIS_PROCESS) -> HowToRead:
         """As the settings say."""
-        return cls(Limits(data.smallest_side, data.most_pixels), data.resize, data.window)
+        return cls(Limits(data.smallest_side, data.most_pixels), data.resize, data.window, data.dicom, key)
 
 
 PLAINLY = HowToRead()
@@ -94,6 +103,7 @@ class Decoded:
         width: Pixels of the file as stored.
         height: Pixels of the file as stored.
         mode: Pillow's name of the pixel format as stored: L, LA, P, PA, RGB, RGBA, I;16, I or F.
+            Of DICOM the photometric interpretation and the bits, such as ``MONOCHROME1 12``.
         window: The rule by which more than 8 bits became 8; '' where there were no more.
         mean: Of the gray values, 0–255.
         contrast: Standard deviation of the gray values, 0–255.
@@ -101,6 +111,7 @@ class Decoded:
             were encoded again or resized differ in few bits.
         thumbnail: (32, 32) uint8, the image made small with averaging.
         images: (S, S) uint8 for each requested side S, resized from the full gray image.
+        told: What is kept of a DICOM header; ``None`` for other files.
     """
 
     width: int
@@ -112,6 +123,7 @@ class Decoded:
     dhash: int
     thumbnail: np.ndarray
     images: tuple[np.ndarray, ...]
+    told: Told | None = None
 
 
 def decode(content: bytes, name: str, sizes: Sequence[int], how: HowToRead = PLAINLY) -> Decoded:
@@ -126,11 +138,18 @@ def decode(content: bytes, name: str, sizes: Sequence[int], how: HowToRead = PLA
     Raises:
         Unusable: The file cannot be used. The text says why and, where a person can mend the file, how.
     """
+    last = _checked_name(name)
+    if format_of(content, last) == DICOM:
+        found = read_dicom(content, how.limits.most_pixels, how.window, how.dicom, how.key)
+        _check_header(found.image, how.limits.smallest_side)
+        gray = _gray(found.image, how.window)
+        return _describe(gray, found.mode, found.window, sizes, how.resize, found.told)
     with opened(content, name, how.limits.most_pixels) as image:
         _check_header(image, how.limits.smallest_side)
         image.load()
         gray = _gray(image, how.window)
-        return _describe(image, gray, sizes, how)
+        words = how.window.words if image.mode in WIDE_MODES else ""
+        return _describe(gray, image.mode, words, sizes, how.resize)
 
 
 @contextmanager
@@ -231,7 +250,9 @@ def _orientation(image: Image.Image) -> int:
         raise Unusable("its EXIF data is damaged and may say that it is rotated: save it without EXIF") from error
 
 
-def _describe(image: Image.Image, gray: Image.Image, sizes: Sequence[int], how: HowToRead) -> Decoded:
+def _describe(
+    gray: Image.Image, mode: str, window: str, sizes: Sequence[int], resize: ResizeName, told: Told | None = None
+) -> Decoded:
     counts = gray.histogram()
     mean, contrast = _moments(counts)
     if contrast == 0:
@@ -241,15 +262,16 @@ def _describe(image: Image.Image, gray: Image.Image, sizes: Sequence[int], how: 
     # The thumbnail depends on the image alone and not on ``sizes``, so that hashes can be compared across runs.
     thumbnail = gray.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return Decoded(
-        width=image.width,
-        height=image.height,
-        mode=image.mode,
-        window=how.window.words if image.mode in WIDE_MODES else "",
+        width=gray.width,
+        height=gray.height,
+        mode=mode,
+        window=window,
         mean=mean,
         contrast=contrast,
         dhash=difference_hash(thumbnail),
         thumbnail=_array(thumbnail),
-        images=tuple(_array(resize_gray(gray, size, how.resize)) for size in sizes),
+        images=tuple(_array(resize_gray(gray, size, resize)) for size in sizes),
+        told=told,
     )
 
 

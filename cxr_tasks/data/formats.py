@@ -29,12 +29,16 @@ _IMAGES: tuple[tuple[str, re.Pattern[bytes]], ...] = tuple(
         ("TIFF", rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+"),
     )
 )
+DICOM = "DICOM"
+# Files without a preamble begin with group 2 or 8: an element's number, and its length or its kind.
+_DICOM = re.compile(
+    rb".{128}DICM|(\x02\x00[\x00-\x16]|\x08\x00[\x00-\x18])\x00(UL|UI|CS|SH|LO|[\x02-\x40]\x00\x00\x00)", re.DOTALL
+)
 _UNPACK = "unpack it"
 _AGAIN = "download the image again"
 _OTHERS: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
     (re.compile(start, re.DOTALL), what, do)
     for start, what, do in (
-        (rb".{128}DICM", "DICOM", EXPORT),
         (rb"%PDF", "PDF", EXPORT),
         (rb"8BPS", "a Photoshop picture", EXPORT),
         (rb"....ftyp(heic|heix|hevc|heim|heis|mif1|msf1)", "HEIC", EXPORT),
@@ -98,6 +102,11 @@ def check_ending(name: str) -> None:
         raise Unusable(f"files that end in {suffix} are old versions: rename the file if it is meant")
 
 
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is DICOM: it says so behind its preamble, or begins with an element."""
+    return _DICOM.match(head) is not None
+
+
 def format_of(content: bytes, name: str) -> str:
     """The format of the image in a file. The name counts only where the content says nothing.
 
@@ -111,6 +120,8 @@ def format_of(content: bytes, name: str) -> str:
     for format, start in _IMAGES:
         if start.match(content):
             return format
+    if is_dicom(content):
+        return DICOM
     if not content:
         raise Unusable("the file is empty (0 bytes): copy it again")
     for start, what, do in _OTHERS:

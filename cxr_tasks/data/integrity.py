@@ -25,7 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from cxr_tasks.data.formats import Unusable
+from cxr_tasks.data.formats import DICOM, Unusable
 from cxr_tasks.data.windows import WIDE_MODES
 
 BROKEN_IMAGE = "the image is damaged ({}): copy or export it again"
@@ -103,6 +103,8 @@ def open_image(content: bytes, format: str, most_pixels: int) -> Image.Image:
     elif format == "TIFF":
         image = TiffImagePlugin.TiffImageFile(BytesIO(content))
         _check_tiff(image, len(content))
+    elif format == DICOM:
+        raise Unusable("DICOM is not read here: save it as PNG")
     else:
         plugin = {"GIF": GifImagePlugin.GifImageFile, "BMP": BmpImagePlugin.BmpImageFile}[format]
         image = plugin(BytesIO(content))

@@ -1,7 +1,9 @@
-"""Which texts in a column of patients say that the patient is not known."""
+"""What stands for a patient: keyed hashes; and which texts say that the patient is not known."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 
 from cxr_tasks.names import composed, normal_form
@@ -47,3 +49,18 @@ def known_patient(text: str) -> str:
         or re.fullmatch(r"[-\u2212]\s*\d+([.,]0*)?", text) is not None
     )
     return "" if nobody else text
+
+
+def pseudonym(key: bytes, kind: str, text: str) -> str:
+    """What stands for an identifier: 16 hexadecimal digits of HMAC-SHA256, or '' for ''.
+
+    Without the key nobody can tell whose it is, nor find out by trying all numbers of a hospital.
+
+    Args:
+        key: Secret of the store.
+        kind: What is identified, such as ``patient``: a study and a patient of one number have different pseudonyms.
+        text: The identifier.
+    """
+    if not text:
+        return ""
+    return hmac.new(key, f"{kind}\0{composed(text).strip()}".encode(errors="replace"), hashlib.sha256).hexdigest()[:16]

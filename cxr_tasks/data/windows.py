@@ -44,13 +44,28 @@ def black_and_white(values: np.ndarray, window: WindowSettings) -> tuple[float, 
     """
     if window.rule == "fixed":
         return window.low, window.high
-    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
-        least = int(np.iinfo(values.dtype).min)
-        below = np.bincount(values.ravel().astype(np.int64) - least).cumsum()
-        asked = np.ceil(np.array([window.low, window.high]) / 100 * values.size).clip(1)
-        low, high = (np.searchsorted(below, asked) + least).tolist()
-    else:
-        low, high = np.percentile(values, [window.low, window.high], method="inverted_cdf").tolist()
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 2:
+        counts = np.bincount(values.view(np.uint16).ravel(), minlength=len(_BIT_PATTERNS))
+        return percentiles_of(_BIT_PATTERNS.view(values.dtype), counts, window)
+    values, counts = np.unique(values, return_counts=True)
+    return percentiles_of(values, counts, window)
+
+
+def percentiles_of(values: np.ndarray, counts: np.ndarray, window: WindowSettings) -> tuple[float, float]:
+    """The percentiles of a window's rule.
+
+    Args:
+        values: (n,) gray values, in any order.
+        counts: (n,) how many pixels have each.
+        window: The rule.
+
+    Raises:
+        Unusable: They are one and the same.
+    """
+    order = np.argsort(values, kind="stable")
+    below = counts[order].cumsum()
+    asked = np.ceil(np.array([window.low, window.high]) / 100 * below[-1]).clip(1)
+    low, high = values[order][np.searchsorted(below, asked).clip(max=len(values) - 1)].tolist()
     if low == high:
         raise Unusable("almost the whole image is one gray value")
     return low, high
