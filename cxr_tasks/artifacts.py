@@ -150,7 +150,11 @@ class Scan(Artifact):
 
 
 class Shard(Artifact):
-    """The images of one shard, packed. The numbers count images, files set aside, and masks."""
+    """The images of one shard, packed. The numbers count images, files set aside, and masks.
+
+    Of DICOM files ``left_out`` counts those that a switch leaves out, ``burnt_in`` those that say that text is burnt
+    in, and ``unsaid`` those that do not say what a switch asks for, by what that is.
+    """
 
     step = "ingest"
 
@@ -158,6 +162,9 @@ class Shard(Artifact):
     rejected: int
     masks: int
     unusable_masks: int
+    left_out: int = 0
+    burnt_in: int = 0
+    unsaid: dict[str, int] = Field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """The numbers by name."""
@@ -166,6 +173,7 @@ class Shard(Artifact):
             "rejected": self.rejected,
             "masks": self.masks,
             "unusable_masks": self.unusable_masks,
+            "left_out": self.left_out,
         }
 
 
@@ -173,7 +181,7 @@ class Manifest(Artifact):
     """All images of the source in one table. ``images``: by class. ``shards``: references, in order.
 
     ``inverted`` counts images whose grays are or were turned round, ``unsure_inverted`` those that may be. ``resize``:
-    how their pixels were brought to the sides that are packed.
+    how their pixels were brought to the sides that are packed. ``warnings``: what people must know of DICOM files.
     """
 
     step = "manifest"
@@ -185,6 +193,7 @@ class Manifest(Artifact):
     inverted: int = 0
     unsure_inverted: int = 0
     resize: ResizeName = FIRST_RESIZE
+    warnings: tuple[str, ...] = ()
     shards: tuple[str, ...]
 
     def table(self) -> pd.DataFrame:

@@ -16,12 +16,13 @@ from typing import Any
 
 from cxr_tasks.s3 import CONNECTIONS
 from cxr_tasks.store import RECORD, UNFINISHED, FolderStore, RecordEntry, S3Store, Store
+from cxr_tasks.store.base import SECRETS
 from cxr_tasks.store.lease import LEASES
 from cxr_tasks.store.staging import STAGING
 
 # Folders of a store that hold no artifacts.
 POINTERS = "pointers"
-NO_ARTIFACTS = (STAGING, UNFINISHED, POINTERS, LEASES)
+NO_ARTIFACTS = (STAGING, UNFINISHED, POINTERS, LEASES, SECRETS)
 
 
 @dataclass(frozen=True)

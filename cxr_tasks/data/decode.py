@@ -65,7 +65,7 @@ class Limits:
 
 WIDEST = Limits()
 _ANY_DICOM = DicomSettings(modalities=(), views=(), body_parts=(), secondary_captures=True)
-_OF_THIS_PROCESS = secrets.token_bytes(32)
+KEY_OF_THIS_PROCESS = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class HowToRead:
     resize: ResizeName = FIRST_RESIZE
     window: WindowSettings = PLAIN_WINDOW
     dicom: DicomSettings = _ANY_DICOM
-    key: bytes = field(default=_OF_THIS_PROCESS, repr=False)
+    key: bytes = field(default=KEY_OF_THIS_PROCESS, repr=False)
 
     @classmethod
-    def of(cls, data: DataSettings, key: bytes = _OF_THIS_PROCESS) -> HowToRead:
+    def of(cls, data: DataSettings, key: bytes = KEY_OF_THIS_PROCESS) -> HowToRead:
         """As the settings say."""
         return cls(Limits(data.smallest_side, data.most_pixels), data.resize, data.window, data.dicom, key)
 

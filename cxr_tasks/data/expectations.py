@@ -17,7 +17,7 @@ import pandas as pd
 
 from cxr_tasks.config import DataSettings
 from cxr_tasks.data.duplicates import CLASH
-from cxr_tasks.data.ingest import USED
+from cxr_tasks.data.ingest import LEFT_OUT, USED
 from cxr_tasks.data.inverted import CORRECTED, YES, count_inverted, inverted_in_words
 from cxr_tasks.data.shares import group_faults, group_shares
 
@@ -108,6 +108,7 @@ def check_manifest(manifest: pd.DataFrame, settings: DataSettings, folder: Path)
 
 def _table_of_counts(manifest: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:
     """One row: how many files and usable images each class has, and what share was set aside."""
+    manifest = manifest[manifest["status"] != LEFT_OUT]
     used = manifest["status"] == USED
     files, images = manifest["label"].value_counts(), manifest.loc[used, "label"].value_counts()
     row: dict[str, Any] = {f"files of {label}": int(files.get(label, 0)) for label in settings.classes}

@@ -12,6 +12,10 @@ class Unusable(Exception):
     """Why one file cannot be used, in words for the rejects table."""
 
 
+class NotAsked(Unusable):
+    """Why a file is in order and yet not used: a switch of the settings leaves it out."""
+
+
 EXPORT = "export the image as PNG or JPEG"
 # Of a web page or a text this much is looked at.
 _HEAD = 4096

@@ -23,7 +23,7 @@ from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.decode import PLAINLY, THUMBNAIL_SIDE, Decoded, HowToRead, decode, difference_hash
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
 from cxr_tasks.data.facts import SAID
-from cxr_tasks.data.formats import Unusable
+from cxr_tasks.data.formats import NotAsked, Unusable, is_dicom
 from cxr_tasks.data.given import sacred_first
 from cxr_tasks.data.inverted import CORRECTED, YES, is_inverted
 from cxr_tasks.data.masks import decode_mask, masks_file
@@ -33,10 +33,14 @@ from cxr_tasks.progress import advance
 
 ROWS, MANIFEST, REJECTS, NEAR = "rows.parquet", "manifest.parquet", "rejects.parquet", "near-duplicates.parquet"
 THUMBNAILS, REJECTED_FILES = "thumbnails.npy", "rejects"
-USED, SET_ASIDE = "used", "set aside"
+# A file that is set aside cannot be used; one that is left out is of a kind that nobody asked for.
+USED, SET_ASIDE, LEFT_OUT = "used", "set aside", "left out"
 CHANGED = "the file changed while the data were read"
 LARGEST_FILE = 256 * 2**20  # bytes; no image that can be decoded comes near
 FACTS = ["width", "height", "mode", "window", "mean", "contrast", "dhash"]
+# What the header of a DICOM file says beside ``facts.SAID``: two go into the manifest.
+MILLIMETRES = ["width_mm", "height_mm"]
+OF_HEADER = [*SAID, *MILLIMETRES, "burnt_in", "unsaid"]
 MANIFEST_COLUMNS = [
     "image_id",
     "path",
@@ -44,6 +48,7 @@ MANIFEST_COLUMNS = [
     *SAID,
     "group",
     *FACTS,
+    *MILLIMETRES,
     "inverted",
     "mask",
     "mask_id",
@@ -59,6 +64,10 @@ MANIFEST_COLUMNS = [
 
 class Passing(str):
     """A reason that speaks of the moment and not of the file. It may not be kept under the file's content."""
+
+
+class LeftOut(str):
+    """A reason that speaks of the settings and not of a fault of the file."""
 
 
 # An image, or the reason why it cannot be used; and its packed masks, or why it has none ('' if there is no file).
@@ -109,7 +118,8 @@ def read_shard(
         more), ``mean`` and ``contrast`` (mean and standard deviation of the gray values, 0–255), ``dhash`` (16
         hexadecimal digits), ``inverted`` (``no``, ``yes``, ``unsure``, or ``corrected`` where the pixels were turned
         back), ``mask`` (whether there is one that can be used), ``mask_id`` (SHA-256 of its file, '' where there is
-        none) and ``mask_fault`` (why one cannot be used).
+        none) and ``mask_fault`` (why one cannot be used). Of DICOM files ``OF_HEADER``, with pseudonyms for patient and
+        study; see :class:`cxr_tasks.data.dicom.header.Told`.
 
     Raises:
         FilesChanged: Files are not those that were scanned. Nothing of the shard may be kept then.
@@ -128,9 +138,13 @@ def read_shard(
             advance("read files", len(rows), len(listed))
     if changed:
         raise FilesChanged(changed)
-    columns = ["image_id", "path", "label", "status", "reason", *FACTS, "mask", "mask_id", "mask_fault"]
+    columns = ["image_id", "path", "label", "status", "reason", *FACTS, *OF_HEADER, "mask", "mask_id", "mask_fault"]
     table = pd.DataFrame(rows, columns=columns).astype({"mask": bool})
     table = table.astype({"width": "Int32", "height": "Int32", "mean": "float64", "contrast": "float64"})
+    table["burnt_in"] = table["burnt_in"].eq(True)
+    table = table.astype(dict.fromkeys(["age", *MILLIMETRES], "float64"))
+    texts = [name for name in SAID if name != "age"] + ["unsaid"]
+    table[texts] = table[texts].fillna("")
     used = (table["status"] == USED).to_numpy()
     table["inverted"] = ""
     table.loc[used, "inverted"] = is_inverted(pack.thumbnails[used])
@@ -225,8 +239,11 @@ def _row_of_file(file: Any, image: Decoded | str, mask: list[np.ndarray] | str) 
     row |= {"mask": given, "mask_id": file.mask_sha256 if given else "", "mask_fault": "" if given else mask}
     if isinstance(image, Decoded):
         facts = {name: getattr(image, name) for name in FACTS}
-        return row | {"status": USED, "reason": ""} | facts | {"dhash": f"{image.dhash:016x}"}
-    return row | {"status": SET_ASIDE, "reason": image}
+        said = {} if image.told is None else {name: getattr(image.told, name) for name in OF_HEADER}
+        if image.told is not None:
+            said["unsaid"] = ", ".join(image.told.unsaid)
+        return row | {"status": USED, "reason": ""} | facts | {"dhash": f"{image.dhash:016x}"} | said
+    return row | {"status": LEFT_OUT if isinstance(image, LeftOut) else SET_ASIDE, "reason": str(image)}
 
 
 def _pixels(folder: Path, size: int, rows: int) -> BinaryIO:
@@ -250,6 +267,8 @@ def _read_file(root: Path, file: Any, sizes: Sequence[int], how: HowToRead) -> F
         return content, ""
     try:
         image = decode(content, file.path, sizes, how)
+    except NotAsked as error:
+        return LeftOut(error), ""
     except Unusable as error:
         return str(error), ""
     return image, _read_mask(root, file, sizes, how.limits.most_pixels) if file.mask else ""
@@ -280,7 +299,10 @@ def _content(root: Path, path: str, sha256: str) -> bytes | str:
 
 
 def _copy_rejected(root: Path, rows: pd.DataFrame, folder: Path) -> None:
-    """Copy what was set aside to ``folder`` for people to look at, as far as it can be read."""
+    """Copy what was set aside to ``folder`` for people to look at, as far as it can be read.
+
+    DICOM files stay where they are: their headers name patients.
+    """
     for path in rows["path"][rows["status"] == SET_ASIDE]:
         target = folder / path
         try:
@@ -288,10 +310,19 @@ def _copy_rejected(root: Path, rows: pd.DataFrame, folder: Path) -> None:
             if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
                 # A device would be copied until the disk is full.
                 continue
+            if _may_name_patients(root / path):
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / path, target)
         except OSError:
             continue
+
+
+def _may_name_patients(path: Path) -> bool:
+    """Whether a file is DICOM, or is called so."""
+    with path.open("rb") as stream:
+        head = stream.read(256)
+    return is_dicom(head) or path.suffix.lower() in (".dcm", ".dicom", ".dic", ".ima")
 
 
 def join_shards(
@@ -313,7 +344,11 @@ def join_shards(
     images = pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
     # A name that is not UTF-8 is shown with escapes. Another file may really have that name.
     known = scanned[["path", "given", *SAID]].drop_duplicates("path")
-    images = images.merge(known, on="path", how="left", validate="many_to_one")
+    images = images.merge(known, on="path", how="left", validate="many_to_one", suffixes=(" of file", ""))
+    for fact in SAID:
+        # What a table says counts, then what the file says.
+        silent = images[fact].isna() if fact == "age" else images[fact] == ""
+        images[fact] = images[fact].mask(silent, images[f"{fact} of file"])
     images = images.sort_values(["label", "path"], ignore_index=True)
 
     images = with_identical_aside(images, identical(sacred_first(images[images["status"] == USED])))
@@ -328,7 +363,7 @@ def join_shards(
     ids = good["image_id"].to_numpy()
     pairs = pd.DataFrame({"first": ids[near[:, 0]], "second": ids[near[:, 1]]}, dtype=str)
     pairs.to_parquet(folder / NEAR, index=False)
-    rejects = manifest.loc[manifest["status"] == SET_ASIDE, ["path", "label", "reason"]]
+    rejects = manifest.loc[manifest["status"] != USED, ["path", "label", "reason"]]
     rejects.to_parquet(folder / REJECTS, index=False)
     for shard in shards:
         if (shard / REJECTED_FILES).is_dir():

@@ -6,6 +6,8 @@ import hashlib
 import hmac
 import re
 
+import pandas as pd
+
 from cxr_tasks.names import composed, normal_form
 
 # Without case, blanks and punctuation, in the languages that tables come in.
@@ -64,3 +66,15 @@ def pseudonym(key: bytes, kind: str, text: str) -> str:
     if not text:
         return ""
     return hmac.new(key, f"{kind}\0{composed(text).strip()}".encode(errors="replace"), hashlib.sha256).hexdigest()[:16]
+
+
+def with_pseudonyms(files: pd.DataFrame, key: bytes) -> pd.DataFrame:
+    """Rows of a scan with pseudonyms in the place of what tables say of ``patient`` and ``study``.
+
+    They are those of DICOM headers that name the same patient or study.
+    """
+    hidden = {
+        kind: files[kind].map({text: pseudonym(key, kind, text) for text in files[kind].unique()})
+        for kind in ("patient", "study")
+    }
+    return files.assign(**hidden)

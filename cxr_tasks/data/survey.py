@@ -13,14 +13,15 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_tasks.config import Settings
-from cxr_tasks.data.decode import HowToRead
+from cxr_tasks.data.decode import KEY_OF_THIS_PROCESS, HowToRead
 from cxr_tasks.data.duplicates import CLASH, IDENTICAL
 from cxr_tasks.data.expectations import check_manifest
 from cxr_tasks.data.given import kept_splits
-from cxr_tasks.data.ingest import SET_ASIDE, USED, FilesChanged, join_shards, read_shard, without_changed
+from cxr_tasks.data.ingest import USED, FilesChanged, join_shards, read_shard, without_changed
 from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES, count_inverted
 from cxr_tasks.data.label_tables import lay_out_source
 from cxr_tasks.data.leaks import tell_given
+from cxr_tasks.data.patients import with_pseudonyms
 from cxr_tasks.data.scan import entries_of, read_tables, scan_files
 from cxr_tasks.data.shares import split_faults
 from cxr_tasks.data.sources import Source, open_source
@@ -142,7 +143,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             opened = open_source(source)
             layout = lay_out_source(opened, data, source)
             tables = read_tables(opened, layout, data.min_table_match)
-        files = scan_files(opened, layout, {}, tables)
+        files = with_pseudonyms(scan_files(opened, layout, {}, tables), KEY_OF_THIS_PROCESS)
         rows = _read_rows(opened, files, shard, HowToRead.of(data), correct=data.inverted == "correct")
         with _one_part("compare images"):
             manifest, near = join_shards([shard], files, data.near_duplicates, joined)
@@ -206,7 +207,7 @@ def _count_by_class(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, int
 
 
 def _set_aside(manifest: pd.DataFrame) -> tuple[SetAside, ...]:
-    aside = manifest[manifest["status"] == SET_ASIDE]
+    aside = manifest[manifest["status"] != USED]
     found = [
         SetAside(label=label, reason=reason, files=len(rows), examples=tuple(rows["path"].head(EXAMPLES)))
         for (label, reason), rows in aside.groupby(["label", aside["reason"].map(_without_paths)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from cxr_tasks.artifacts import Dataset, Features, Kind, RunContext, SyntheticSe
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import load_settings
+from cxr_tasks.store import open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +33,27 @@ Mapped = list[list[Kind | None] | None]
 # How a training is cut into sittings, calls and checkpoints changes nothing of what comes out, nor do the pictures that
 # are drawn of it.
 MANNER = {"max_hours", "steps_per_call", "checkpoint_seconds", "keep_checkpoints", "setbacks", "grid_steps"}
+
+
+def pseudonym_key() -> bytes:
+    """What pseudonyms are made with: ``CXR_PSEUDONYM_KEY``, or else a secret of the store."""
+    given = os.environ.get("CXR_PSEUDONYM_KEY", "")
+    return given.encode() if given else open_store().secret("pseudonyms")
+
+
+def key_mark(key: bytes) -> str:
+    """Tells keys apart without telling them: artifacts with pseudonyms of another key are other artifacts."""
+    from cxr_tasks.data.patients import pseudonym
+
+    return pseudonym(key, "key", "mark")
+
+
+def log_without_patients(table: pd.DataFrame, name: str) -> None:
+    """Keep a table with the active MLflow run, without what may lead to a patient: the store has it in full."""
+    shown = table.drop(columns=["path", "patient", "study"], errors="ignore")
+    with tempfile.TemporaryDirectory() as place:
+        shown.to_parquet(Path(place, name), index=False)
+        tracking.log_file(Path(place, name))
 
 
 def tell_setbacks(setbacks: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_tasks.artifacts import Kind, RunContext, Scan, Shard
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
-from cxr_tasks.steps.common import digest
+from cxr_tasks.steps.common import digest, key_mark, pseudonym_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def read_files(settings: Settings, root: Path, files: pd.DataFrame, folder: Path
     from cxr_tasks.data.decode import HowToRead
     from cxr_tasks.data.ingest import read_shard
 
-    data, how = settings.data, HowToRead.of(settings.data)
+    data, how = settings.data, HowToRead.of(settings.data, pseudonym_key())
     return read_shard(root, files, settings.image_sizes, folder, how, correct=data.inverted == "correct")
 
 
@@ -57,11 +57,12 @@ def how_read(settings: Settings) -> dict[str, Any]:
     """The settings that :func:`read_files` depends on."""
     shaping = ("smallest_side", "most_pixels", "inverted", "resize")
     told = {name: getattr(settings.data, name) for name in shaping}
-    return {"sizes": settings.image_sizes, **told, "window": settings.data.window.model_dump(mode="json")}
+    told |= {name: getattr(settings.data, name).model_dump(mode="json") for name in ("window", "dicom")}
+    return {"sizes": settings.image_sizes, **told, "pseudonyms": key_mark(pseudonym_key())}
 
 
 def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> Shard:
-    from cxr_tasks.data.ingest import SET_ASIDE
+    from cxr_tasks.data.ingest import SET_ASIDE, USED
     from cxr_tasks.data.scan import entries_of
     from cxr_tasks.data.sources import open_source
 
@@ -75,8 +76,12 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
             log.warning("set aside %s: %s", row.path, row.reason)
         for row in unusable.itertuples():
             log.warning("the mask of %s is not used: %s", row.path, row.mask_fault)
+        used = rows[rows["status"] == USED]
         read = Shard(
-            images=len(rows) - len(aside),
+            images=len(used),
+            left_out=len(rows) - len(used) - len(aside),
+            unsaid={what: int(number) for what, number in used["unsaid"].value_counts().items() if what},
+            burnt_in=int(used["burnt_in"].sum()),
             rejected=len(aside),
             masks=int(rows["mask"].sum()),
             unusable_masks=len(unusable),
@@ -87,7 +92,7 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
         run,
         Shard,
         fill,
-        version=5,
+        version=6,
         settings=how_read(settings),
         inputs={"files": digest(files[["path", "label", "sha256", "fault", "mask_sha256"]])},
         after=[scanned],

@@ -29,7 +29,7 @@ def dataset_of(scanned: Scan, joined: Manifest, validated: Validation, divided: 
         counts=divided.counts,
         shards=joined.shards,
         source=scanned.source,
-        warnings=(*scanned.warnings, *validated.warnings, *divided.warnings),
+        warnings=(*scanned.warnings, *joined.warnings, *validated.warnings, *divided.warnings),
         data_docs=validated.data_docs,
         resize=joined.resize,
     )
@@ -211,7 +211,7 @@ def _log_changes(run: RunContext, base: str | None, dataset: Dataset) -> str:
     else:
         found = changes(pd.read_parquet(store.fetch(base) / MANIFEST), dataset.manifest())
         words = changes_in_words(found)
-        tracking.log_text(found.to_csv(index=False), "changes.csv", run.mlflow_run_id)
+        tracking.log_text(found.drop(columns="path").to_csv(index=False), "changes.csv", run.mlflow_run_id)
         metrics = {f"images_{kind}": number for kind, number in change_counts(found).items()}
         tracking.log_metrics(metrics, run_id=run.mlflow_run_id)
     return words

@@ -8,6 +8,7 @@ from pathlib import Path
 from cxr_tasks.artifacts import RunContext, Scan
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.pipeline import Made, load_settings, perform
+from cxr_tasks.steps.common import key_mark, pseudonym_key
 from cxr_tasks.store import artifact_ref, open_store
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ def scan(run: RunContext, source: str) -> Scan:
     import pandas as pd
 
     from cxr_tasks.data.label_tables import lay_out_source
+    from cxr_tasks.data.patients import with_pseudonyms
     from cxr_tasks.data.scan import known_hashes, listing_key, read_tables, scan_files, shard_numbers
     from cxr_tasks.data.sources import open_source
 
@@ -26,6 +28,7 @@ def scan(run: RunContext, source: str) -> Scan:
         raise SettingsError("No data source is given: name one in the field source, or set CXR_SOURCE.")
     opened = open_source(source)
     layout = lay_out_source(opened, settings, source)
+    key = pseudonym_key()
     last_name = artifact_ref("scans", 2, {"source": source}, {})
 
     def fill(folder: Path) -> Made[Scan]:
@@ -37,7 +40,7 @@ def scan(run: RunContext, source: str) -> Scan:
         tables = read_tables(opened, layout, settings.min_table_match)
         for warning in tables.warnings:
             log.warning("%s", warning)
-        files = scan_files(opened, layout, known, tables)
+        files = with_pseudonyms(scan_files(opened, layout, known, tables), key)
         files["shard"] = shard_numbers(files, settings.shard_images)
         files.to_parquet(folder / Scan.FILES, index=False)
         # A file that could not be read today may be read tomorrow without looking any different.
@@ -57,11 +60,12 @@ def scan(run: RunContext, source: str) -> Scan:
         run,
         Scan,
         fill,
-        version=6,
+        version=7,
         settings={
             "classes": list(settings.classes),
             "shard_images": settings.shard_images,
             "min_table_match": settings.min_table_match,
+            "pseudonyms": key_mark(key),
         },
         inputs={"listing": listing_key(layout)},
     )

@@ -6,13 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cxr_tasks import tracking
 from cxr_tasks.artifacts import Manifest, RunContext, Split, Validation
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import DataError
 from cxr_tasks.image_settings import FIRST_RESIZE
 from cxr_tasks.pipeline import Made, load_settings, perform
-from cxr_tasks.steps.common import NOTES, digest
+from cxr_tasks.steps.common import NOTES, digest, log_without_patients
 from cxr_tasks.store import artifact_ref, open_store
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
 
     def fill(folder: Path) -> Made[Split]:
         table.to_parquet(folder / MANIFEST, index=False)
-        tracking.log_file(folder / MANIFEST)
+        log_without_patients(table, MANIFEST)
         notes = tuple(f"left out {row.path}: {row.reason}" for row in left_out.head(NOTES).itertuples())
         warnings = tell_given(whole, settings.data.split)
         for warning in warnings:

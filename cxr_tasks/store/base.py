@@ -38,6 +38,7 @@ MARKED_SECONDS = 3600.0
 MARK = "mark"
 # The field of a record whose artifact is being removed: nobody takes it any more.
 REMOVED = "removed"
+SECRETS, SECRET_BYTES = "secrets", 32
 
 
 def artifact_ref(step: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
@@ -179,6 +180,10 @@ class Store(ABC):
     @abstractmethod
     def remove_pointer(self, name: str) -> None:
         """Forget the value under ``name``; where there is none, nothing happens."""
+
+    @abstractmethod
+    def secret(self, name: str) -> bytes:
+        """32 random bytes that are drawn once for this store, and the same ever after."""
 
     @abstractmethod
     def where(self, ref: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,7 +16,18 @@ from typing import Any
 
 from cxr_tasks.errors import SettingsError, UserError
 from cxr_tasks.s3 import BucketUse
-from cxr_tasks.store.base import MARK, MARKED_SECONDS, NO_RECORD, PUBLICATION, REMOVED, RecordEntry, Store, read_entry
+from cxr_tasks.store.base import (
+    MARK,
+    MARKED_SECONDS,
+    NO_RECORD,
+    PUBLICATION,
+    REMOVED,
+    SECRET_BYTES,
+    SECRETS,
+    RecordEntry,
+    Store,
+    read_entry,
+)
 from cxr_tasks.store.conditional import ConditionalBucket
 from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, described, fault_of, unlisted_fault
 from cxr_tasks.store.folder import FolderStore, unreadable_pointer
@@ -109,6 +121,15 @@ class S3Store(Store):
     def remove_pointer(self, name: str) -> None:
         """Delete the object."""
         self.bucket.delete([f"pointers/{name}.json"])
+
+    def secret(self, name: str) -> bytes:
+        """An object below ``secrets``: whoever may read the bucket may read it."""
+        path = f"{SECRETS}/{name}"
+        drawn = secrets.token_bytes(SECRET_BYTES)
+        there = self.bucket.get(path)
+        if there is None and self.bucket.write(path, drawn, None) is not None:
+            return drawn
+        return there or self.bucket.get(path) or drawn
 
     def where(self, ref: str) -> str:
         """The address of the newest publication."""

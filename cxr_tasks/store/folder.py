@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import time
 import uuid
@@ -16,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from cxr_tasks.errors import SettingsError
-from cxr_tasks.store.base import MARKED_SECONDS, NO_RECORD, PUBLICATION, RecordEntry, Store, published_at, read_entry
+from cxr_tasks.store.base import (
+    MARKED_SECONDS,
+    NO_RECORD,
+    PUBLICATION,
+    SECRET_BYTES,
+    SECRETS,
+    RecordEntry,
+    Store,
+    published_at,
+    read_entry,
+)
 from cxr_tasks.store.files import RECORD, Care, DamagedArtifact, MissingArtifact, fault_of, unlisted_fault
 from cxr_tasks.store.lease import LEASES, Lease, hold_file
 from cxr_tasks.store.staging import staging_folder, sweep_staging
@@ -88,6 +99,25 @@ class FolderStore(Store):
     def remove_pointer(self, name: str) -> None:
         """Delete the file."""
         self._pointer(name).unlink(missing_ok=True)
+
+    def secret(self, name: str) -> bytes:
+        """A file below ``secrets`` that only its owner may read."""
+        path = self.root / SECRETS / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            aside = path.with_name(f".{name}.{uuid.uuid4().hex}")
+            handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(secrets.token_bytes(SECRET_BYTES))
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                # Of two that draw at once one wins, and a file is never seen half written.
+                with suppress(FileExistsError):
+                    os.link(aside, path)
+            finally:
+                aside.unlink()
+        return path.read_bytes()
 
     def where(self, ref: str) -> str:
         """The folder of the newest publication."""

@@ -44,7 +44,9 @@ SECRETS = {
 }
 
 
-def dicom(values: np.ndarray = VALUES, *, bits: int = 12, syntax: str = uid.ExplicitVRLittleEndian, **changed: Any) -> bytes:
+def dicom(
+    values: np.ndarray = VALUES, *, bits: int = 12, syntax: str = uid.ExplicitVRLittleEndian, **changed: Any
+) -> bytes:
     """A chest X-ray of 12 bits, PA, with all of ``SECRETS``; ``changed`` elements replace others, ``None`` removes."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -61,6 +63,8 @@ def dicom(values: np.ndarray = VALUES, *, bits: int = 12, syntax: str = uid.Expl
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * values.itemsize, bits, bits - 1
     dataset.PixelRepresentation = int(values.dtype.kind == "i")
     packed = _packed(values, syntax, bits)
+    if syntax == uid.ExplicitVRBigEndian:
+        values = values.byteswap()
     dataset.PixelData = values.tobytes() if packed is None else encapsulate([packed])
     dataset["PixelData"].VR = "OB" if packed is not None or values.itemsize == 1 else "OW"
     for name, value in changed.items():

@@ -40,8 +40,8 @@ REASONS = {
     "truncated JPEG": "the file is cut off before its end: copy it again",
     "PNG cut in its header": "the file is cut off before its end: copy it again",
     "not an image": "the file is not an image",
-    "DICOM named PNG": "the file holds DICOM: export the image as PNG or JPEG",
-    "DICOM": "the file holds DICOM: export the image as PNG or JPEG",
+    "DICOM named PNG": "the DICOM file holds no pixels, or is cut off before them: copy or export it again",
+    "DICOM": "the DICOM file holds no pixels, or is cut off before them: copy or export it again",
     "HTML": "the file holds a web page and no image, as where a login is missing: download the image again",
     "HTML of a drive": "the file holds a web page of Google Drive and no image, as where a login is missing: "
     "download the image again",

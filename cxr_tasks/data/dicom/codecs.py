@@ -12,7 +12,6 @@ import imagecodecs
 from pydicom import uid
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 
-from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.integrity import check_jpeg
 
 PLUGIN = "imagecodecs"
@@ -34,7 +33,7 @@ def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
     """The pixels of one compressed frame, row by row, as pydicom wants them of a plugin.
 
     Raises:
-        Unusable: The frame is cut off, or has another size than the header says.
+        ValueError: The frame is cut off, or has another size than the header says. pydicom makes another error of it.
     """
     frame, syntax, size = bytes(frame), runner.transfer_syntax, (runner.columns, runner.rows)
     if syntax in _JPEG_2000:
@@ -54,13 +53,13 @@ def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
 def _check_size(coded: tuple[int, int], told: tuple[int, int]) -> None:
     """Decoders take memory for what the frame says, and only the header's size was looked at."""
     if coded != told:
-        raise Unusable("the compressed image has another size than the file says: export it again")
+        raise ValueError("the compressed image has another size than the file says")
 
 
 def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int]:
     start = frame.find(_CODESTREAM)
     if start < 0 or start + 24 > len(frame):
-        raise Unusable("the compressed image is cut off: copy or export the file again")
+        raise ValueError("the compressed image is cut off")
     right, bottom, left, top = struct.unpack_from(">IIII", frame, start + 8)
     return right - left, bottom - top
 

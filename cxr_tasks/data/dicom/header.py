@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.dataset import FileDataset
 
 from cxr_tasks.data.facts import age_in_years, normal_view, sex_letter
-from cxr_tasks.data.formats import Unusable
+from cxr_tasks.data.formats import NotAsked, Unusable
 from cxr_tasks.data.patients import known_patient, pseudonym
 from cxr_tasks.image_settings import DicomSettings
 from cxr_tasks.names import composed
@@ -107,28 +107,28 @@ def check_kind(dataset: FileDataset, settings: DicomSettings) -> tuple[str, ...]
         What the file does not say.
 
     Raises:
-        Unusable: With what the file says that it is.
+        NotAsked: With what the file says that it is.
     """
     unsaid = []
     modality, kind = text_of(dataset, "Modality").upper(), text_of(dataset, "SOPClassUID")
     if kind in _SECONDARY and not settings.secondary_captures:
-        raise Unusable("the file is a secondary capture, and data.dicom.secondary_captures is false")
+        raise NotAsked("the file is a secondary capture, and data.dicom.secondary_captures is false")
     if not modality:
         if kind and kind not in _RADIOGRAPHS | _SECONDARY:
-            raise Unusable("the DICOM file is of a kind that holds no radiograph")
+            raise NotAsked("the DICOM file is of a kind that holds no radiograph")
         unsaid.append("modality")
     elif settings.modalities and modality not in settings.modalities:
-        raise Unusable(f"the modality{_known(modality, _MODALITIES.split())} is not among data.dicom.modalities")
+        raise NotAsked(f"the modality{_known(modality, _MODALITIES.split())} is not among data.dicom.modalities")
     body_part = text_of(dataset, "BodyPartExamined").upper()
     if not body_part:
         unsaid.append("body part")
     elif settings.body_parts and body_part not in settings.body_parts:
-        raise Unusable(f"the body part{_known(body_part, _BODY_PARTS.split())} is not among data.dicom.body_parts")
+        raise NotAsked(f"the body part{_known(body_part, _BODY_PARTS.split())} is not among data.dicom.body_parts")
     view = normal_view(text_of(dataset, "ViewPosition"))
     if not view:
         unsaid.append("view")
     elif settings.views and view not in settings.views:
-        raise Unusable(f"the view{_known(view, _VIEWS)} is not among data.dicom.views")
+        raise NotAsked(f"the view{_known(view, _VIEWS)} is not among data.dicom.views")
     return tuple(unsaid)
 
 
@@ -190,7 +190,10 @@ def _known(value: str, words: Collection[str]) -> str:
 
 def _silence() -> None:
     """Pydicom says what is wrong with values, and what they are."""
-    logging.getLogger("pydicom").disabled = True
+    logger = logging.getLogger("pydicom")
+    # For the loggers below it too.
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.propagate = False
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     # Whoever restores the filters of warnings, as tests do, takes this one away.
     if ("ignore", None, Warning, _SILENCED, 0) not in warnings.filters:

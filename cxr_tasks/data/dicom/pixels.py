@@ -98,7 +98,7 @@ def _read(
 def _check_pixels(dataset: FileDataset, most_pixels: int) -> str:
     """What can be said before pixels are decoded. Returns the photometric interpretation."""
     if "PixelData" not in dataset or "Rows" not in dataset or "Columns" not in dataset:
-        raise Unusable("the DICOM file holds no pixels")
+        raise Unusable("the DICOM file holds no pixels, or is cut off before them: copy or export it again")
     check_area((int(dataset.Columns), int(dataset.Rows)), most_pixels)
     if (frames := int(float(text_of(dataset, "NumberOfFrames") or 1))) > 1:
         raise Unusable(f"the file holds {frames} images: save the one that is meant")
@@ -117,7 +117,10 @@ def _decoded(dataset: FileDataset) -> np.ndarray:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise Unusable("the pixels are packed in a way that is not read: save them uncompressed") from None
-    pixels, _ = decoder.as_array(dataset, index=0, decoding_plugin=PLUGIN if syntax in DECODED else "")
+    try:
+        pixels, _ = decoder.as_array(dataset, index=0, decoding_plugin=PLUGIN if syntax in DECODED else "")
+    except (RuntimeError, ValueError):
+        raise Unusable("the pixels are damaged or cut off: copy or export the file again") from None
     return np.ascontiguousarray(pixels)
 
 

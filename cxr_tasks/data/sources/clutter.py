@@ -21,6 +21,8 @@ _NAMES = frozenset(
         *("lost+found", "trash", "trashbox", "~snapshot", "#snapshot", "#recycle"),
         # Small copies beside the images
         *("thumbnails", "_thumbnails", "thumbs", "_thumbs"),
+        # The list of files on a DICOM disk: the files themselves are read.
+        "dicomdir",
         # Programs
         *("__pycache__", "cvs", "_svn"),
     }
