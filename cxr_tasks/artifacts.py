@@ -386,10 +386,10 @@ class ImportedImages(Artifact):
 
     def set_aside(self) -> pd.DataFrame:
         """A row for each file that cannot be used, with its ``reason``."""
-        from cxr_tasks.data.ingest import SET_ASIDE
+        from cxr_tasks.data.ingest import USED
 
         rows = self._rows()
-        return rows[rows["status"] == SET_ASIDE].reset_index(drop=True)
+        return rows[rows["status"] != USED].reset_index(drop=True)
 
     def _rows(self) -> pd.DataFrame:
         import numpy as np

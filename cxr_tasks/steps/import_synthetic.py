@@ -53,12 +53,12 @@ def import_synthetic(run: RunContext, dataset: Dataset) -> ImportedImages:
 
     def imported(those: pd.DataFrame) -> ImportedImages:
         def fill(folder: Path) -> Made[ImportedImages]:
-            from cxr_tasks.data.ingest import ROWS, SET_ASIDE, with_identical_aside
+            from cxr_tasks.data.ingest import ROWS, USED, with_identical_aside
 
             rows = with_identical_aside(read_files(settings, source.fetch(entries_of(those)), those, folder))
             rows.to_parquet(folder / ROWS, index=False)
             those.to_parquet(folder / ImportedImages.FILES, index=False)
-            aside, used = rows[rows["status"] == SET_ASIDE], rows[rows["status"] != SET_ASIDE]
+            aside, used = rows[rows["status"] != USED], rows[rows["status"] == USED]
             by_class = used["label"].value_counts()
             tracking.log_table(aside[["path", "label", "reason"]], "set-aside.json")
             warnings = (*layout.notes, *_warnings(aside, used, classes))
