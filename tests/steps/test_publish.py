@@ -92,7 +92,8 @@ def test_the_run_says_what_changed_on_a_server(store, new_run: Callable[..., Run
     assert said == ["the first of these settings, 136 images", CHANGE]
     assert runs[1].data.metrics["images_relabelled"] == 1
     text = mlflow.artifacts.load_text(f"runs:/{second.mlflow_run_id}/changes.csv")
-    assert "relabelled,Normal/images/moved.png,Normal,COVID" in text
+    # Without paths, which may name patients.
+    assert "relabelled,Normal,COVID" in text
 
 
 # From here on, of artifacts that are there already.

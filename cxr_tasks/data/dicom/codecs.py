@@ -15,13 +15,13 @@ from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from cxr_tasks.data.integrity import check_jpeg
 
 PLUGIN = "imagecodecs"
-_JPEG = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1}
-_JPEG_LS = {uid.JPEGLSLossless, uid.JPEGLSNearLossless}
-_JPEG_2000 = {uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K}
-DECODED = _JPEG | _JPEG_LS | _JPEG_2000
+_JPEG_SYNTAXES = {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1}
+_JPEG_LS_SYNTAXES = {uid.JPEGLSLossless, uid.JPEGLSNearLossless}
+_JPEG_2000_SYNTAXES = {uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K}
+DECODED = _JPEG_SYNTAXES | _JPEG_LS_SYNTAXES | _JPEG_2000_SYNTAXES
 # pydicom asks each plugin for this table.
 DECODER_DEPENDENCIES = {syntax: (PLUGIN,) for syntax in DECODED}
-_CODESTREAM = b"\xff\x4f\xff\x51"
+_START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 def is_available(syntax: str) -> bool:
@@ -36,13 +36,13 @@ def decode_frame(frame: bytes, runner: DecodeRunner) -> bytes:
         ValueError: The frame is cut off, or has another size than the header says. pydicom makes another error of it.
     """
     frame, syntax, size = bytes(frame), runner.transfer_syntax, (runner.columns, runner.rows)
-    if syntax in _JPEG_2000:
+    if syntax in _JPEG_2000_SYNTAXES:
         _check_size(_size_of_jpeg_2000(frame), size)
         pixels = imagecodecs.jpeg2k_decode(frame)
     else:
         # libjpeg paints gray what is missing.
         _check_size(check_jpeg(frame).size, size)
-        pixels = imagecodecs.jpegls_decode(frame) if syntax in _JPEG_LS else imagecodecs.jpeg8_decode(frame)
+        pixels = imagecodecs.jpegls_decode(frame) if syntax in _JPEG_LS_SYNTAXES else imagecodecs.jpeg8_decode(frame)
     runner.set_option("bits_allocated", 8 * pixels.itemsize)
     if pixels.ndim == 3:
         runner.set_option("planar_configuration", 0)
@@ -57,7 +57,7 @@ def _check_size(coded: tuple[int, int], told: tuple[int, int]) -> None:
 
 
 def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int]:
-    start = frame.find(_CODESTREAM)
+    start = frame.find(_START_OF_CODESTREAM)
     if start < 0 or start + 24 > len(frame):
         raise ValueError("the compressed image is cut off")
     right, bottom, left, top = struct.unpack_from(">IIII", frame, start + 8)

@@ -24,12 +24,12 @@ from cxr_tasks.data.patients import known_patient, pseudonym
 from cxr_tasks.image_settings import DicomSettings
 from cxr_tasks.names import composed
 
-_OF_PIXELS = """
+_HEADER_OF_PIXELS = """
     Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames BitsAllocated BitsStored
     HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleSlope RescaleIntercept
     ModalityLUTSequence VOILUTSequence VOILUTFunction WindowCenter WindowWidth PresentationLUTShape PixelData
 """
-_OF_IMAGE = """
+_HEADER_OF_IMAGE = """
     SOPClassUID Modality BodyPartExamined ViewPosition PatientID StudyInstanceUID PatientAge PatientSex Manufacturer
     ManufacturerModelName InstitutionName PixelSpacing ImagerPixelSpacing BurnedInAnnotation
 """
@@ -41,15 +41,15 @@ _RADIOGRAPHS = {
     uid.DigitalXRayImageStorageForProcessing,
 }
 # What a reason may repeat of a header.
-_MODALITIES = "CR DX RG DR CT MR US NM PT XA RF MG IO PX OT SC PR SR KO DOC ES XC SM GM SEG RTIMAGE BMD"
-_BODY_PARTS = """
+_LISTED_MODALITIES = "CR DX RG DR CT MR US NM PT XA RF MG IO PX OT SC PR SR KO DOC ES XC SM GM SEG RTIMAGE BMD"
+_LISTED_BODY_PARTS = """
     ABDOMEN ANKLE ARM BREAST CHEST CLAVICLE CSPINE ELBOW EXTREMITY FEMUR FINGER FOOT FOREARM HAND HEAD HEART HIP
     HUMERUS KNEE LEG LSPINE LUNG NECK PELVIS RIB SHOULDER SKULL SPINE STERNUM THIGH THORAX TIBIA TOE TSPINE WHOLEBODY
     WRIST
 """
-_VIEWS = {"PA", "AP", "AP SUPINE", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO"}
+_LISTED_VIEWS = {"PA", "AP", "AP SUPINE", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO"}
 _SILENCED = re.compile(r"pydicom\b|cxr_tasks\.data\.dicom\b")
-DAMAGED = "the DICOM file is damaged: copy or export it again"
+BROKEN_DICOM = "the DICOM file is damaged: copy or export it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,12 @@ def read_header(content: bytes) -> FileDataset:
     """
     _silence()
     try:
-        dataset = pydicom.dcmread(BytesIO(content), force=True, specific_tags=f"{_OF_PIXELS} {_OF_IMAGE}".split())
+        wanted = [*_HEADER_OF_PIXELS.split(), *_HEADER_OF_IMAGE.split()]
+        dataset = pydicom.dcmread(BytesIO(content), force=True, specific_tags=wanted)
         syntax = dataset.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
         dataset.file_meta.TransferSyntaxUID = syntax
     except Exception:
-        raise Unusable(DAMAGED) from None
+        raise Unusable(BROKEN_DICOM) from None
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         # It would be unpacked to any size before anybody can look at that.
         raise Unusable("the whole DICOM file is deflated: save it with another transfer syntax")
@@ -118,17 +119,21 @@ def check_kind(dataset: FileDataset, settings: DicomSettings) -> tuple[str, ...]
             raise NotAsked("the DICOM file is of a kind that holds no radiograph")
         unsaid.append("modality")
     elif settings.modalities and modality not in settings.modalities:
-        raise NotAsked(f"the modality{_known(modality, _MODALITIES.split())} is not among data.dicom.modalities")
+        raise NotAsked(
+            f"the modality{_if_listed(modality, _LISTED_MODALITIES.split())} is not among data.dicom.modalities"
+        )
     body_part = text_of(dataset, "BodyPartExamined").upper()
     if not body_part:
         unsaid.append("body part")
     elif settings.body_parts and body_part not in settings.body_parts:
-        raise NotAsked(f"the body part{_known(body_part, _BODY_PARTS.split())} is not among data.dicom.body_parts")
+        raise NotAsked(
+            f"the body part{_if_listed(body_part, _LISTED_BODY_PARTS.split())} is not among data.dicom.body_parts"
+        )
     view = normal_view(text_of(dataset, "ViewPosition"))
     if not view:
         unsaid.append("view")
     elif settings.views and view not in settings.views:
-        raise NotAsked(f"the view{_known(view, _VIEWS)} is not among data.dicom.views")
+        raise NotAsked(f"the view{_if_listed(view, _LISTED_VIEWS)} is not among data.dicom.views")
     return tuple(unsaid)
 
 
@@ -141,7 +146,7 @@ def told_of(dataset: FileDataset, unsaid: tuple[str, ...], key: bytes) -> Told:
     return Told(
         patient=pseudonym(key, "patient", known_patient(text_of(dataset, "PatientID"))),
         study=pseudonym(key, "study", text_of(dataset, "StudyInstanceUID")),
-        view=view if view in _VIEWS else "",
+        view=view if view in _LISTED_VIEWS else "",
         age=age_in_years(text_of(dataset, "PatientAge")),
         sex=sex_letter(text_of(dataset, "PatientSex")),
         source=", ".join(filter(None, (machine[:64], institution and f"institution {institution}"))),
@@ -183,7 +188,7 @@ def _spacing(dataset: FileDataset) -> tuple[float, float]:
     return math.nan, math.nan
 
 
-def _known(value: str, words: Collection[str]) -> str:
+def _if_listed(value: str, words: Collection[str]) -> str:
     """A value of a header where it is one of ``words``: anything may stand in the others."""
     return f" {value}" if value in words else " that the file names"
 

@@ -15,7 +15,7 @@ from pydicom.pixels import apply_modality_lut, apply_windowing
 from pydicom.pixels.decoders.base import get_decoder
 
 from cxr_tasks.data.dicom.codecs import DECODED, PLUGIN
-from cxr_tasks.data.dicom.header import DAMAGED, Told, check_kind, numbers_of, read_header, text_of, told_of
+from cxr_tasks.data.dicom.header import BROKEN_DICOM, Told, check_kind, numbers_of, read_header, text_of, told_of
 from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.integrity import check_area
 from cxr_tasks.data.windows import percentiles_of
@@ -61,14 +61,14 @@ def read_dicom(
     dataset = read_header(content)
     unsaid = check_kind(dataset, settings)
     try:
-        return _read(dataset, unsaid, most_pixels, window, key)
+        return _read_pixels(dataset, unsaid, most_pixels, window, key)
     except Unusable:
         raise
     except Exception:  # messages of libraries quote values
-        raise Unusable(DAMAGED) from None
+        raise Unusable(BROKEN_DICOM) from None
 
 
-def _read(
+def _read_pixels(
     dataset: FileDataset, unsaid: tuple[str, ...], most_pixels: int, window: WindowSettings, key: bytes
 ) -> DicomImage:
     photometric = _check_pixels(dataset, most_pixels)
@@ -132,7 +132,7 @@ def _scaled(dataset: FileDataset, values: np.ndarray) -> np.ndarray:
 def _by_voi(dataset: FileDataset, patterns: np.ndarray) -> tuple[np.ndarray | None, str]:
     """Stored values as grays from 0 to 255 by the file's first VOI LUT or window; ``None`` where there is none."""
     if sequence := dataset.get("VOILUTSequence"):
-        return _looked_up(_scaled(dataset, patterns), sequence[0]), "voi lut"
+        return _through_lut(_scaled(dataset, patterns), sequence[0]), "voi lut"
     centre, width = (numbers_of(dataset, name)[:1] for name in ("WindowCenter", "WindowWidth"))
     function = text_of(dataset, "VOILUTFunction").upper()
     function = function if function in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
@@ -152,7 +152,7 @@ def _by_voi(dataset: FileDataset, patterns: np.ndarray) -> tuple[np.ndarray | No
     return apply_windowing(_scaled(dataset, patterns), window), words
 
 
-def _looked_up(values: np.ndarray, item: Dataset) -> np.ndarray:
+def _through_lut(values: np.ndarray, item: Dataset) -> np.ndarray:
     """Values through a VOI LUT. pydicom's own wraps round where 8 bits come of more than 256 values."""
     entries, first, bits = (int(number) for number in item.LUTDescriptor)
     data = item.LUTData
