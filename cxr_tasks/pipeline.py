@@ -76,6 +76,7 @@ def perform(
     tags: Mapping[str, str] | None = None,
     within: Artifact | None = None,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    answered: bool = False,
 ) -> Kind:
     """Make an artifact unless it exists already.
 
@@ -91,6 +92,7 @@ def perform(
         tags: Further MLflow tags to find the run by.
         within: The handle of earlier work whose MLflow run this belongs to, instead of a run of its own.
         around: Gives the block in which the artifact is made and published.
+        answered: Whether an earlier try of this run has made anew what was asked for. Then it is not made once more.
 
     Returns:
         The handle. Where ``fill`` raised :class:`Postponed` there is no artifact, and ``ref`` is empty.
@@ -102,7 +104,7 @@ def perform(
     work = f"{step} {label}".strip()
     with _mlflow_run(run, work, ref, {"cxr.step": step, **(tags or {})}, within) as run_id:
         before = open_store().entry(ref)
-        found = None if forced else _published(ref, kind)
+        found = _published(ref, kind) if answered or not forced else None
         if within is None:
             tracking.log_params(flatten(settings))
         postponed = None

@@ -162,6 +162,57 @@ def test_a_lease_that_another_took_over_is_lost_and_left_to_the_other(s3_store: 
     assert s3_store.bucket.get(path) == b'{"who": "another machine"}'
 
 
+def test_a_store_that_is_away_for_long_takes_the_lease_from_nobody(
+    s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = s3_store.bucket.write
+
+    def away(*_: Any) -> None:
+        raise ConnectionError("nobody answers")
+
+    with s3_store.lease(NAME, "the training") as held:
+        monkeypatch.setattr(s3_store.bucket, "write", away)
+        time.sleep(3)
+        assert held.is_late()
+        with pytest.raises(ConnectionError, match="nobody answers"):
+            held.check()
+        monkeypatch.setattr(s3_store.bucket, "write", write)
+        held.check()
+        assert not held.is_late()
+
+
+def test_who_comes_back_too_late_has_lost_the_lease(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, path = s3_store.bucket.write, f"leases/{NAME}.json"
+
+    def away(*_: Any) -> None:
+        raise ConnectionError("nobody answers")
+
+    with s3_store.lease(NAME, "the training") as held:
+        monkeypatch.setattr(s3_store.bucket, "write", away)
+        time.sleep(3)
+        there = s3_store.bucket.read(path)
+        assert there is not None and write(path, b'{"who": "another machine"}', there.tag)
+        monkeypatch.setattr(s3_store.bucket, "write", write)
+        with pytest.raises(LeaseLost, match="was lost to another run"):
+            held.check()
+
+
+def test_a_renewal_whose_answer_was_lost_loses_no_lease(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = s3_store.bucket.write
+
+    def written_and_lost(*given: Any) -> None:
+        write(*given)
+        raise ConnectionError("the answer was lost")
+
+    with s3_store.lease(NAME, "the training") as held:
+        monkeypatch.setattr(s3_store.bucket, "write", written_and_lost)
+        time.sleep(1.5)
+        monkeypatch.setattr(s3_store.bucket, "write", write)
+        time.sleep(1.5)
+        held.check()
+        assert not held.is_late()
+
+
 def test_a_lease_that_somebody_deleted_is_written_again(s3_store: S3Store) -> None:
     with s3_store.lease(NAME, "the work") as held:
         s3_store.bucket.delete([f"leases/{NAME}.json"])

@@ -38,14 +38,14 @@ class Checkpoints:
         self.seconds = 0.0
         self.setbacks: list[Setback] = []
 
-    def restore(self, *, must_resume: bool = False) -> int:
+    def restore(self) -> int:
         """Restore the newest checkpoint that is whole and finite.
 
         Returns:
             The step that the checkpoint stands at; 0 if the folder holds no checkpoint, and nothing was changed.
 
         Raises:
-            UserError: There are checkpoints and none is usable, or ``must_resume`` is set and there are none.
+            UserError: There are checkpoints and none is usable.
         """
         found = self.kept.restore()
         if found is not None:
@@ -57,12 +57,7 @@ class Checkpoints:
         if there := len(self.kept.numbers()):
             raise UserError(
                 f"None of the {there} checkpoints in {self.folder} is usable: "
-                "remove that folder, or make train_gan anew, to start the training afresh."
-            )
-        if must_resume:
-            raise UserError(
-                f"The GAN was to go on from a checkpoint and {self.folder} holds none: "
-                "bring the checkpoint back, or start the training without asking to resume."
+                "make train_gan anew, in the field Make anew of the form, to start the training afresh."
             )
         return 0
 

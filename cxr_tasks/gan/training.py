@@ -85,7 +85,6 @@ def fit_gan(
     seed: int,
     checkpoints: Path,
     *,
-    must_resume: bool = False,
     on_checkpoint: Callable[[], None] = lambda: None,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
     on_grid: Callable[[int, np.ndarray], None] = lambda step, grid: None,
@@ -110,7 +109,6 @@ def fit_gan(
         settings: Of the GAN.
         seed: Of first weights and of all draws.
         checkpoints: Folder of the checkpoints.
-        must_resume: A checkpoint is expected, and its absence is an error.
         on_checkpoint: Called after a checkpoint is written, so that it can be copied to safety.
         on_epoch: Called with the step number and metrics. After an epoch these are its mean losses, images a second
             and hours left. At a checkpoint they are ``diversity``, of the class that varies least (1: as real images
@@ -120,8 +118,8 @@ def fit_gan(
         devices: See :class:`CovidGan`.
 
     Raises:
-        UserError: No checkpoint is usable, or ``must_resume`` is set and there is none; a batch cannot be divided
-            among the devices; or numbers are not finite after ``settings.setbacks`` times of going back.
+        UserError: No checkpoint is usable; a batch cannot be divided among the devices; or numbers are not finite
+            after ``settings.setbacks`` times of going back.
     """
 
     def new_gan() -> CovidGan:
@@ -137,7 +135,7 @@ def fit_gan(
     if max(checkpoint_numbers(checkpoints), default=0) > plan.total:
         checkpoints = checkpoints / f"epochs-{settings.epochs}"
     keeper = Checkpoints(gan, checkpoints, settings.keep_checkpoints)
-    if keeper.restore(must_resume=must_resume):
+    if keeper.restore():
         log.info("Going on from the checkpoint of step %d", int(gan.step_number))
     callbacks = _Callbacks(on_checkpoint, on_epoch, on_grid, on_steps)
     return _Sitting(gan, new_gan, plan, keeper, pixels, labels, callbacks).train()

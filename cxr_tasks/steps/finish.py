@@ -20,8 +20,9 @@ def finish(experiment: str, run_name: str, failures: list[Failure]) -> None:
         IncompleteError: There are some, so that the DAG run does not pass for one that made everything.
     """
     words = "; ".join(failure.words for failure in failures)
-    close_run(experiment, run_name, words)
+    # Before MLflow says that the run has ended: a store that is away lets this task try again.
     open_store().sweep()
+    close_run(experiment, run_name, words)
     if failures:
         number = "1 task has" if len(failures) == 1 else f"{len(failures)} tasks have"
         raise IncompleteError(f"This run is incomplete, for {number} failed. {words}")

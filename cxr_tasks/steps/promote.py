@@ -109,8 +109,15 @@ def _register_alone(
     name: str, candidate: Candidate, standing: Callable[[ModelVersion], Standing], dag_run: str
 ) -> Decision:
     """Register while no other run does so under this name: each is to beat the champion that the other made."""
-    with open_store().lease(f"champion/{name}", f"the promotion of {name}"):
-        return register_candidate(name, candidate, standing, dag_run)
+    with open_store().lease(f"champion/{name}", f"the promotion of {name}") as lease:
+
+        def standing_meanwhile(version: ModelVersion) -> Standing:
+            found = standing(version)
+            # Scoring a champion takes a while, and what it finds is worth nothing where another run has gone on.
+            lease.check()
+            return found
+
+        return register_candidate(name, candidate, standing_meanwhile, dag_run)
 
 
 class _Standings:

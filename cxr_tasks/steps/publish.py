@@ -45,11 +45,11 @@ def publish(run: RunContext, scanned: Scan, joined: Manifest, validated: Validat
         ``None`` where nothing changed and no training is owed.
     """
     settings, dataset = load_settings(run), dataset_of(scanned, joined, validated, divided)
-    with _alone(settings):
-        return _publish(run, settings, dataset)
+    with _alone(settings) as lease:
+        return _publish(run, settings, dataset, lease)
 
 
-def _publish(run: RunContext, settings: Settings, dataset: Dataset) -> Dataset | None:
+def _publish(run: RunContext, settings: Settings, dataset: Dataset, lease: Lease) -> Dataset | None:
     """Make ``dataset`` the newest of its settings, unless nothing changed and no training is owed."""
     store, name = open_store(), _newest(settings)
     before = store.read_pointer(name)
@@ -62,6 +62,7 @@ def _publish(run: RunContext, settings: Settings, dataset: Dataset) -> Dataset |
     base = before["base"] if again or same else before and before["dataset"]["ref"]
     words = _log_changes(run, base, dataset)
     published = dataset.model_dump(mode="json")
+    lease.check()
     store.write_pointer(_by_version(dataset.version), published)
     newest = {"dataset": published, "version": dataset.version, "dag_run": run.dag_run, "base": base}
     # What was queued for these data before stands until another run is queued for them.
@@ -208,6 +209,8 @@ def _log_changes(run: RunContext, base: str | None, dataset: Dataset) -> str:
     images = sum(n for split in dataset.counts.values() for n in split.values())
     if base is None or store.record(base) is None:
         words = f"the first of these settings, {images:,} images"
+    elif store.take(base) is None:
+        words = f"{images:,} images; what has changed is not known, since files of the dataset before are damaged"
     else:
         found = changes(pd.read_parquet(store.fetch(base) / MANIFEST), dataset.manifest())
         words = changes_in_words(found)

@@ -79,6 +79,7 @@ def reproduce_leak(
         inputs=inputs,
         after=after,
         around=unfinished.alone,
+        answered=unfinished.answered,
         label=label,
         tags={
             **dataset_tags(run, dataset),

@@ -34,7 +34,8 @@ def scan(run: RunContext, source: str) -> Scan:
     def fill(folder: Path) -> Made[Scan]:
         last = store.read_pointer(last_name)
         known: dict[tuple[str, str], str] = {}
-        if last and store.record(last):
+        # The last scan may be the very artifact that is damaged and made anew here.
+        if last and store.take(last):
             known = known_hashes(pd.read_parquet(store.fetch(last) / Scan.FILES))
         # First of all: a table that cannot be read is known before hours of hashing.
         tables = read_tables(opened, layout, settings.min_table_match)

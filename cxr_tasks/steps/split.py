@@ -12,7 +12,7 @@ from cxr_tasks.errors import DataError
 from cxr_tasks.image_settings import FIRST_RESIZE
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.steps.common import NOTES, digest, log_without_patients
-from cxr_tasks.store import artifact_ref, open_store
+from cxr_tasks.store import Lease, artifact_ref, open_store
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,12 @@ def split(run: RunContext, joined: Manifest, validated: Validation) -> Split:
     # Found by these very settings for ever: splits that were given before are kept.
     ledger = artifact_ref("splits", 1, how, {})
     # Of two runs that read the ledger before either writes it, one would take back what the other gave.
-    with store.lease(ledger, "the assignment of splits"):
-        return _split(run, joined, settings, how, ledger)
+    with store.lease(ledger, "the assignment of splits") as lease:
+        return _split(run, joined, settings, how, lease)
 
 
-def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str, Any], ledger: str) -> Split:
-    """Split a manifest and note the splits in the pointer ``ledger``. ``how``: the settings of the split."""
+def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str, Any], lease: Lease) -> Split:
+    """Split a manifest, and note the splits in the pointer that ``lease`` names. ``how``: the settings of the split."""
     from cxr_tasks.data.given import GIVEN_REASONS, kept_splits
     from cxr_tasks.data.ingest import MANIFEST
     from cxr_tasks.data.inverted import CORRECTED
@@ -46,13 +46,13 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
     from cxr_tasks.data.split import BETWEEN, count_splits, split_manifest
 
     store = open_store()
-    given: dict[str, str] = store.read_pointer(ledger) or {}
+    before: dict[str, str] = store.read_pointer(lease.name) or {}
     whole = joined.table()
-    table = split_manifest(whole, settings.data.split, settings.seeds.split, given, joined.near())
+    table = split_manifest(whole, settings.data.split, settings.seeds.split, before, joined.near())
     dealt, left_out = table[table["split"] != ""], table[table["reason"].isin([BETWEEN, *GIVEN_REASONS])]
     counts = count_splits(table, settings.data.classes)
-    kept = kept_splits(settings.data.split, set(whole["given"]))
-    if faults := split_faults(counts, table, settings.data, kept):
+    given = kept_splits(settings.data.split, set(whole["given"]))
+    if faults := split_faults(counts, table, settings.data, given):
         raise DataError(f"The splits lack images: {'; '.join(faults)}.")
     told = dealt[["image_id", "label", "group", "split", "mask_id"]]
     if (corrected := dealt["inverted"] == CORRECTED).any():
@@ -79,6 +79,7 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
     # the same images in the same splits are the same dataset.
     done = perform(run, Split, fill, version=3, settings=how, inputs={"manifest": joined, "assignment": version})
     assigned = dict(zip(dealt["image_id"], dealt["split"], strict=True))
-    if settings.data.split.method == "stable" and not assigned.items() <= given.items():
-        store.write_pointer(ledger, given | assigned)
+    if settings.data.split.method == "stable" and not assigned.items() <= before.items():
+        lease.check()
+        store.write_pointer(lease.name, before | assigned)
     return done

@@ -99,6 +99,7 @@ def train_arm(
         inputs=inputs,
         after=after,
         around=unfinished.alone,
+        answered=unfinished.answered,
         label=arm.label,
         tags={
             **dataset_tags(run, dataset),

@@ -86,6 +86,7 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
         inputs=inputs,
         tags=dataset_tags(run, dataset),
         around=unfinished.alone,
+        answered=unfinished.answered,
     )
 
 
@@ -108,7 +109,7 @@ class _Lineage:
         """Put the state of a finished training into ``checkpoints``, if it is further and at most at ``epochs``."""
         from cxr_tasks.checkpoints import checkpoint_numbers, files_of_checkpoint
 
-        there = open_store().record(self.state)
+        there = open_store().take(self.state)
         newest = max(checkpoint_numbers(checkpoints), default=0)
         if there is None or there["epochs"] > epochs or there["number"] <= newest:
             return
@@ -125,11 +126,11 @@ class _Lineage:
         from cxr_tasks.checkpoints import checkpoint_numbers, files_of_checkpoint
 
         store, number = open_store(), max(checkpoint_numbers(checkpoints), default=0)
-        there = store.record(self.state)
+        there = store.take(self.state)
         if not number or (there is not None and there["epochs"] >= epochs and not anew):
             return
         record = {**self._record, "epochs": epochs, "number": number}
-        with store.publish(self.state, record, replace=there is not None) as folder:
+        with store.publish(self.state, record, replace=True) as folder:
             for path in files_of_checkpoint(checkpoints, number):
                 shutil.copyfile(path, folder / path.name)
 

@@ -44,6 +44,7 @@ class Unfinished:
     Attributes:
         ref: Names the progress: settings and data that the next step of the training depends on.
         anew: Whether the training does not count what was made before.
+        answered: Whether an earlier try of the DAG run that asks for this has done it.
     """
 
     def __init__(self, ref: str, work: str, asked_by: str, needs: Sequence[Any] = ()) -> None:
@@ -62,7 +63,8 @@ class Unfinished:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
         self._is_behind = False
-        self.anew = bool(asked_by or self._asked_before())
+        self.answered = bool(asked_by) and self._request() == {"answered": asked_by}
+        self.anew = bool(self._asked_before() or (asked_by and not self.answered))
 
     @classmethod
     def of(
@@ -118,24 +120,33 @@ class Unfinished:
         :data:`SAVE_SECONDS`, once: while the store is behind, a thread alone waits for it.
 
         Raises:
-            LeaseLost: Another process may be training by now.
+            LeaseLost: Another process is training by now.
             UserError: The store refuses this checkpoint, or the one before.
         """
         assert self._lease is not None  # progress is made alone
-        self._lease.check()
+        is_late = self._lease.is_late()
         self._note(0.0)
-        if self._saving is None:
+        if is_late:
+            # Another process may have gone on with this training: what it has saved is not to be written over.
+            self._is_behind = True
+        elif self._saving is None:
             self._saving = self._thread.submit(open_store().checkpoint_to_save(self.ref))
             self._note(0.0 if self._is_behind else SAVE_SECONDS)
         else:
             self._is_behind = True
 
     def catch_up(self) -> None:
-        """Wait for the store, if the last checkpoint is not there: another machine may go on from it."""
+        """Wait for the store, if the last checkpoint is not there: another machine may go on from it.
+
+        Raises:
+            LeaseLost: Another process is training by now.
+        """
         was_behind = self._is_behind
         self._note(None)
         if self._is_behind or was_behind:
             with patience():
+                if self._lease is not None:
+                    self._lease.check()
                 open_store().save_checkpoint(self.ref)
 
     def end(self, checkpoints: Path | None = None) -> None:
@@ -175,7 +186,8 @@ class Unfinished:
             store.drop_checkpoint(self.ref)
             store.remove_pointer(f"{UNFINISHED}/{self.ref}")
         if self.anew:
-            store.write_pointer(self._pointer, None)
+            # A further try of the same DAG run still asks.
+            store.write_pointer(self._pointer, {"answered": self._asked_before()})
 
     @property
     def _pointer(self) -> str:
@@ -183,4 +195,9 @@ class Unfinished:
 
     def _asked_before(self) -> str:
         """The DAG run that asked for this training anew, and whose training has not ended; or ''."""
-        return open_store().read_pointer(self._pointer) or ""
+        asked = self._request()
+        return asked if isinstance(asked, str) else ""
+
+    def _request(self) -> Any:
+        """The DAG run that asks, or the one that was answered as ``{"answered": …}``."""
+        return open_store().read_pointer(self._pointer)

@@ -39,30 +39,43 @@ class LeaseHeld(Exception):
 
 
 class LeaseLost(ConnectionError):
-    """The lease could not be renewed in time, and another process may hold the name now. Worth a retry."""
+    """Another process holds the name now. Worth a retry."""
 
 
 class Lease:
     """What a block holds.
+
+    A lease in S3 may be late: the store was away, and nobody knows whether another process has taken the name.
 
     Attributes:
         name: What is held.
         waited: Whether somebody else held the name when it was asked for: what is to be done may be done already.
     """
 
-    def __init__(self, name: str, *, waited: bool = False) -> None:
-        """Note what is held."""
+    def __init__(self, name: str, *, waited: bool = False, held: _HeldObject | None = None) -> None:
+        """Note what is held. ``held``: the object in S3 that says so."""
         self.name, self.waited = name, waited
-        self._lost = threading.Event()
+        self._held = held
 
-    def check(self) -> None:
-        """Go on only where the lease is still held.
+    def is_late(self) -> bool:
+        """Whether the lease was not renewed in time.
 
         Raises:
-            LeaseLost: It is not.
+            LeaseLost: Another process was seen to have it.
         """
-        if self._lost.is_set():
+        if self._held is not None and self._held.is_lost:
             raise LeaseLost(f"The lease {self.name} was lost to another run, because the store did not answer in time.")
+        return self._held is not None and self._held.is_late
+
+    def check(self) -> None:
+        """Go on only where the lease is held: one that is late is renewed now.
+
+        Raises:
+            LeaseLost: Another process has it.
+        """
+        if self._held is not None and self.is_late():
+            self._held.renew()
+            self.is_late()
 
 
 @contextmanager
@@ -113,12 +126,11 @@ def hold_object(bucket: ConditionalBucket, name: str, work: str, *, wait: bool) 
     waiting = _Waiting(work, wait=wait)
     while not held.take():
         waiting.look_again(lambda: json.loads(held.before.content)["who"] if held.before else "another process")
-    lease = Lease(name, waited=waiting.began)
     done = threading.Event()
-    renewing = threading.Thread(target=held.renew_until, args=(done, lease._lost), name=f"lease {name}", daemon=True)
+    renewing = threading.Thread(target=held.renew_until, args=(done,), name=f"lease {name}", daemon=True)
     renewing.start()
     try:
-        yield lease
+        yield Lease(name, waited=waiting.began, held=held)
     finally:
         done.set()
         renewing.join()
@@ -133,6 +145,13 @@ class _HeldObject:
         self.before: Version | None = None
         self.tag: str | None = None
         self.renewed = 0.0
+        self.is_lost = False
+        self._renewing = threading.Lock()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether another process may take the object for a free one."""
+        return time.monotonic() - self.renewed >= LEASE_SECONDS
 
     def take(self) -> bool:
         """Write the object where there is none, or one that was not renewed in time."""
@@ -144,23 +163,31 @@ class _HeldObject:
         self.renewed = began
         return self.tag is not None and self._is_own()
 
-    def renew_until(self, done: threading.Event, lost: threading.Event) -> None:
-        """Write the object again and again until ``done``; ``lost`` is set where somebody else has it."""
-        while not done.wait(LEASE_SECONDS / 3):
-            began = time.monotonic()
+    def renew_until(self, done: threading.Event) -> None:
+        """Write the object again and again until ``done``, or somebody else has it."""
+        while not self.is_lost and not done.wait(LEASE_SECONDS / 3):
             try:
-                tag = self._write(self.tag)
-                if tag is None and self.bucket.read(self.path) is None:
-                    tag = self._write(None)  # removed by hand; nobody has it
-            except Exception as error:  # as long as the lease runs, the next try may do
+                self.renew()
+            except Exception as error:
+                # A store that is away for hours takes the name from nobody. Who comes back first has it.
                 log.info("the lease %s was not renewed: %s", self.path, error)
-                if began - self.renewed < LEASE_SECONDS:
-                    continue
-                tag = None
+
+    def renew(self) -> None:
+        """Write the object once more; it is lost where somebody else wrote it meanwhile."""
+        with self._renewing:
+            began = time.monotonic()
+            tag = self._write(self.tag)
             if tag is None:
-                lost.set()
-                return
-            self.tag, self.renewed = tag, began
+                there = self.bucket.read(self.path)
+                if there is None:
+                    tag = self._write(None)  # removed by hand; nobody has it
+                elif self._wrote(there):
+                    # A write whose answer was lost on the way.
+                    tag = self._write(there.tag)
+            if tag is None:
+                self.is_lost = True
+            else:
+                self.tag, self.renewed = tag, began
 
     def give_back(self) -> None:
         """Delete the object, if nobody can have taken over."""
@@ -173,6 +200,12 @@ class _HeldObject:
     def _write(self, before: str | None) -> str | None:
         told = {"owner": self.owner, "who": _this_process(), "write": uuid.uuid4().hex}
         return self.bucket.write(self.path, json.dumps(told).encode(), before)
+
+    def _wrote(self, there: Version) -> bool:
+        try:
+            return bool(json.loads(there.content).get("owner") == self.owner)
+        except (ValueError, AttributeError):
+            return False
 
     def _is_own(self) -> bool:
         # Some servers look at the condition and then write, and let two through at the same moment.

@@ -46,7 +46,7 @@ def test_sittings_and_the_steps_of_a_call_change_nothing(uninterrupted, tmp_path
     whole, _ = uninterrupted
 
     first = fit_gan(*noise(), 3, tiny(epochs=4, steps_per_call=5, max_hours=1e-9), 0, tmp_path)
-    last = fit_gan(*noise(), 3, tiny(epochs=4, steps_per_call=2, max_hours=1.0), 0, tmp_path, must_resume=True)
+    last = fit_gan(*noise(), 3, tiny(epochs=4, steps_per_call=2, max_hours=1.0), 0, tmp_path)
 
     # A call ends at the grid of step 1, and this sitting with it.
     assert (first.steps, first.finished, first.resumed_from) == (1, False, 0)
@@ -62,7 +62,7 @@ def test_sittings_and_the_steps_of_a_call_change_nothing(uninterrupted, tmp_path
 def test_a_finished_training_is_only_read_again(uninterrupted):
     whole, folder = uninterrupted
 
-    again = fit_gan(*noise(), 3, tiny(epochs=4), 0, folder, must_resume=True)
+    again = fit_gan(*noise(), 3, tiny(epochs=4), 0, folder)
 
     assert again.resumed_from == 12 and again.finished and again.hours == whole.hours
     assert again.gan.fingerprint() == whole.gan.fingerprint()
@@ -241,11 +241,6 @@ def test_only_damaged_checkpoints_are_an_error(its_checkpoints):
 
     with pytest.raises(UserError, match=r"None of the 3 checkpoints in .* is usable"):
         fit_gan(*noise(), 3, tiny(epochs=4), 0, its_checkpoints)
-
-
-def test_a_checkpoint_that_was_asked_for_and_is_missing_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"holds none: bring the checkpoint back"):
-        fit_gan(*noise(), 3, tiny(), 0, tmp_path, must_resume=True)
 
 
 def test_grids_metrics_progress_and_a_collapse_are_told(tmp_path, caplog):

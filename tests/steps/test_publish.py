@@ -14,6 +14,7 @@ from PIL import Image
 
 from cxr_tasks import steps
 from cxr_tasks.artifacts import Dataset, RunContext
+from cxr_tasks.data.ingest import MANIFEST
 from cxr_tasks.errors import DataError
 from cxr_tasks.pipeline import is_forced, load_settings
 from cxr_tasks.steps.publish import is_owed, note_begun
@@ -261,3 +262,16 @@ def test_the_tag_of_a_dataset_is_set_after_the_pointer_that_it_speaks_of(runs, m
     steps.publish(runs[0], *prepared())
 
     assert len(seen) == 1
+
+
+def test_a_damaged_dataset_before_it_hinders_no_publication(begin, source):
+    first, second = begin("one"), begin("two")
+    before = prepare(first, source)
+    steps.publish(first, *before)
+    (before.divided.folder() / MANIFEST).unlink()
+    change(source)
+
+    published = steps.publish(second, *prepare(second, source))
+
+    assert "what has changed is not known" in published.notes[0]
+    assert steps.find_dataset(second).version == published.version

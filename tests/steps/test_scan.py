@@ -5,6 +5,7 @@ import os
 import pytest
 
 from cxr_tasks import steps
+from cxr_tasks.artifacts import Scan
 from cxr_tasks.config import merge
 from cxr_tasks.errors import SettingsError
 from tests.steps.reading import SETTINGS, prepare, rows_of
@@ -70,3 +71,13 @@ def test_a_table_of_labels_is_read_anew_when_it_says_something_else(begin, sourc
     assert not older.scanned.reused and not older.divided.reused
     ages = rows_of(older.divided)["age"]
     assert ages.notna().all() and (ages == 80).sum() > (rows_of(first.divided)["age"] == 80).sum()
+
+
+def test_a_scan_that_lost_its_table_is_made_anew_without_it(begin, source):
+    before = steps.scan(begin(), str(source))
+    (before.folder() / Scan.FILES).unlink()
+
+    again = steps.scan(begin("two"), str(source))
+
+    assert again.ref == before.ref and not again.reused and again.files == before.files
+    assert len(again.table()) == 136

@@ -1,6 +1,8 @@
 """The step ``train_gan``: what is published when a training ends, and where it goes on when it has not; no training."""
 
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from cxr_tasks.artifacts import Gan
 from cxr_tasks.gan.training import FittedGan
 from cxr_tasks.gan.watch import GRID_PER_CLASS
 from cxr_tasks.steps.unfinished import Unfinished
+from cxr_tasks.store import RECORD
 from tests.steps import handles
 
 pytestmark = pytest.mark.usefixtures("untracked")
@@ -217,4 +220,41 @@ def test_a_forced_training_of_several_sittings_replaces_the_gan_before_it(fit):
     assert waiting.forced and not waiting.finished
     assert ended.finished and ended.forced and ended.ref == old.ref and not ended.reused
     assert [call["found"] for call in trained.seen] == [[], ["ckpt-1.index"]]
+    assert not steps.train_gan(handles.begin().model_copy(update={"dag_run": "three"}), dataset).forced
+
+
+def test_a_state_that_lost_a_file_is_done_without_and_replaced(fit):
+    dataset = handles.dataset()
+    fit(1)
+    steps.train_gan(with_gan(epochs=4), dataset)
+    (record,) = Path(os.environ["CXR_STORE"]).glob(f"gan_state/*/{RECORD}")
+    next(record.parent.rglob("ckpt-*")).unlink()
+
+    trained = fit(1)
+    steps.train_gan(with_gan(epochs=6), dataset)
+    further = fit(1)
+    steps.train_gan(with_gan(epochs=8), dataset)
+
+    assert trained.seen[0]["found"] == [] and further.seen[0]["found"] != []
+
+
+def test_a_try_after_a_forced_training_was_published_takes_that(fit, monkeypatch):
+    dataset, run = handles.dataset(), handles.begin(force=["train_gan"])
+    fit(1)
+    steps.train_gan(handles.begin(), dataset)
+    trained = fit(1)
+
+    def broken(*_):
+        raise ConnectionError
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+        # As where MLflow is away at the very end.
+        patched.setattr("cxr_tasks.pipeline.tracking.set_reused", broken)
+        steps.train_gan(run, dataset)
+    again = steps.train_gan(run, dataset)
+
+    assert again.finished and again.forced and len(trained.seen) == 1
+    # A later run that asks anew is not answered by that.
+    later = fit(1)
+    assert steps.train_gan(run.model_copy(update={"dag_run": "two"}), dataset).forced and len(later.seen) == 1
     assert not steps.train_gan(handles.begin().model_copy(update={"dag_run": "three"}), dataset).forced
