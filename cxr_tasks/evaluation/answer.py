@@ -42,8 +42,9 @@ def answer(claims: Sequence[Claim], unconfirmed: Mapping[str, Sequence[str]]) ->
     """
     if not claims:
         return NOTHING
-    seeds = max(claim.seeds for claim in claims)
-    opening = f"On these test images, {f'over {seeds} seeds' if seeds > 1 else 'with each arm trained once'},"
+    fewest, most = (of(claim.seeds for claim in claims) for of in (min, max))
+    over = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    opening = f"On these test images, {f'over {over}' if most > 1 else 'with each arm trained once'},"
     unit = " points of macro F1"
     sentences = []
     for arm in dict.fromkeys(claim.arm for claim in claims):
@@ -57,13 +58,17 @@ def answer(claims: Sequence[Claim], unconfirmed: Mapping[str, Sequence[str]]) ->
             sentences.append(
                 f"The exact sign test, corrected alike, does not confirm the verdict for {join_words(doubted)}."
             )
-    return " ".join([*sentences, corrected(claims[0], seeds), *_detectable(claims)])
+    return " ".join([*sentences, corrected(claims), *_detectable(claims)])
 
 
-def corrected(claim: Claim, seeds: int) -> str:
+def corrected(claims: Sequence[Claim]) -> str:
     """For how many comparisons the verdicts of a run are corrected, how, and what that makes sure of."""
+    claim = claims[0]
     chance = f"{100 * (1 - claim.confidence):.3g} %"
-    about = "" if seeds > 1 else " about these trained models"
+    once = list(dict.fromkeys(claim.name for claim in claims if claim.seeds == 1))
+    several = any(claim.seeds > 1 for claim in claims)
+    about = f" (of {join_words(once)}: about the models that were trained)" if once and several else ""
+    about = about if several else " about these trained models"
     if claim.claims == 1:
         return f"One comparison was asked. The verdict{about} is false with a chance of at most {chance}."
     return (
@@ -130,12 +135,22 @@ def _control(claims: Sequence[Claim], what: str) -> list[str]:
             f"This run did not train the control {control}. So the run cannot tell whether {what} does more than "
             "showing as many real images over again."
         ]
-    if any(claim.verdict == "helps" and claim.against_control is not None for claim in claims):
-        return [
-            f"“Helps” means: better than the arm {claims[0].baseline}, and better than the arm {control}, which shows "
-            "as many real images over again."
-        ]
-    return []
+    helped = [claim for claim in claims if claim.verdict == "helps"]
+    shown = [claim for claim in helped if claim.against_control is not None]
+    unknown = [claim.name for claim in helped if claim.against_control is None]
+    sentences = []
+    if shown:
+        whom = f"for {join_words([claim.name for claim in shown])} " if unknown else ""
+        sentences.append(
+            f"“Helps” {whom}means: better than the arm {claims[0].baseline}, and better than the arm {control}, which "
+            "shows as many real images over again."
+        )
+    if unknown:
+        sentences.append(
+            f"For {join_words(unknown)} the control {control} is missing: whether {what} does more there than showing "
+            "as many real images over again is not known."
+        )
+    return sentences
 
 
 def _detectable(claims: Sequence[Claim]) -> list[str]:

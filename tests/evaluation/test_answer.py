@@ -141,3 +141,25 @@ def test_a_new_arm_brings_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None
     new = Arm(classical=True, extra="mixed", meaning="real and mixed images", treatment="mixing images")
     monkeypatch.setitem(ARMS, "mixed", new)
     assert treatment("classical", "mixed") == "mixing images"
+
+
+def test_who_lacks_the_control_is_named_beside_who_has_it() -> None:
+    claims = [claim("VGG16", GAIN, joint(0.02, 0.005, 0.04)), claim("CNN", GAIN)]
+
+    told = answer(claims, {})
+
+    assert "“Helps” for VGG16 means: better than the arm none, and better than the arm oversample" in told
+    assert "For CNN the control oversample is missing: whether synthetic augmentation does more there" in told
+
+
+def test_a_gain_without_its_control_is_not_hidden_by_another_verdict() -> None:
+    told = answer([claim("VGG16", NULL, NULL), claim("CNN", GAIN)], {})
+
+    assert "“Helps”" not in told and "For CNN the control oversample is missing" in told
+
+
+def test_seeds_that_failed_are_not_counted_for_all() -> None:
+    told = answer([claim("VGG16", NULL, NULL, seeds=5), claim("CNN", NULL, NULL, seeds=1)], {})
+
+    assert told.startswith("On these test images, over 1 to 5 seeds, ")
+    assert "any verdict (of CNN: about the models that were trained) is false" in told
