@@ -123,7 +123,11 @@ def lay_out(
         if place.label or len(parts) - place.above > 1:
             there[place.folder if place.label else "/".join(parts[: place.above + 1])] = place.label
         if not place.label:
-            of_no_class[place.folder] += bool(place.given and suffix not in TEXT_SUFFIXES and entry.path not in masked)
+            # Where a split is told, or a folder further down is called like a class: someone meant these images.
+            meant = place.given or any(part in label_of for part in parts[place.above : -1])
+            of_no_class[place.folder or parts[0]] += bool(
+                meant and suffix not in TEXT_SUFFIXES and entry.path not in masked
+            )
         elif entry.path in masked:
             masks.append(entry)
         elif suffix in TEXT_SUFFIXES:
@@ -134,7 +138,8 @@ def lay_out(
             if split := place.given or next(filter(None, map(split_of_folder, whole[:depth])), ""):
                 given[entry.path] = split
     archives = [entry.path for entry in entries if is_archive_name(entry.path)]
-    _check(images, [label for label in classes if needed is None or label in needed], there, address, archives)
+    wanted = [label for label in classes if needed is None or label in needed]
+    _check(images, wanted, there, address, archives, len(masks))
     others = [name.rsplit("/", 1)[-1] for name, label in there.items() if not label]
     tables, unread = find_tables(beside, inside, label_of, others)
     order = {label: i for i, label in enumerate(classes)}
@@ -198,8 +203,8 @@ def as_mask(path: str, above: int, label_of: Mapping[str, str]) -> Mask | None:
         for place, folder in enumerate(folders)
         if place >= above and folder not in label_of and is_mask_folder(folder)
     ]
-    # A folder that cannot be read is listed as if it were a file.
-    if not places and not is_mask_file(stem):
+    # A folder that cannot be read is listed as if it were a file. ``labels.csv`` is a table, if not among masks.
+    if not places and (not is_mask_file(stem) or PurePosixPath(name).suffix.lower() in TEXT_SUFFIXES):
         return None
     stem, of_lungs = image_stem(stem)
     of_lungs = of_lungs and all(is_lung_mask_folder(folders[place]) for place in places)
@@ -285,6 +290,7 @@ def _check(
     there: Mapping[str, str],
     address: str,
     archives: Sequence[str],
+    masks: int,
 ) -> None:
     filled = {label for label, _ in images}
     packed = "".join(f" Note {sentence}." for sentence in on_archives(archives))
@@ -292,8 +298,9 @@ def _check(
         if label in filled:
             continue
         if found := sorted(name for name, meant in there.items() if meant == label):
+            only = f" beside masks ({masks:,})" if masks else ""
             raise DataError(
-                f"Folder {found[0]!r} in {address} holds no image: put the images of class {label!r} there, "
+                f"Folder {found[0]!r} in {address} holds no image{only}: put the images of class {label!r} there, "
                 f"or take the class out of data.classes.{packed}"
             )
         # An empty folder cannot be told from none: archives and buckets have files only.

@@ -9,16 +9,18 @@ import re
 import unicodedata
 from functools import lru_cache
 
-# Says by itself, anywhere in a name, that masks are meant. The other languages are German, French and Spanish.
-_MASKS = {"mask", "masks", "maske", "masken", "masque", "masques", "mascara", "mascaras"}
+# Says by itself, anywhere in a name, that masks are meant. The other languages are German, French, Spanish, Italian,
+# Dutch, Russian, Chinese and Japanese.
+_MASKS = {"mask", "masks", "maske", "masken", "masque", "masques", "mascara", "mascaras", "maschera", "maschere"}
+_MASKS |= {"masker", "maskers", "маска", "маски", "掩膜", "掩码", "掩模", "蒙版", "マスク"}
 # Says so at the end of a name only: `segmentation data` may well hold images.
 _OUTLINES = {"segmentation", "segmentations", "segm", "seg", "segs", "groundtruth", "groundtruths", "gt", "gts"}
 _OUTLINES |= {"truth", "truths", "annotation", "annotations", "label", "labels", "contour", "contours", "roi", "rois"}
-_OUTLINES |= {"heatmap", "heatmaps", "overlay", "overlays"}
+_OUTLINES |= {"heatmap", "heatmaps", "overlay", "overlays", "boundary", "boundaries", "outline", "outlines"}
 _LUNGS = {"lung", "lungs", "lunge", "lungen", "poumon", "poumons", "pulmon", "pulmones", "pulmonary"}
 # Behind an outline's name these tell of the files and not of what they show.
 _TRAILING = {"png", "jpg", "jpeg", "bmp", "tif", "tiff", "image", "images", "img", "imgs", "file", "files", "copy"}
-_TRAILING |= {"resized", "final", "new", "old", "corrected", "binary", "manual", "bw", "cropped"}
+_TRAILING |= {"map", "maps", "resized", "final", "new", "old", "corrected", "binary", "manual", "bw", "cropped"}
 # What a mask of lungs may be called beside that.
 _NEUTRAL = (
     _MASKS | _TRAILING | {"and", "of", "the", "all", "both", "auto", "automatic", "predicted", "expert", "ground"}
@@ -26,8 +28,11 @@ _NEUTRAL = (
 _WITHOUT = {"with", "without", "no", "non", "un", "mit", "ohne", "avec", "sans", "con", "sin"}
 # A quick look that spares most names the rest.
 _HINT = re.compile(
-    r"mask|masq|mascara|m.scara|seg|truth|gt|annotation|label|contour|roi|heatmap|overlay", re.IGNORECASE
+    r"mask|masq|masc|m.scara|seg|truth|gt|annotation|label|contour|roi|heatmap|overlay|boundar|outline|маск|掩|蒙版|マスク",
+    re.IGNORECASE,
 )
+# Written without blanks.
+_WITHIN = re.compile(r"(掩膜|掩码|掩模|蒙版|マスク)")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _JOINED = re.compile(r"(.+?)(masks?|masken?|segmentations?)$")
@@ -83,7 +88,7 @@ def _words(name: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", _CAMEL.sub(" ", unicodedata.normalize("NFKC", name)))
     plain = "".join(sign for sign in plain if not unicodedata.combining(sign)).lower()
     words: list[str] = []
-    for word in _WORD.findall(plain):
+    for word in _WORD.findall(_WITHIN.sub(r" \1 ", plain)):
         joined = _JOINED.fullmatch(word)
         words += joined.groups() if joined and word not in _MASKS | _OUTLINES else (word,)
     return words

@@ -15,14 +15,17 @@ from cxr_tasks.data.facts import SAID
 from cxr_tasks.data.found_tables import ANY_CLASS
 from cxr_tasks.data.matching import match_names
 from cxr_tasks.data.patients import known_patient
-from cxr_tasks.errors import DataError
+from cxr_tasks.errors import DataError, in_one_line
 from cxr_tasks.names import composed
 
 METADATA_COLUMNS = ["label", "name", "source", "patient"]
 NAME_COLUMN = "FILE NAME"
 # Columns by what their names say without blanks and punctuation, the first that is there counts.
 NAME_COLUMNS = ("FILENAME", "FILE", "IMAGENAME", "IMAGE", "IMAGEFILE", "IMAGEFILENAME", "IMAGEINDEX", "XRAYIMAGENAME")
-PATIENT_COLUMNS = ("PATIENT", "PATIENTID", "PATIENTNUMBER", "PATIENTNO", "SUBJECTID")
+PATIENT_COLUMNS = (
+    *("PATIENT", "PATIENTID", "PATIENTNUMBER", "PATIENTNO", "PATIENTUID", "PATIENTKEY", "PATIENTNAME"),
+    *("PID", "MRN", "SUBJECT", "SUBJECTID", "SUBJECTNUMBER", "CASEID"),
+)
 SEPARATORS = (",", ";", "\t", "|")
 # Hosts of repositories, and how many parts of an address name one.
 REPOSITORIES = {"github.com": 2, "gitlab.com": 2, "kaggle.com": 2, "huggingface.co": 2}
@@ -222,13 +225,15 @@ def read_table(label: str, path: Path) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def speaks_of_images(path: Path) -> bool:
-    """Whether the table at ``path`` names images, and their patients or where they come from."""
+def silence_of(path: Path) -> str:
+    """Why the table at ``path`` says nothing of images; '' where it names some with their patients or origins."""
     try:
         columns = {_column(name) for name in _read(path).columns}
-    except Exception:  # whatever is wrong with it: its name says nothing of images either
-        return False
-    return bool(columns & set(NAME_COLUMNS) and columns & {*PATIENT_COLUMNS, *SOURCE_COLUMNS})
+    except Exception as error:  # openpyxl and zipfile raise what they like on a damaged file
+        return f"it cannot be read ({in_one_line(error)})"
+    if columns & set(NAME_COLUMNS) and columns & {*PATIENT_COLUMNS, *SOURCE_COLUMNS}:
+        return ""
+    return "it has no column of file names ('FILE NAME') with one of patients ('PATIENT') or sources ('URL')"
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -237,7 +242,7 @@ def _read(path: Path) -> pd.DataFrame:
         return pd.read_excel(path, dtype=str, keep_default_na=False)
     with path.open("rb") as stream:
         start = stream.read(2)
-    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else _encoding_of(path)
     with path.open(encoding=encoding) as lines:
         header = next((line for line in lines if line.strip()), "")
     # The separator by which the first line has a column of names.
@@ -246,6 +251,15 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(
         path, dtype=str, keep_default_na=False, index_col=False, encoding=encoding, sep=named[0] if named else ","
     )
+
+
+def _encoding_of(path: Path) -> str:
+    """UTF-8, or what Excel on Windows writes in Western Europe and America."""
+    try:
+        path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8-sig"
 
 
 def _column(name: object) -> str:

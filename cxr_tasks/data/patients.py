@@ -18,11 +18,13 @@ _WORDS = """
     unavailable missing missingvalue empty blank default dummy placeholder tbd tba tbc todo pending withheld
     redacted removed deleted hidden confidential private secret deidentified anonymous anonymised anonymized anonym
     anon johndoe janedoe nat
+    notassessed pendiente
     unbekannt unbek keineangabe keineangaben nichtbekannt nichtangegeben nichtverfügbar fehlt leer anonymisiert
     inconnu inconnue anonyme nonconnu nondisponible nonrenseigné manquant desconocido desconocida anónimo anonimo
     nodisponible sindatos sindato desconhecido desconhecida anônimo nãodisponível semdados sconosciuto sconosciuta
     ignoto nonnoto nondisponibile mancante onbekend anoniem okänd ukjent ukendt tuntematon nieznany nieznana brak
-    neznámý bilinmiyor bilinmeyen неизвестно неизвестный неизвестен нет невідомо 未知 不明 不详 不詳 无 無 匿名 未填 空
+    neznámý bilinmiyor bilinmeyen неизвестно неизвестный неизвестен нет невідомо
+    未知 未知患者 不明 不详 不詳 暂无 暫無 无 無 匿名 未填 空
     미상 없음 알수없음 غيرمعروف مجهول अज्ञात
 """
 NOT_KNOWN = frozenset(composed(word) for word in _WORDS.split())
@@ -46,6 +48,8 @@ def known_patient(text: str) -> str:
         or said in NOT_KNOWN
         or not said
         or re.fullmatch(r"0+|x{3,}", joined) is not None
+        # As people write them: without the signs these would be initials.
+        or re.fullmatch(r"k\.\s?A\.?|n\.\s?d\.?|n/[dkr]|s/d|н/д", text) is not None
         # Excel's errors, such as #REF! and #VALUE!.
         or re.fullmatch(r"#[A-Z/0]+[!?]", text.upper()) is not None
         or re.fullmatch(r"[-\u2212]\s*\d+([.,]0*)?", text) is not None

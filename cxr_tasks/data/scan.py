@@ -16,7 +16,7 @@ import pandas as pd
 from cxr_tasks.data.decode import NOT_UTF8
 from cxr_tasks.data.facts import SAID
 from cxr_tasks.data.layout import Layout
-from cxr_tasks.data.metadata import ClassTable, check_tables, read_table, say_of_images, speaks_of_images
+from cxr_tasks.data.metadata import ClassTable, check_tables, read_table, say_of_images, silence_of
 from cxr_tasks.data.sources import Entry, Source
 from cxr_tasks.data.sources.base import DENIED
 from cxr_tasks.data.threads import in_blocks
@@ -28,7 +28,6 @@ NO_MASK = Entry("", 0, "")
 VANISHED = "the file vanished while the data were read"
 # Airflow maps a task over at most 1024 things.
 MOST_SHARDS = 512
-WANTED = "no column of file names ('FILE NAME') with one of patients ('PATIENT') or sources ('URL')"
 READ_AT_ONCE = 2**20  # bytes
 
 
@@ -75,10 +74,10 @@ def read_tables(source: Source, layout: Layout, least: float = 0.0) -> Tables:
     root = source.fetch([entry for _, entry in entries]) if entries else Path()
     chosen, unused = list(layout.metadata), []
     for label, entry in layout.maybe:
-        if not entry.fault and speaks_of_images(root / entry.path):
-            chosen.append((label, entry))
+        if fault := entry.fault or silence_of(root / entry.path):
+            unused.append(f"{entry.path} looks like a table and is not used: {fault}")
         else:
-            unused.append(f"{entry.path} looks like a table and is not used: it has {WANTED}")
+            chosen.append((label, entry))
     tables = [ClassTable(printable(entry.path), label, read_table(label, root / entry.path)) for label, entry in chosen]
     images = [(printable(entry.path), label) for label, entry in layout.images]
     warnings = check_tables(tables, pd.DataFrame(images, columns=["path", "label"]), least)

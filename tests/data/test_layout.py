@@ -295,10 +295,10 @@ def test_where_no_class_is_found_the_outermost_folders_are_named(paths: list[str
     assert sentence(*paths).startswith(f"Class 'COVID' has no image: in /data/xrays there are files below {there}. Put")
 
 
-@pytest.mark.parametrize("path", ["NORMAL/masks/1.png", "NORMAL/README.txt"])
-def test_folder_without_an_image_is_named(path: str) -> None:
+@pytest.mark.parametrize(("path", "beside"), [("NORMAL/masks/1.png", " beside masks (1)"), ("NORMAL/README.txt", "")])
+def test_folder_without_an_image_is_named(path: str, beside: str) -> None:
     assert sentence("COVID/1.png", path) == (
-        "Folder 'NORMAL' in /data/xrays holds no image: put the images of class 'Normal' there, "
+        f"Folder 'NORMAL' in /data/xrays holds no image{beside}: put the images of class 'Normal' there, "
         "or take the class out of data.classes."
     )
 
@@ -328,3 +328,32 @@ def test_every_file_of_a_class_is_found_once_whatever_encloses_it(
     found = laid_out(*sorted({"/".join([*above, *parts]) for parts in tree} | set(strangers)))
 
     assert images(found) == sorted(((label, path) for path, label in meant.items()), key=lambda item: item)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "annotations.csv", "ground_truth.xlsx", "image_labels.csv"])
+def test_a_table_in_a_class_folder_is_no_mask(name: str) -> None:
+    found = laid_out("COVID/1.png", f"COVID/{name}", "Normal/1.png")
+
+    assert [(label, entry.path) for label, entry in found.maybe] == [("COVID", f"COVID/{name}")]
+    assert not found.notes
+
+
+def test_a_folder_without_images_says_that_it_holds_masks() -> None:
+    assert "holds no image beside masks (2): put" in sentence("COVID/1_roi.png", "COVID/2_roi.png", "Normal/1.png")
+
+
+@pytest.mark.parametrize("above", ["holdout", "test_1", "eval", "Testdaten", "prueba"])
+def test_class_folders_in_a_folder_that_says_nothing_are_told_of(above: str) -> None:
+    found = laid_out("train/COVID/1.png", "train/Normal/1.png", f"{above}/COVID/2.png", f"{above}/Normal/2.png")
+
+    assert any(f"2 images in the folder {above!r}" in note for note in found.notes) or len(found.images) == 4
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["segmentation maps", "seg maps", "lung boundaries", "maschere", "masker", "маски", "掩膜", "肺部掩膜", "マスク"],
+)
+def test_masks_are_masks_in_further_words(folder: str) -> None:
+    found = laid_out("COVID/images/1.png", f"COVID/{folder}/1.png", "Normal/1.png")
+
+    assert images(found) == [("COVID", "COVID/images/1.png"), ("Normal", "Normal/1.png")]

@@ -16,6 +16,7 @@ from cxr_tasks.data.metadata import (
     join_tables,
     read_table,
     say_of_images,
+    silence_of,
 )
 from cxr_tasks.errors import DataError
 
@@ -196,7 +197,7 @@ def test_a_mark_of_windows_before_the_first_column_is_no_part_of_it(tmp_path: Pa
     ("name", "content"),
     [
         ("COVID.metadata.csv", b""),
-        ("COVID.metadata.csv", b"FILE NAME\n\xff\xfe\n"),
+        ("COVID.metadata.csv", b"FILE NAME\n\x81\x8d\n"),
         ("COVID.metadata.xlsx", b""),
         ("COVID.metadata.xlsx", b"FILE NAME\nCOVID-1\n"),
         ("COVID.metadata.xlsx", b"PK\x03\x04 no workbook"),
@@ -294,3 +295,26 @@ def test_tables_are_read_whatever_separates_their_columns(tmp_path: Path, separa
     path.write_text(separator.join(["filename", "patient_id"]) + "\n" + separator.join(["Ü-1", "P1"]), encoding)
 
     assert read_table("COVID", path)[["name", "patient"]].to_numpy().tolist() == [["Ü-1", "P1"]]
+
+
+def test_a_table_of_western_excel_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "patients.csv"
+    path.write_bytes("FILE NAME;PATIENT\nGröße-1.png;Müller\n".encode("cp1252"))
+
+    assert silence_of(path) == ""
+    assert read_table("COVID", path)[["name", "patient"]].to_numpy().tolist() == [["Größe-1.png", "Müller"]]
+
+
+def test_a_table_that_cannot_be_read_says_so_and_not_that_it_lacks_columns(tmp_path: Path) -> None:
+    path = tmp_path / "patients.xlsx"
+    path.write_bytes(b"PK\x03\x04 broken")
+
+    assert silence_of(path).startswith("it cannot be read (")
+
+
+@pytest.mark.parametrize("column", ["SUBJECT", "MRN", "Case ID", "patient_name", "Patient UID"])
+def test_further_columns_name_patients(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "patients.csv"
+    path.write_text(f"FILE NAME,{column}\n1.png,A\n")
+
+    assert read_table("COVID", path)["patient"].tolist() == ["A"]

@@ -29,12 +29,20 @@ PATIENTS = [
     "1.0",
     "99",
     "患者-3",
+    "KA",
+    "K.A.",
+    "NR",
 ]
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_for_nobody_is_no_patient(word: str) -> None:
     assert known_patient(word) == ""
+
+
+@pytest.mark.parametrize("written", ["k.A.", "k. A.", "n.d.", "n.d", "s/d", "n/r", "н/д"])
+def test_a_short_word_for_nobody_is_known_by_its_signs(written: str) -> None:
+    assert known_patient(written) == ""
 
 
 @given(st.sampled_from(WORDS), st.data())

@@ -34,6 +34,8 @@ UNPACK_CHUNK = 2**20
 MAX_HEADER = 2**20
 # Bytes before the name of each member in a zip.
 LOCAL_HEADER = 30
+# The flag of a member whose name is UTF-8.
+NAME_IS_UTF8 = 0x800
 # The record at the end of a zip, with the longest comment.
 LONGEST_ZIP_END = 22 + 2**16
 # The last begins the first part of a split zip.
@@ -266,7 +268,8 @@ def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
         chosen: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
             # Old archivers on Windows wrote its separator.
-            name = member.filename.replace("\\", "/") if member.create_system == 0 else member.filename
+            name = _name_of(member)
+            name = name.replace("\\", "/") if member.create_system == 0 else name
             inside = unpacking.announce(name, member.file_size)
             if inside and not name.endswith("/"):
                 if member.flag_bits & 0x1:
@@ -279,6 +282,16 @@ def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
                     unpacking.link(inside, os.fsdecode(content.read(UNPACK_CHUNK)))
                 else:
                     unpacking.write(inside, member.file_size, f"{member.CRC:08x}-{member.file_size}", content)
+
+
+def _name_of(member: zipfile.ZipInfo) -> str:
+    """The name of a member. Finder and others write UTF-8 without saying so, which Python reads as code page 437."""
+    if member.flag_bits & NAME_IS_UTF8:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return member.filename
 
 
 def _refuse_overlap(archive: zipfile.ZipFile, unpacking: _Unpacking) -> None:

@@ -9,6 +9,7 @@ import stat
 import tarfile
 import tempfile
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -649,3 +650,20 @@ def test_file_and_folder_of_one_name_are_refused(tmp_path: Path) -> None:
         said = f"refused: its member {list(files)[1]!r} is in the way of another, as a file is of a folder."
         assert refusal(write_zip(tmp_path / "a.zip", files)) == said
         assert refusal(write_tar(tmp_path / "a.tar", [member(*file) for file in files.items()])) == said
+
+
+class Unflagged(zipfile.ZipInfo):
+    """A member whose name is UTF-8 and does not say so, as Finder writes it."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self.filename.encode("utf-8"), self.flag_bits
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_in_utf8_that_do_not_say_so_are_read(tmp_path: Path, form: str) -> None:
+    name = unicodedata.normalize(form, "Größe/été.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(Unflagged(name), b"one")
+        archive.writestr(Unflagged("COVID/1.png"), b"two")
+
+    assert content(tmp_path / "a.zip") == {name: b"one", "COVID/1.png": b"two"}
