@@ -19,7 +19,7 @@ from cxr_tasks.errors import DataError, SettingsError, WeightsError
 from cxr_tasks.outages import is_passing, patience, patiently
 from cxr_tasks.s3 import Bucket, BucketUse
 from cxr_tasks.store.conditional import ConditionalBucket
-from cxr_tasks.tracking.outbox import KEPT_SECONDS, sweep
+from cxr_tasks.tracking.outbox import KEPT_SECONDS, Outbox, sweep
 from tests.servers import Proxy, answering
 
 NewRun = Callable[..., RunContext]
@@ -381,6 +381,33 @@ def test_what_mlflow_finds_wrong_is_said_in_the_end(
     assert "are missing in this run" in caplog.text
 
 
+def test_what_a_killed_try_left_half_is_in_nobodys_way() -> None:
+    folder = cache_folder("outbox", "killed")
+    (folder / "5").mkdir()
+    outbox = Outbox("killed")
+
+    outbox.put_files(lambda place: (place / "a.txt").write_text("a"))
+
+    assert not outbox.took_over and (folder / "6" / "a.txt").is_file()
+    outbox.close()
+
+
+@pytest.mark.slow
+def test_one_thing_that_is_refused_takes_no_other_with_it(mlflow: tuple[RunContext, Proxy]) -> None:
+    run, proxy = mlflow
+    with tracking.step_run(run, "work", "step/a", {}) as run_id:
+        proxy.leave("refused")
+        for step in range(20):
+            tracking.log_metrics({"loss": float(step)}, step)
+            if step == 7:
+                tracking.log_metrics({"a,b?": 1.0})
+        proxy.come_back()
+
+    found = tracking.client().get_run(run_id)
+    assert [point.step for point in tracking.client().get_metric_history(run_id, "loss")] == list(range(20))
+    assert found.data.tags["cxr.refused"].startswith("1 thing")
+
+
 @pytest.mark.slow
 def test_a_failed_step_has_the_sentence_of_its_error_until_a_try_succeeds(mlflow: tuple[RunContext, Proxy]) -> None:
     run, _ = mlflow
@@ -451,11 +478,3 @@ class TestDeleted:
             tracking.log_metrics({"a": 1.0})
 
         assert tracking.client().get_run(run.mlflow_run_id).data.metrics == {"a": 1.0}
-
-    def test_the_parent_is_ended_though_it_was_deleted(self, new_run: NewRun) -> None:
-        run = new_run()
-        tracking.client().delete_run(run.mlflow_run_id)
-
-        tracking.end_run(run.mlflow_run_id)
-
-        assert tracking.client().get_run(run.mlflow_run_id).info.lifecycle_stage == "active"

@@ -247,7 +247,6 @@ class TestSwitchedOff:
             tracking.log_dataset(pd.DataFrame({"a": [1]}), "images", "0123456789abcdef", "test")
             tracking.set_tags({"a": "1"})
             tracking.set_reused(None)
-            tracking.end_run(first)
         with tracking.step_run(run, "work", "step/a", {}) as second:
             pass
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from cxr_tasks.tracking.runs import MOST_ERROR, TAG_DAG_RUN, TAG_ERROR, TAG_WORK
-from cxr_tasks.tracking.server import client, patient
+from cxr_tasks.tracking.server import all_pages, client, patient
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 
 @patient
 def open_dag_runs(experiment: str) -> list[str]:
     """The DAG runs whose MLflow run says that they go on; ``experiment``: by its name."""
-    server = client()
-    found = server.get_experiment_by_name(experiment)
-    if found is None:
-        return []
     condition = f"tags.`{TAG_WORK}` = 'dag run' and attributes.status = 'RUNNING'"
-    return [run.data.tags[TAG_DAG_RUN] for run in server.search_runs([found.experiment_id], condition)]
+    return [run.data.tags[TAG_DAG_RUN] for run in _found_runs(experiment, condition)]
 
 
 @patient
@@ -27,10 +29,7 @@ def close_dag_run(experiment: str, dag_run: str, error: str) -> None:
         error: Why the DAG run failed; empty where it did not.
     """
     server = client()
-    found = server.get_experiment_by_name(experiment)
-    if found is None:
-        return
-    for run in server.search_runs([found.experiment_id], f"tags.`{TAG_DAG_RUN}` = '{dag_run}'"):
+    for run in _found_runs(experiment, f"tags.`{TAG_DAG_RUN}` = '{dag_run}'"):
         run_id, tags = run.info.run_id, run.data.tags
         if tags.get(TAG_WORK) == "dag run":
             if error:
@@ -41,3 +40,13 @@ def close_dag_run(experiment: str, dag_run: str, error: str) -> None:
         elif run.info.status == "RUNNING":
             server.set_tag(run_id, TAG_ERROR, "The task was killed, and has left no word.")
             server.set_terminated(run_id, "KILLED")
+
+
+def _found_runs(experiment: str, condition: str) -> list[Run]:
+    """All runs of an experiment that meet a condition; none where there is no such experiment."""
+    server = client()
+    found = server.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    # At once, since runs that are closed may leave the condition: a later page would then skip some.
+    return list(all_pages(partial(server.search_runs, [found.experiment_id], condition)))

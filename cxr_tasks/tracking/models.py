@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_tasks.errors import in_one_line
 from cxr_tasks.outages import is_passing
-from cxr_tasks.tracking.server import client, is_on, patient
+from cxr_tasks.tracking.server import all_pages, client, is_on, patient
 
 if TYPE_CHECKING:
     import keras
@@ -116,21 +116,13 @@ def registered_versions() -> list[RegisteredVersion]:
     """Every version of every registered model."""
     server = client()
     aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for model in _all_pages(server.search_registered_models):
+    for model in all_pages(server.search_registered_models):
         for alias, version in model.aliases.items():
             aliases[model.name, str(version)].append(alias)
     return [
         RegisteredVersion(each.name, str(each.version), dict(each.tags), tuple(aliases[each.name, str(each.version)]))
-        for each in _all_pages(server.search_model_versions)
+        for each in all_pages(server.search_model_versions)
     ]
-
-
-def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
-    page = search()
-    yield from page
-    while page.token:
-        page = search(page_token=page.token)
-        yield from page
 
 
 @patient

@@ -51,11 +51,13 @@ class Outbox:
         self.refused: list[str] = []
         self._waiting = sorted(int(path.stem) for path in self.folder.glob("*.json"))
         self.took_over = bool(self._waiting)
-        self._next = self._waiting[-1] + 1 if self._waiting else 0
+        # A killed try may have left files without the word that they are to be sent.
+        self._next = max((int(path.stem) for path in self.folder.iterdir()), default=-1) + 1
         self._changed = threading.Condition()
         self._trouble: Exception | None = None
         self._denied = False
         self._hurried = self._closed = False
+        self._joins = True
         self._sender: threading.Thread | None = None
         if self.took_over:
             log.info("%d things that an earlier try could not tell MLflow are told now", len(self._waiting))
@@ -146,15 +148,19 @@ class Outbox:
                 if self._closed:
                     return
                 waiting = list(self._waiting)
-            numbers, entry = self._together(waiting)
+            numbers, entry = self._together(waiting if self._joins else waiting[:1])
             try:
                 self._send(entry, numbers[0])
-                self._trouble, wait = None, outages.FIRST_WAIT_SECONDS
+                self._trouble, wait, self._joins = None, outages.FIRST_WAIT_SECONDS, True
             except Exception as error:
                 denied = outages.is_denied(error)
                 if denied or outages.is_passing(error):
                     self._keep(error, wait, denied=denied)
                     wait = min(2 * wait, outages.LONGEST_WAIT_SECONDS)
+                    continue
+                if len(numbers) > 1:
+                    # One of them alone is wrong, and is not to take the others with it.
+                    self._joins = False
                     continue
                 # It would be refused again, and what follows must not wait for it.
                 log.error("MLflow refuses what was logged to run %s: %s", self.run_id, in_one_line(error))

@@ -134,8 +134,9 @@ def reopen(run_id: str) -> Iterator[str]:
     import mlflow
 
     client()
-    active = reviving(lambda: mlflow.start_run(run_id=run_id, log_system_metrics=False), run_id)
+    # First: a cache that cannot be written must not leave a run active that MLflow then ends as finished.
     outbox = Outbox(run_id)
+    active = reviving(lambda: mlflow.start_run(run_id=run_id, log_system_metrics=False), run_id)
     has_error = TAG_ERROR in active.data.tags or outbox.took_over
     token = _outbox.set(outbox)
     try:
@@ -158,12 +159,6 @@ def outbox_of(run_id: str | None) -> Outbox | None:
     """The outbox of the active run, unless ``run_id`` names another run."""
     outbox = _outbox.get()
     return outbox if outbox is not None and run_id in (None, outbox.run_id) else None
-
-
-def end_run(run_id: str) -> None:
-    """Mark the run that held a DAG run's steps as finished."""
-    if is_on():
-        patient(lambda: reviving(lambda: client().set_terminated(run_id), run_id))()
 
 
 def _tell_refused(outbox: Outbox) -> None:

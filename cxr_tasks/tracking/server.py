@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.outages import is_passing, patiently
@@ -119,3 +119,12 @@ def revive_experiment(experiment: str) -> bool:
     log.warning("MLflow's experiment %r was deleted: it is restored with its runs", found.name)
     server.restore_experiment(experiment)
     return True
+
+
+def all_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Everything that a search of MLflow finds, however many pages that is; ``search`` takes a ``page_token``."""
+    page = search()
+    yield from page
+    while page.token:
+        page = search(page_token=page.token)
+        yield from page
