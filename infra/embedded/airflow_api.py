@@ -50,16 +50,21 @@ class AirflowApi:
         Raises:
             httpx.HTTPError: The server did not answer in all the time, or the path is wrong.
         """
+        return self._ask(path, query).raise_for_status().json()
+
+    def _ask(self, path: str, query: Mapping[str, Any], **headers: str) -> httpx.Response:
+        """The answer to a GET: the first that tells something, or what the server says when patience has ended."""
         deadline = time.monotonic() + self.patience
         while True:
             try:
-                answer = self.http.get(path, params=query)
+                answer = self.http.get(path, params=dict(query), headers=headers)
+                if (answer.status_code < 500 and answer.status_code != 401) or time.monotonic() > deadline:
+                    return answer
                 if answer.status_code == 401:
                     # Tokens last a day, and a training may last a week.
                     self._sign_in()
-                elif answer.status_code < 500 or time.monotonic() > deadline:
-                    return answer.raise_for_status().json()
-            except httpx.TransportError:
+                    continue
+            except httpx.HTTPError:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(1)
@@ -146,18 +151,18 @@ class AirflowApi:
 
     def result(self, dag: str, run: str, task: Mapping[str, Any]) -> Any:
         """What a task returned, or ``None``."""
-        answer = self.http.get(
+        answer = self._ask(
             f"/dags/{dag}/dagRuns/{run}/taskInstances/{task['task_id']}/xcomEntries/return_value",
-            params={"map_index": task["map_index"], "deserialize": True},
+            {"map_index": task["map_index"], "deserialize": True},
         )
         return answer.json().get("value") if answer.status_code == 200 else None
 
     def error(self, dag: str, run: str, task: Mapping[str, Any]) -> str:
         """The message of the exception that ended the task, from its log; empty if there is none."""
-        answer = self.http.get(
+        answer = self._ask(
             f"/dags/{dag}/dagRuns/{run}/taskInstances/{task['task_id']}/logs/{max(1, task['try_number'])}",
-            params={"map_index": task["map_index"], "full_content": True},
-            headers={"Accept": "application/json"},
+            {"map_index": task["map_index"], "full_content": True},
+            Accept="application/json",
         )
         if answer.status_code != 200:
             return ""

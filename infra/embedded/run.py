@@ -67,6 +67,8 @@ def run_stack(
         KeyboardInterrupt: The run was interrupted.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     # Started in the background by a shell, a program ignores Ctrl-C unless it says otherwise.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     home = home.expanduser().absolute()
@@ -95,10 +97,13 @@ def run_stack(
     except (httpx.HTTPError, ValueError) as error:
         raise StackError(str(error)) from error
     finally:
-        # A second Ctrl-C must not interrupt the clearing up.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        say("Ending every process that was started")
-        stack.stop()
+        # A second Ctrl-C must not interrupt the clearing up, and neither must a terminal that is gone.
+        for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(interruption, signal.SIG_IGN)
+        try:
+            say("Ending every process that was started")
+        finally:
+            stack.stop()
 
 
 def phantoms(home: Path) -> str:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from infra.embedded.airflow_api import AirflowApi
@@ -19,13 +20,22 @@ class Airflow(ThreadingHTTPServer):
     def __init__(self, answers: list[int | None]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers, self.asked = iter(answers), []
+        # What is said to the next GETs, but for those of a token.
+        self.troubles: list[int | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Airflow
 
     def do_GET(self) -> None:
-        self.say(200, {"access_token": "x"})
+        if self.server.troubles and "token" not in self.path:
+            trouble = self.server.troubles.pop(0)
+            if trouble is None:
+                self.close_connection = True
+            else:
+                self.say(trouble, {})
+            return
+        self.say(200, {"access_token": "x", "value": "made"})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -76,3 +86,30 @@ def test_what_airflow_does_not_accept_is_an_error_at_once(airflow: tuple[Airflow
         api.trigger("cxr_data", {})
 
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("airflow", [[]], indirect=True)
+def test_a_result_is_asked_for_until_the_server_answers(airflow: tuple[AirflowApi, Airflow]) -> None:
+    api, server = airflow
+    server.troubles = [BUSY, LOST, 401, BUSY]
+
+    told = api.result("cxr_training", "run", {"task_id": "report", "map_index": -1})
+
+    assert told == "made" and not server.troubles
+
+
+@pytest.mark.parametrize("airflow", [[]], indirect=True)
+def test_a_task_without_a_result_has_none(airflow: tuple[AirflowApi, Airflow]) -> None:
+    api, server = airflow
+    server.troubles = [404]
+
+    assert api.result("cxr_training", "run", {"task_id": "report", "map_index": -1}) is None
+
+
+@pytest.mark.parametrize("airflow", [[]], indirect=True)
+def test_patience_ends_also_where_the_token_is_refused_for_ever(airflow: tuple[AirflowApi, Airflow]) -> None:
+    api, server = airflow
+    api.patience, server.troubles = 0.5, [401] * 100_000
+
+    with pytest.raises(httpx.HTTPStatusError):
+        api.get("/dags/cxr_data")

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.embedded import run as run_module
 from infra.embedded import stack as stack_module
 from infra.embedded import status as status_module
 from infra.embedded.run import is_still_unnamed, task_name
@@ -213,3 +214,37 @@ def interrupted_run(home: Path) -> str:
     assert [process for process in seen if process.is_running()] == []
     assert not (home / "stack.json").exists()
     return printed
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_the_servers_are_ended_though_nobody_reads_what_is_said(tmp_path, monkeypatch, interruption):
+    ended = []
+
+    def say(text):
+        if "Ending" in text:
+            raise SystemExit(1)  # what rich does where the reader has gone
+
+    def start(stack):
+        raise interruption
+
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(run_module, "say", say)
+    monkeypatch.setattr(Stack, "start", start)
+    monkeypatch.setattr(Stack, "stop", lambda stack: ended.append(stack))
+    try:
+        with pytest.raises(SystemExit):
+            run_module.run_stack(
+                home=tmp_path,
+                data=str(tmp_path),
+                profile="quick",
+                airflow_port=free_port(),
+                mlflow_port=free_port(),
+                reproduce_leak=False,
+                once=True,
+                show=lambda _: None,
+            )
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+    assert len(ended) == 1
