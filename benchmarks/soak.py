@@ -69,7 +69,7 @@ def kept(home: Path) -> dict[str, float]:
     places = {
         "airflow.db": home / "airflow",
         "mlflow.db": home / "mlflow" / "mlflow.db",
-        "mlflow files": home / "mlflow" / "artifacts",
+        "artifacts": home / "mlflow" / "artifacts",
         "store": home / "store",
         "logs": home / "logs",
     }
@@ -104,11 +104,9 @@ def trends(table: pd.DataFrame) -> dict[str, Any]:
         return {}
     told: dict[str, Any] = {"seconds": round(statistics.median(steady["seconds"]), 1)}
     for name in [column for column in table if column == "seconds" or column.endswith((" MiB", " files"))]:
-        if name == "mlflow files":
-            continue
         slope = theilslopes(steady[name], steady["run"])
         told[f"{name} a run"] = [round(float(value), 3) for value in (slope.slope, slope.low_slope, slope.high_slope)]
-    for name in ("airflow.db", "mlflow.db", "mlflow files", "store", "logs"):
+    for name in ("airflow.db", "mlflow.db", "artifacts", "store", "logs"):
         added = table[name].diff().iloc[WARM_UP:]
         half = len(added) // 2
         told[f"{name} MiB a run, early and late"] = [

@@ -443,21 +443,24 @@ def test_a_replaced_publication_is_readable_for_a_day_and_then_swept(
 
 def test_readers_see_one_publication_or_another_while_it_is_replaced_again_and_again(any_store: Store) -> None:
     publish(any_store, "0")
-    until = time.monotonic() + 1.5
+    # A machine with much else to do takes longer for a few.
+    done, latest = threading.Event(), time.monotonic() + 60
 
     def read(_: int) -> set[str]:
         own, seen = open_store(), set()
-        while time.monotonic() < until:
+        while not done.is_set() and time.monotonic() < latest:
             found = own.fetch(REF)
             time.sleep(0.002)
             text = (found / "top.txt").read_text()
             assert texts(found) == whole(text)
             seen.add(text)
+            if len(seen) > 5:
+                done.set()
         return seen
 
     def replace(number: int) -> set[str]:
         own, count = open_store(), itertools.count()
-        while time.monotonic() < until:
+        while not done.is_set() and time.monotonic() < latest:
             publish(own, f"{number}-{next(count)}", replace=True)
         return set()
 
@@ -465,7 +468,7 @@ def test_readers_see_one_publication_or_another_while_it_is_replaced_again_and_a
         reading = [threads.submit(read, number) for number in range(3)]
         replacing = [threads.submit(replace, number) for number in range(2)]
         seen = set().union(*(each.result() for each in (*reading, *replacing)))
-    assert len(seen) > 2
+    assert len(seen) > 5
 
 
 def test_a_copy_that_was_damaged_on_this_machine_is_fetched_again(

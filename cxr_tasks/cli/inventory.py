@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cxr_tasks.s3 import CONNECTIONS
 from cxr_tasks.store import RECORD, UNFINISHED, FolderStore, RecordEntry, S3Store, Store
-from cxr_tasks.store.base import SECRETS
+from cxr_tasks.store.base import PUBLICATION, SECRETS, published_at
 from cxr_tasks.store.lease import LEASES
 from cxr_tasks.store.staging import STAGING
 
@@ -49,8 +49,7 @@ class Stored:
     @property
     def published(self) -> datetime | None:
         """When it was made."""
-        told = self.record.get("published")
-        return datetime.strptime(told, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) if told else None
+        return published_at(self.record)
 
 
 def stored_artifacts(store: Store) -> list[Stored]:
@@ -81,7 +80,7 @@ def files_of(store: Store, ref: str) -> dict[str, int]:
     if isinstance(store, FolderStore):
         folder = store.root / ref
         return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files_below(folder)}
-    below = f"{ref}/{record.get('objects', '')}/"
+    below = f"{ref}/{record.get(PUBLICATION, '')}/"
     return {found.path.removeprefix(below): found.size for found in of_s3(store).bucket.objects(below)}
 
 

@@ -207,13 +207,17 @@ class FolderStore(Store):
 
 
 def _publications(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if PUBLICATION_NAME.fullmatch(path.name)]
+    try:
+        return [path for path in folder.iterdir() if PUBLICATION_NAME.fullmatch(path.name)]
+    except FileNotFoundError:  # just removed by somebody else
+        return []
 
 
 def unreadable_pointer(place: str) -> SettingsError:
     """The error to raise for a pointer that is no JSON."""
     return SettingsError(
-        f"The pointer {place} of the store cannot be read: put back a copy of it, or remove it and run cxr_data again."
+        f"The pointer {place} of the store cannot be read: put back a copy of it. Without a copy, remove it and run "
+        "cxr_data again; where it is one of splits, images may then change between training and test."
     )
 
 

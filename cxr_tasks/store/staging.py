@@ -40,7 +40,13 @@ def staging_folder(root: Path, name: str) -> Iterator[Path]:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Whether the process that fills ``folder`` is seen to live."""
+    """Whether the process that fills ``folder`` may live: it is seen to, or was at work lately."""
+    here = folder.name.split("-")[-2:-1] == [_machine()]
+    age = time.time() - last_written(folder).timestamp()
+    return age <= (SETTLED_SECONDS if here else ELSEWHERE_SECONDS) or _is_locked(folder)
+
+
+def _is_locked(folder: Path) -> bool:
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -60,9 +66,7 @@ def sweep_staging(root: Path) -> list[Path]:
     """Remove the folders whose processes have died. Returns those that were removed."""
     parent, removed = root / STAGING, []
     for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-        here = folder.name.split("-")[-2:-1] == [_machine()]
-        age = time.time() - last_written(folder).timestamp()
-        if age > (SETTLED_SECONDS if here else ELSEWHERE_SECONDS) and not is_in_use(folder):
+        if not is_in_use(folder):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)
     return removed
@@ -71,9 +75,11 @@ def sweep_staging(root: Path) -> list[Path]:
 def last_written(folder: Path) -> datetime:
     """When anything in ``folder`` was last written."""
     times = [0.0]
-    for path in (folder, *folder.rglob("*")):
-        with suppress(FileNotFoundError):
-            times.append(path.lstat().st_mtime)
+    # Another process may be removing it: this walk passes over what has gone, and rglob raises.
+    for place, _, files in os.walk(folder):
+        for path in (place, *(os.path.join(place, file) for file in files)):
+            with suppress(FileNotFoundError):
+                times.append(os.lstat(path).st_mtime)
     return datetime.fromtimestamp(max(times), UTC)
 
 

@@ -136,6 +136,13 @@ def test_features_that_float16_cannot_hold_are_an_error():
         FrozenTrunk(trunk)(np.full((2, 4, 4), 255, np.uint8))
 
 
+def test_no_images_have_features_of_the_right_shape():
+    pixels = keras.Input((8, 8, 1))
+    trunk = keras.Model(pixels, keras.layers.Conv2D(3, 3)(pixels), name="small_trunk")
+
+    assert FrozenTrunk(trunk)(np.empty((0, 8, 8), np.uint8)).shape == (0, 6, 6, 3)
+
+
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 100), st.integers(1, 4))
 def test_each_pass_shows_every_image_once_in_an_order_of_its_own(images, batch_size, seed, ahead):
     turns = []

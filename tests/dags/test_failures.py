@@ -146,7 +146,7 @@ def runs(in_airflow, airflow_environment, tmp_path_factory):
     """What became of each of the runs."""
     dags, store = airflow_environment["AIRFLOW__CORE__DAGS_FOLDER"], tmp_path_factory.mktemp("store")
     script = f"DAGS, RUNS = {dags!r}, {RUNS!r}\n{RUN}"
-    return json.loads(in_airflow(script, timeout=500, CXR_MLFLOW="off", CXR_STORE=str(store)))
+    return json.loads(in_airflow(script, timeout=900, CXR_MLFLOW="off", CXR_STORE=str(store)))
 
 
 def ended(told, state):
