@@ -236,6 +236,32 @@ def test_a_silent_store_holds_a_training_up_once(
     assert (store.load_checkpoint("gan/a") / "newest").read_text() == "3"
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_a_training_outlasts_a_store_that_is_away_for_longer_than_its_lease(
+    bucket: tuple[Bucket, Proxy], s3: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cxr_tasks.steps import unfinished
+    from cxr_tasks.store import lease, open_store
+
+    monkeypatch.setenv("CXR_STORE", s3)
+    monkeypatch.setattr(unfinished, "SAVE_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
+    (_, proxy), store = bucket, open_store(s3)
+    keeper = unfinished.Unfinished("gan/d", "the training", "")
+    with keeper.alone():
+        folder = keeper.folder()
+        proxy.leave(how)
+        for number in range(6):
+            (folder / "newest").write_text(str(number))
+            keeper.save()
+            time.sleep(0.5)
+        threading.Timer(0.5, proxy.come_back).start()
+        keeper.catch_up()
+
+    (folder / "newest").unlink()
+    assert (store.load_checkpoint("gan/d") / "newest").read_text() == "5"
+
+
 def test_a_checkpoint_is_saved_as_it_was_taken(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from cxr_tasks.store import open_store
 
