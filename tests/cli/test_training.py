@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from cxr_tasks.artifacts import Training
 from cxr_tasks.cli.training import _naming, _training
 from cxr_tasks.config import resolve
+from cxr_tasks.data.phantoms import write_phantoms
 from cxr_tasks.local import DATA, TRAINING
 
 SMALL = [
@@ -130,3 +131,30 @@ def test_a_gan_is_trained_and_goes_on_where_its_hours_ended(script, phantoms):
     assert cut.returncode == done.returncode == 0, cut.stderr + done.stderr
     assert "the next run goes on from there" in cut.stdout
     assert done.stdout.startswith("Trained for 2 epochs") and "generator.keras" in done.stdout
+
+
+def test_synthetic_images_that_are_not_there_are_said_in_a_sentence(cxr, phantoms, tmp_path):
+    done = cxr("judge", phantoms, tmp_path / "nowhere")
+
+    assert done.exit_code == 2 and "nowhere does not exist" in done.stderr
+
+
+@pytest.mark.slow
+def test_images_of_others_are_judged_by_hand_and_go_through_to_the_report(script, phantoms, tmp_path):
+    synthetic = tmp_path / "of-others"
+    write_phantoms(synthetic, {"COVID": 16, "Normal": 12, "Viral Pneumonia": 12}, image_size=96, seed=7)
+    counts = "synthetic.counts={COVID: 20, Viral Pneumonia: 5}"
+    settings = [*SETTINGS, "--set", counts, "--set", "classifiers.names=[cnn]", "--set", "evaluation.gallery=0"]
+
+    judged = script("judge", phantoms, synthetic, *settings, **ONE_THREAD)
+    source = f"synthetic.source={synthetic}"
+    reported = script("report", phantoms, *settings, "--set", source, "--out", "report.html", **ONE_THREAD)
+
+    assert judged.returncode == reported.returncode == 0, judged.stderr + reported.stderr
+    assert "KID" in judged.stdout and "copies.parquet" in judged.stdout
+    done = {line.split()[1]: line for line in reported.stderr.splitlines() if line.startswith("✓")}
+    assert "train_gan" not in done
+    assert all(done[step].endswith("taken as it was") for step in ("import_synthetic", "judge"))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert f"images from {synthetic} (COVID 16, Normal 12, Viral Pneumonia 12; 0 files set aside)" in page
+    assert "COVID: 20 synthetic images are asked for, and 16 of 16 are added" in page
