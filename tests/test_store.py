@@ -304,6 +304,15 @@ def test_pointer_holds_the_value_last_written(any_store: Store) -> None:
     assert any_store.read_pointer("datasets/other") is None
 
 
+def test_a_secret_is_drawn_once_whoever_asks_first(any_store: Store) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        drawn = set(threads.map(lambda _: any_store.secret("key"), range(8)))
+
+    assert len(drawn) == 1 and drawn == {open_store().secret("key")}
+    assert len(drawn.pop()) == 32 and any_store.secret("another") not in drawn
+    assert not any_store.pointers()
+
+
 def test_checkpoint_begins_empty_and_keeps_what_was_saved(any_store: Store) -> None:
     folder = any_store.load_checkpoint(REF)
     assert not list(folder.iterdir())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -48,7 +47,13 @@ _LISTED_BODY_PARTS = """
     WRIST
 """
 _LISTED_VIEWS = {"PA", "AP", "AP SUPINE", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO"}
-_SILENCED = re.compile(r"pydicom\b|cxr_tasks\.data\.dicom\b")
+# pydicom says what is wrong with values, and what they are: not in logs, those of the loggers below it too, and not in
+# warnings. Once for the process: filters of warnings are not for threads to change.
+_LOGGER = logging.getLogger("pydicom")
+_LOGGER.setLevel(logging.CRITICAL + 1)
+_LOGGER.propagate = False
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+warnings.filterwarnings("ignore", module=r"pydicom\b|cxr_tasks\.data\.dicom\b")
 BROKEN_DICOM = "the DICOM file is damaged: copy or export it again"
 
 
@@ -87,7 +92,6 @@ def read_header(content: bytes) -> FileDataset:
     Raises:
         Unusable: It cannot be read.
     """
-    _silence()
     try:
         wanted = [*_HEADER_OF_PIXELS.split(), *_HEADER_OF_IMAGE.split()]
         dataset = pydicom.dcmread(BytesIO(content), force=True, specific_tags=wanted)
@@ -191,15 +195,3 @@ def _spacing(dataset: FileDataset) -> tuple[float, float]:
 def _if_listed(value: str, words: Collection[str]) -> str:
     """A value of a header where it is one of ``words``: anything may stand in the others."""
     return f" {value}" if value in words else " that the file names"
-
-
-def _silence() -> None:
-    """Pydicom says what is wrong with values, and what they are."""
-    logger = logging.getLogger("pydicom")
-    # For the loggers below it too.
-    logger.setLevel(logging.CRITICAL + 1)
-    logger.propagate = False
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    # Whoever restores the filters of warnings, as tests do, takes this one away.
-    if ("ignore", None, Warning, _SILENCED, 0) not in warnings.filters:
-        warnings.filterwarnings("ignore", module=_SILENCED.pattern)
