@@ -49,9 +49,7 @@ _LISTED_BODY_PARTS = """
 _LISTED_VIEWS = {"PA", "AP", "AP SUPINE", "LATERAL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO"}
 # pydicom says what is wrong with values, and what they are: not in logs, those of the loggers below it too, and not in
 # warnings. Once for the process: filters of warnings are not for threads to change.
-_LOGGER = logging.getLogger("pydicom")
-_LOGGER.setLevel(logging.CRITICAL + 1)
-_LOGGER.propagate = False
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 warnings.filterwarnings("ignore", module=r"pydicom\b|cxr_tasks\.data\.dicom\b")
 BROKEN_DICOM = "the DICOM file is damaged: copy or export it again"
