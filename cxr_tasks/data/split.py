@@ -167,6 +167,8 @@ def _deal(
 ) -> pd.Series:
     """Deal whole groups, class by class, to the split that is below its quota; groups seen before go on in theirs."""
     of_group: dict[str, str] = before.groupby(group).first().dropna().to_dict()
+    # A group's name may be a pseudonym, which is another in each store: chance goes by the images in it.
+    first: dict[str, str] = images["image_id"].groupby(group).min().to_dict()
     groups = images.groupby(group).size().to_frame("size").join(_commonest_label(images, group))
     for label, members in groups.groupby("label"):
         sizes: dict[str, int] = members["size"].to_dict()
@@ -178,7 +180,7 @@ def _deal(
             else:
                 fresh.append(name)
         total = sum(sizes.values())
-        for name in sorted(fresh, key=lambda name: _rank(seed, str(label), name)):
+        for name in sorted(fresh, key=lambda name: _rank(seed, str(label), first[name])):
             # Small quotas are filled first, and only by groups that fit. The training split takes the rest.
             fits = [s for s, share in quotas.items() if counts[s] + sizes[name] <= round(share * total)]
             of_group[name] = fits[0] if fits else "train"
@@ -193,8 +195,8 @@ def _commonest_label(images: pd.DataFrame, group: pd.Series) -> pd.Series:
     return ranked.drop_duplicates("group").set_index("group")["label"]
 
 
-def _rank(seed: int, label: str, group: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{label}\0{group}".encode()).digest()
+def _rank(seed: int, label: str, image_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{label}\0{image_id}".encode()).digest()
 
 
 def _left_out(images: pd.DataFrame, before: pd.Series, pairs: np.ndarray, rows: np.ndarray) -> list[int]:
