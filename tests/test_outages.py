@@ -407,7 +407,8 @@ def test_what_mlflow_finds_wrong_is_said_in_the_end(
     assert "are missing in this run" in caplog.text
 
 
-def test_what_a_killed_try_left_half_is_in_nobodys_way() -> None:
+def test_what_a_killed_try_left_half_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens
     folder = cache_folder("outbox", "killed")
     (folder / "5").mkdir()
     outbox = Outbox("killed")

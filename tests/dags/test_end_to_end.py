@@ -85,7 +85,8 @@ def test_every_task_succeeds(first):
     assert set(first["states"]) == {"cxr_data", "cxr_training"}
     # Nobody asked for wrong figures, and cxr_training is not paused.
     others = {name: state for name, state in states.items() if state != "success"}
-    assert others == {"arms.reproduce_leak/-1": "skipped", "queue_training/-1": "skipped"}
+    left = ("arms.reproduce_leak/-1", "gan.import_synthetic/-1", "queue_training/-1")
+    assert others == dict.fromkeys(left, "skipped")
     assert all("finish/-1" in tasks for tasks in first["states"].values())
 
 
@@ -174,7 +175,8 @@ def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(firs
     states, results = bad["states"]["cxr_training"], bad["results"]
     skipped = {name.split("/")[0] for name, state in states.items() if state == "skipped"}
     extracting = {"features.of_dataset", "features.of_synthetic"}
-    assert skipped == {"gan.synthesize", *extracting, "arms.train_with_synthetic", "arms.reproduce_leak"}
+    of_gan = {"gan.import_synthetic", "gan.synthesize"}
+    assert skipped == of_gan | {*extracting, "arms.train_with_synthetic", "arms.reproduce_leak"}
     assert {state for name, state in states.items() if name.split("/")[0] not in skipped} == {"success"}
     # The control is not skipped: it needs no synthetic image.
     waiting = {name: state for name, state in states.items() if name.startswith("arms.train_with_synthetic/")}
@@ -196,7 +198,7 @@ def test_a_run_without_synthetic_images_trains_no_gan(first, pipeline, mlflow_cl
 
     states, results = run["states"]["cxr_training"], run["results"]
     skipped = {name.split("/")[0] for name, state in states.items() if state == "skipped"}
-    gan = {"gan.train_gan", "gan.judge", "gan.synthesize"}
+    gan = {"gan.train_gan", "gan.import_synthetic", "gan.judge", "gan.synthesize"}
     assert skipped == gan | {"features.of_synthetic", "arms.train_with_synthetic", "arms.reproduce_leak"}
     trained = [result["model"] for name, result in results.items() if name.startswith("arms.train/")]
     images = {model["training"]["arm"]: model["train_images"] for model in trained}

@@ -74,12 +74,17 @@ def test_a_table_that_nothing_can_read_is_named_with_what_to_do(source: Path, pa
     assert patients(source) == ["", "", ""]
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,2\n", "", "FILE NAME\nCOVID-1\n"])
-def test_another_table_beside_the_classes_is_named(source: Path, text: str) -> None:
+LACKS = "it has no column of file names"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("a,b\n1,2\n", LACKS), ("", "it cannot be read ("), ("FILE NAME\nCOVID-1\n", LACKS)]
+)
+def test_another_table_beside_the_classes_is_named(source: Path, text: str, why: str) -> None:
     put(source, "prices.csv", text)
 
     (warning,) = tables_of(source).warnings
-    assert warning.startswith("prices.csv looks like a table and is not used: it has no column of file names")
+    assert warning.startswith(f"prices.csv looks like a table and is not used: {why}")
 
 
 def test_a_table_of_a_folder_that_is_no_class_is_left_alone(source: Path) -> None:

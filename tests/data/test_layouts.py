@@ -146,6 +146,7 @@ MINIATURES = {
             for split, given in (("Train", "train"), ("Val", "validation"), ("Test", "test"))
             for label in ("COVID-19", "Non-COVID", "Normal")
         },
+        ("9 images in the folder 'Infection Segmentation Data' lie in the folder of no class and are not used",),
     ),
     "covidx": Miniature(
         ("train/a.png", "train/nejmc2001573_f1a.jpeg", "train/n.png", "test/MIDRC-8.458-0.png", "test/p.png"),
@@ -482,7 +483,7 @@ def test_a_class_that_no_label_means_is_named_with_the_labels(tmp_path: Path, na
 @pytest.mark.parametrize(
     ("name", "gone", "sentence"),
     [
-        ("radiography", "COVID/images", "Folder 'COVID' in /data/xrays holds no image: put the images"),
+        ("radiography", "COVID/images", "Folder 'COVID' in /data/xrays holds no image beside masks (1): put"),
         ("radiography", "Normal/images", "Class 'Normal' has no image: in /data/xrays there are files below"),
         ("radiography", "", "Class 'COVID' has no image: in /data/xrays there are files below no folder"),
         ("covid-qu-ex", "COVID-19", "Class 'COVID-19' has no image"),

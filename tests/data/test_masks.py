@@ -170,7 +170,7 @@ def test_lung_is_what_is_brighter_than_half(lungs: np.ndarray) -> None:
     ("content", "name", "reason"),
     [
         (png(np.full((64, 64), 7, np.uint8)), "1.png", "the mask is all one colour"),
-        (png(np.zeros((64, 64), np.uint16)), "1.png", "16 bits a pixel"),
+        (png(np.zeros((64, 64), np.uint16)), "1.png", "one gray value"),
         (b"text", "1.png", "the file is not an image"),
         (png(np.zeros((7200, 7200), bool)), "1.png", "at most 50,000,000 in all are decoded"),
     ],
