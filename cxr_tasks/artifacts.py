@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cxr_tasks.classifiers.training_set import ExtraImages
     from cxr_tasks.data.dataset import Images
     from cxr_tasks.evaluation.comparison import PairComparison
+    from cxr_tasks.evaluation.external import ExternalFindings
     from cxr_tasks.evaluation.findings import ArmFindings
     from cxr_tasks.gan.quality import GanQuality
 
@@ -666,6 +667,92 @@ class Gallery(Artifact):
     shown: int
 
 
+class ExternalSet(Artifact):
+    """A source that models are tested on, without the images that leak from what they were trained on.
+
+    Attributes:
+        name: What figures of it are called.
+        source: The address.
+        images: How many test, by class.
+        leaks: How many are left out, by how they leak.
+        checked: Whether leaks could be looked for.
+        shards: References of the shards that the pixels lie in.
+        rejected: Files that were set aside.
+        warnings: Sentences on leaks, and on what is not used.
+    """
+
+    step = "read_external"
+    ROWS: ClassVar[str] = "rows.parquet"
+    LEAKS: ClassVar[str] = "leaks.parquet"
+
+    name: str
+    source: str
+    images: dict[str, int]
+    leaks: dict[str, int]
+    checked: bool
+    shards: tuple[str, ...]
+    rejected: int
+    warnings: tuple[str, ...] = ()
+
+    def table(self) -> pd.DataFrame:
+        """A row for each image that tests, as ``data.ingest`` describes it."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder() / self.ROWS)
+
+    def leaking(self) -> pd.DataFrame:
+        """A row for each image that is left out, as ``data.external`` describes it."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder() / self.LEAKS)
+
+    def pixels(self, shard: int, size: int) -> np.ndarray:
+        """The images (n, size, size) uint8 of a shard, mapped into memory."""
+        import numpy as np
+
+        from cxr_tasks.data.ingest import pixels_file
+
+        packed: np.ndarray = np.load(open_store().fetch(self.shards[shard]) / pixels_file(size), mmap_mode="r")
+        return packed
+
+
+class ExternalTest(Artifact):
+    """One model on one external set.
+
+    Attributes:
+        who: The model for people.
+        external: The set's name.
+        training: Which training of the run the model is of; ``None`` for a model of another run.
+        remark: What a reader of its figures must know.
+    """
+
+    step = "test_external"
+    PREDICTIONS: ClassVar[str] = "predictions.parquet"
+    FINDINGS: ClassVar[str] = "findings.json"
+
+    who: str
+    external: str
+    training: Training | None = None
+    remark: str = ""
+
+    def findings(self) -> ExternalFindings:
+        """The figures."""
+        from cxr_tasks.evaluation.external import ExternalFindings
+
+        return ExternalFindings.model_validate_json((self.folder() / self.FINDINGS).read_text("utf-8"))
+
+
+class ExternalResults(Artifact):
+    """Every model of a run on one external set. ``champion``: the name of the test that is of the champion."""
+
+    step = "evaluate_external"
+    TABLE: ClassVar[str] = "external.json"
+
+    external: ExternalSet
+    tests: tuple[ExternalTest, ...]
+    champion: str = ""
+
+
 class Decision(Strict):
     """What became of the candidate of one registered model, in words too. ``is_new``: whether it became champion."""
 
@@ -820,5 +907,7 @@ STEPS = tuple(
         LeakedModel,
         Comparison,
         Gallery,
+        ExternalSet,
+        ExternalTest,
     )
 )

@@ -5,7 +5,6 @@ A run resolves one profile plus its overrides once; every step then works from t
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_v
 
 from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
-from cxr_tasks.data_settings import TableSettings
+from cxr_tasks.data_settings import ExternalSettings, TableSettings, without_credentials
 from cxr_tasks.errors import SettingsError, nearest
 from cxr_tasks.image_settings import DicomSettings, ResizeName, WindowSettings
 from cxr_tasks.layouts import read_layout
@@ -98,13 +97,7 @@ def _address(text: str) -> str:
     """
     if not text.strip():
         raise ValueError("it is empty: give gan, or the address of images by class")
-    # Settings go to MLflow and into the report as they are.
-    if re.match(r"[a-z][a-z0-9+.-]*://[^/]*@", text, re.IGNORECASE) or re.search(r"[?&]X-Amz-", text):
-        raise ValueError(
-            "the address holds credentials, which the settings would show to everybody: leave them out, and set the "
-            "variables of its kind of source, such as AWS_ACCESS_KEY_ID"
-        )
-    return text
+    return without_credentials(text)
 
 
 ClassName = Annotated[str, AfterValidator(_class_name)]
@@ -188,7 +181,8 @@ class DataSettings(Strict):
     generators do; the others take a mean of those below, by a triangle, a box or Lanczos' filter.
     ``max_group_fraction``: the share of a class that one patient or one picture may have. ``min_split_fraction``:
     how much of the share that ``split`` asks for each class must get. ``min_table_match``: the share of a class
-    table's rows, or of the class's images, that must find each other.
+    table's rows, or of the class's images, that must find each other. ``external``: sources that every model is tested
+    on, and none is trained on or chosen by.
     """
 
     classes: tuple[ClassName, ...] = Field(min_length=2)
@@ -211,6 +205,7 @@ class DataSettings(Strict):
     split: SplitSettings
     layout: str | None = None
     table: TableSettings | None = None
+    external: tuple[ExternalSettings, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -234,7 +229,31 @@ class DataSettings(Strict):
                 )
         if unknown := set(self.expected_counts or ()) - set(self.classes):
             raise ValueError(f"expected_counts names {sorted(unknown)}, which are not among classes")
+        for each in self.external:
+            if [other.name for other in self.external].count(each.name) > 1:
+                raise ValueError(f"external has two sets of the name {each.name!r}: give each its own")
+            if unknown := set(each.classes) - set(self.classes):
+                raise ValueError(f"the external set {each.name!r} names {sorted(unknown)}, which are not among classes")
+            if len(each.classes) == 1:
+                raise ValueError(f"the external set {each.name!r} has one class: a test needs two")
+            if each.layout is not None:
+                read_layout(each.layout)
         return self
+
+    def of_external(self, external: ExternalSettings) -> DataSettings:
+        """How an external set is read: as these settings say, but for what says the classes."""
+        own: dict[str, Any] = {"table": self.table, "folders": self.folders}
+        if external.layout is not None:
+            piece = read_layout(external.layout)["data"]
+            own = {"table": piece.get("table"), "folders": piece.get("folders") or {}}
+        elif external.table is not None:
+            own["table"] = external.table
+        elif external.folders is not None:
+            own = {"table": None, "folders": external.folders}
+        # The class that lung_opacity adds is among the classes already.
+        said = {"classes": external.classes or self.classes, "lung_opacity": False, "expected_counts": None}
+        values = {name: getattr(self, name) for name in DataSettings.model_fields}
+        return DataSettings.model_validate({**values, **said, **own, "layout": None, "external": ()})
 
 
 class AugmentationSettings(Strict):

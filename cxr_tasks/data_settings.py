@@ -1,4 +1,4 @@
-"""Settings of one kind of layout: a table that says which image is of which class."""
+"""Settings of single sources: a table that says which image is of which class, and sets that only test."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from cxr_tasks.names import composed
+from cxr_tasks.names import composed, slug
 from cxr_tasks.strict import Strict
 
 GivenSplit = Literal["train", "validation", "test"]
+# Metrics of an external set are called by its name, and these are those of the run's own splits.
+OWN_SPLITS = ("train", "training", "validation", "test")
 # With nothing but zeros behind the point, as programs write whole numbers in a column with gaps.
 _WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0*")
 
@@ -117,4 +119,59 @@ class TableSettings(Strict):
             raise ValueError("name either the column of labels in label, or a column for each finding in findings")
         if self.views and self.view is None:
             raise ValueError("views needs view, the column that says the view of an image")
+        return self
+
+
+def without_credentials(text: str) -> str:
+    """The address, which settings may show to anybody.
+
+    Raises:
+        ValueError: It is empty, or holds a user name, a password or a signature.
+    """
+    if not text.strip():
+        raise ValueError("it is empty: give the address of images")
+    # Settings go to MLflow and into the report as they are.
+    if re.match(r"[a-z][a-z0-9+.-]*://[^/]*@", text, re.IGNORECASE) or re.search(r"[?&]X-Amz-", text):
+        raise ValueError(
+            "the address holds credentials, which the settings would show to everybody: leave them out, and set the "
+            "variables of its kind of source, such as AWS_ACCESS_KEY_ID"
+        )
+    return text
+
+
+def _set_name(name: str) -> str:
+    name = composed(name)
+    if not name or slug(name) != name:
+        raise ValueError(f"{name!r} is no name of an external set: give letters, digits, -, _ and . alone")
+    if name.lower() in OWN_SPLITS:
+        raise ValueError(f"{name!r} is no name of an external set, since a split of the run's own data is called so")
+    return name
+
+
+class ExternalSettings(Strict):
+    """A source that every model is tested on, and none is trained on or chosen by.
+
+    It is read as the run's own data are. One that lies otherwise names its ``layout``, its ``table`` or its
+    ``folders``.
+
+    Attributes:
+        name: What figures of it are called, such as ``hospital-b``.
+        source: The address.
+        classes: Those of ``data.classes`` that it has; all where this is empty.
+        layout: The ready-made settings of a public data set, of which folders and table count.
+        table: A table of labels.
+        folders: The class of each further folder name, where folders say the classes.
+    """
+
+    name: Annotated[str, AfterValidator(_set_name)]
+    source: Annotated[str, AfterValidator(without_credentials)]
+    classes: tuple[Annotated[str, AfterValidator(composed)], ...] = ()
+    layout: str | None = None
+    table: TableSettings | None = None
+    folders: dict[Annotated[str, AfterValidator(composed)], Annotated[str, AfterValidator(composed)]] | None = None
+
+    @model_validator(mode="after")
+    def _laid_out_once(self) -> ExternalSettings:
+        if sum(said is not None for said in (self.layout, self.table, self.folders)) > 1:
+            raise ValueError(f"the external set {self.name!r} must name one of layout, table and folders")
         return self

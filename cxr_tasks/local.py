@@ -19,6 +19,9 @@ from cxr_tasks.artifacts import (
     Artifact,
     Comparison,
     Dataset,
+    ExternalResults,
+    ExternalSet,
+    ExternalTest,
     Failure,
     Features,
     Gallery,
@@ -42,6 +45,7 @@ from cxr_tasks.artifacts import (
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.data.sources import open_source
+from cxr_tasks.data_settings import ExternalSettings
 from cxr_tasks.errors import UserError
 from cxr_tasks.pipeline import load_settings
 
@@ -88,7 +92,7 @@ class LocalRun:
             SettingsError: The profile or an override is wrong.
         """
         self.source = absolute_source(source)
-        name = f"local__{time.strftime('%Y-%m-%dT%H:%M:%S')}.{time.time_ns() % 10**9:09d}"
+        name = _new_name()
         self.data, self.training = (steps.configure(dag, name, form) for dag in (DATA, TRAINING))
         self.watcher = watcher or Watcher()
         self.failures: dict[str, Exception] = {}
@@ -172,6 +176,8 @@ class LocalRun:
         registered only where MLflow is.
         """
         run, dataset = self.training, self.dataset
+        # First: a set that cannot be read is known before hours of training.
+        read = self._each(self._read_external, steps.external_sets(run))
         if steps.wants_synthetic(run):
             self._attempt(lambda: self.synthetic)
         synthetic = self._made("synthetic")
@@ -182,6 +188,7 @@ class LocalRun:
         comparisons = self._each(lambda pair: self._compare(pair, trained), steps.pairs(run))
         galleries = self._each(self._explain, comparisons)
         promotion = self._attempt(lambda: self._promote(comparisons, trained)) if tracking.is_on() else None
+        external = self._each(lambda tested: self._test_external(tested, trained, promotion), read)
         return self._step(
             Report.step,
             steps.write_report,
@@ -195,6 +202,7 @@ class LocalRun:
             leaks,
             [list(self._features.values())],
             promotion,
+            external,
             [trained],
             self._told_failures(),
             self._made("imported"),
@@ -261,6 +269,17 @@ class LocalRun:
     def _promote(self, comparisons: list[Comparison], trained: list[TrainedArm]) -> Promotion:
         return self._step(Promotion.step, steps.promote, self.training, self.dataset, comparisons, [trained])
 
+    def _read_external(self, name: str) -> ExternalSet:
+        work = f"{ExternalSet.step} {name}"
+        return self._step(work, steps.read_external, self.training, self.dataset, name)
+
+    def _test_external(
+        self, external: ExternalSet, trained: list[TrainedArm], promotion: Promotion | None
+    ) -> ExternalResults:
+        work = f"{ExternalResults.step} {external.name}"
+        call = steps.evaluate_external
+        return self._step(work, call, self.training, self.dataset, external, [trained], promotion)
+
     def _makers(self) -> tuple[Gan | None, ImportedImages | None]:
         """What the synthetic images come from: one of the two."""
         return (None, self.imported) if self.settings.synthetic.is_imported else (self.gan, None)
@@ -296,6 +315,38 @@ class LocalRun:
         """What ``call`` makes of each of ``works``, without those that fail."""
         made = [self._attempt(partial(call, work)) for work in works]
         return [handle for handle in made if handle is not None]
+
+
+def evaluate_by_hand(
+    model: str, external: ExternalSettings, form: Mapping[str, Any]
+) -> tuple[ExternalSet, ExternalTest]:
+    """Test a model that is there on an external set.
+
+    Args:
+        model: As for :func:`cxr_tasks.steps.find_model`.
+        external: The set. It is read as the settings say, with the model's classes unless they name classes or a
+            layout.
+        form: The fields of the trigger form.
+
+    Raises:
+        UserError: There is no such model, or the set cannot be used.
+    """
+    run = steps.configure(TRAINING, _new_name(), form)
+    try:
+        found = steps.find_model(model)
+        given = form.get("settings", {}).get("data", {})
+        classes = load_settings(run).data.classes if {"classes", "layout"} & set(given) else found.classes
+        tested = steps.tested_on(run, load_settings(run), found, external.model_copy(update={"classes": classes}))
+    except BaseException as error:
+        with suppress(Exception):
+            steps.close_run(TRAINING, run.dag_run, f"{type(error).__name__}: {error}")
+        raise
+    steps.close_run(TRAINING, run.dag_run, "")
+    return tested
+
+
+def _new_name() -> str:
+    return f"local__{time.strftime('%Y-%m-%dT%H:%M:%S')}.{time.time_ns() % 10**9:09d}"
 
 
 def absolute_source(address: str) -> str:

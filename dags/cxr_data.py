@@ -18,7 +18,7 @@ from cxr_wiring import (
     DATA_FORM,
     DATA_SCHEDULE,
     DATASET,
-    DEFAULT_ARGS,
+    OF_BOTH,
     close_left_open,
     cron,
     finish,
@@ -58,13 +58,10 @@ def queue_training(run: RunContext, dataset: Dataset) -> None:
 @dag(
     dag_id="cxr_data",
     schedule=cron(DATA_SCHEDULE),
-    catchup=False,
     max_active_runs=1,
-    is_paused_upon_creation=False,
     params=DATA_FORM,
-    default_args=DEFAULT_ARGS,
     doc_md=__doc__,
-    tags=["cxr"],
+    **OF_BOTH,
 )
 def cxr_data() -> None:
     """Wire the steps."""

@@ -16,7 +16,7 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException, AirflowTaskTimeout, DagRunTriggerException
 
 from cxr_tasks import steps
-from cxr_tasks.artifacts import Comparison, Failure, Pair, Training
+from cxr_tasks.artifacts import Comparison, ExternalSet, Failure, Pair, Training
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,10 @@ def _label(given: Mapping[str, Any]) -> str:
         return Pair.model_validate(given["pair"]).label
     if "comparison" in given:
         return Comparison.model_validate(given["comparison"]).name
+    if isinstance(external := given.get("external"), Mapping):
+        return ExternalSet.model_validate(external).name
+    if "name" in given:
+        return str(given["name"])
     if "shard" in given:
         return f"shard {given['shard'] + 1}"
     return given["backbone"] + " synthetic" * ("synthetic" in given) if "backbone" in given else ""

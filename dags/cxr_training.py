@@ -9,6 +9,9 @@ has. Each arm is compared with its baseline, and with its control, on the same r
 *validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The report answers the
 question and says how sure the answer is.
 
+Each set of `data.external` is read at once, without images that leak from training or validation. In the end every arm
+and the champion are tested on it. Nothing is chosen by that.
+
 Where a part fails the rest goes on, and the report says what is missing and why. The last task, **finish**, then
 fails the run, so that it does not pass for a complete one.
 
@@ -25,7 +28,7 @@ from airflow.sdk import AssetOrTimeSchedule, dag, task_group
 from cxr_announced import announced_training
 from cxr_wiring import (
     DATASET,
-    DEFAULT_ARGS,
+    OF_BOTH,
     ON_GPU,
     TRAINING_FORM,
     TRAINING_SCHEDULE,
@@ -43,6 +46,7 @@ from cxr_tasks import steps
 
 ARM = "{{ task.op_kwargs.arm.classifier }} {{ task.op_kwargs.arm.arm }} seed {{ task.op_kwargs.arm.seed }}"
 PAIR = ARM.replace("kwargs.arm", "kwargs.pair").replace(" seed ", " against {{ task.op_kwargs.pair.against }} seed ")
+SET = "{{ task.op_kwargs.external.name }}"
 LONG = {"pool": "training", "execution_timeout": timedelta(days=2)}
 
 
@@ -86,7 +90,7 @@ def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...])
 
 
 @task_group
-def verdict(common: dict[str, Any], trained: list[Any], **made: Any) -> Any:
+def verdict(common: dict[str, Any], trained: list[Any], sets: Any, **made: Any) -> Any:
     """Compare each arm with baseline and control, show what they look at, promote the best, and write the report."""
     compare = going_on(step(steps.compare, map_index_template=PAIR))
     comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(common["run"]))
@@ -95,28 +99,30 @@ def verdict(common: dict[str, Any], trained: list[Any], **made: Any) -> Any:
     galleries = explain.partial(**common).expand(comparison=comparisons)
     # One at a time, or two runs could each find the other's champion absent.
     promotion = going_on(step(steps.promote, max_active_tis_per_dag=1))(**compared)
+    # One at a time: each logs to the runs of the same arms.
+    test = going_on(step(steps.evaluate_external, map_index_template=SET, max_active_tis_per_dagrun=1, **LONG))
+    external = test.partial(**common, trained=trained, promotion=promotion).expand(external=sets)
     write_report = going_on(step(steps.write_report, told_failures=True))
-    return write_report(**compared, galleries=galleries, promotion=promotion, **made)
+    return write_report(**compared, galleries=galleries, promotion=promotion, external=external, **made)
 
 
 @dag(
-    dag_id="cxr_training",
     schedule=AssetOrTimeSchedule(timetable=cron(TRAINING_SCHEDULE), assets=[DATASET]) if TRAINING_SCHEDULE else DATASET,
-    catchup=False,
-    is_paused_upon_creation=False,
     params=TRAINING_FORM,
-    default_args=DEFAULT_ARGS,
     doc_md=__doc__,
-    tags=["cxr"],
+    **OF_BOTH,
 )
 def cxr_training() -> None:
     """Wire the groups."""
     plan = configure()
     common = {"run": plan["run"], "dataset": plan["dataset"]}
+    # At once: a set that cannot be read is known before hours of training, and costs its own branch alone.
+    read = step(steps.read_external, map_index_template="{{ task.op_kwargs.name }}", **LONG)
+    sets = read.partial(**common).expand(name=step(steps.external_sets)(plan["run"]))
     made = gan(common)
     extracted = extract_all(common, made["synthetic"])
     *trained, leaks = train_all(common, made["synthetic"], extracted)
-    verdict(common, trained, features=list(extracted), leaks=leaks, **made) >> finish()
+    verdict(common, trained, sets, features=list(extracted), leaks=leaks, **made) >> finish()
 
 
 cxr_training()

@@ -84,6 +84,14 @@ DEFAULT_ARGS = {
     "retry_policy": RetryWhatPasses(),
 }
 
+# What both DAGs are made with.
+OF_BOTH: dict[str, Any] = {
+    "catchup": False,
+    "is_paused_upon_creation": False,
+    "default_args": DEFAULT_ARGS,
+    "tags": ["cxr"],
+}
+
 
 def cron(expression: str) -> CronTriggerTimetable | None:
     """A timetable in UTC, or ``None`` for an empty expression."""

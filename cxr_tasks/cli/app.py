@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cxr_tasks.cli.doctor import doctor_command
+from cxr_tasks.cli.evaluate import evaluate_command
 from cxr_tasks.cli.options import FLAG
 from cxr_tasks.cli.profiles import profiles_command
 from cxr_tasks.cli.scan import scan_command
@@ -124,6 +125,7 @@ _register("judge", BY_HAND, judge_command)
 _register("train-arm", BY_HAND, train_arm_command)
 _register("compare", BY_HAND, compare_command)
 _register("report", BY_HAND, report_command)
+_register("evaluate", BY_HAND, evaluate_command)
 _register("profiles", AROUND, profiles_command)
 _register("doctor", AROUND, doctor_command)
 app.add_typer(store_app, name="store", rich_help_panel=AROUND)

@@ -15,6 +15,7 @@ from cxr_tasks.evaluation.claims import Claim, claims_of
 from cxr_tasks.evaluation.comparison import PairComparison, join_words
 from cxr_tasks.evaluation.seeds import SeedsComparison, over_seeds
 from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, sources_table, thresholds_table
+from cxr_tasks.report.external_tables import external_tables, on_external
 from cxr_tasks.report.render import Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
 from cxr_tasks.report.results import Results
 from cxr_tasks.report.run_tables import cost_table, leak_table, quality_tables
@@ -71,6 +72,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
             *_on_imported(results.imported),
             *of_shortcuts,
             *of_sources,
+            *on_external(results.external),
             *(f"Synthetic set: {note}." for note in (synthetic.notes if synthetic else ())),
             *_setbacks(results),
             *(f"Data: {warning}" for warning in dataset.warnings),
@@ -83,6 +85,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
         tables=[
             *shortcuts,
             *sources,
+            *external_tables(results.external),
             *quality_tables(results.judgement),
             cost_table(results),
         ],

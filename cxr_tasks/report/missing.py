@@ -25,6 +25,7 @@ class Planned:
         imported: Whether others have made these, and no GAN is trained.
         galleries: Whether each complete pair gets a gallery.
         promotion: Whether models are registered.
+        external: The names of the external sets.
     """
 
     trainings: Sequence[Training] = ()
@@ -34,6 +35,7 @@ class Planned:
     imported: bool = False
     galleries: bool = False
     promotion: bool = False
+    external: Sequence[str] = ()
 
 
 def missing_parts(planned: Planned, results: Results, failures: Sequence[Failure]) -> list[Missing]:
@@ -49,6 +51,7 @@ def missing_parts(planned: Planned, results: Results, failures: Sequence[Failure
     _look_for_comparisons(planned, results, search)
     if planned.promotion and results.promotion is None:
         search.look("promote", "", "The registration of models, and the choice of champions", WORDLESS)
+    _look_for_external(planned, results, search)
     # Whatever else has failed: a task that plans, say.
     for failure in search.left():
         search.found("What this task makes, and what follows from it", failure)
@@ -148,6 +151,15 @@ def _look_for_comparisons(planned: Planned, results: Results, search: _Search) -
         for comparison in results.complete:
             if comparison.ref not in shown:
                 search.look("explain", comparison.name, f"The gallery of {comparison.name}", WORDLESS)
+
+
+def _look_for_external(planned: Planned, results: Results, search: _Search) -> None:
+    """Each external set that nothing was tested on: it could not be read, or the tests failed."""
+    tested = {each.external.name for each in results.external}
+    for name in planned.external:
+        if name not in tested:
+            step = "read_external" if search.failed("read_external", name) else "evaluate_external"
+            search.look(step, name, f"The tests on the external set {name}", WORDLESS)
 
 
 def _name(training: Training) -> str:

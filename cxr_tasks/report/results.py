@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from cxr_tasks.artifacts import (
     Comparison,
     Dataset,
+    ExternalResults,
     Features,
     Gallery,
     Gan,
@@ -38,6 +39,7 @@ class Results:
     promotion: Promotion | None = None
     trained: list[TrainedArm] = field(default_factory=list)
     imported: ImportedImages | None = None
+    external: list[ExternalResults] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
 
     @property

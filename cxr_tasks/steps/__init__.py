@@ -7,6 +7,7 @@ inside the functions, so that loading a DAG file costs nothing. :mod:`cxr_tasks.
 from cxr_tasks.steps.begin_training import begin_training
 from cxr_tasks.steps.compare import compare
 from cxr_tasks.steps.configure import configure
+from cxr_tasks.steps.evaluate_external import evaluate_external
 from cxr_tasks.steps.explain import explain
 from cxr_tasks.steps.extract_features import extract_features
 from cxr_tasks.steps.finish import close_run, finish, open_runs, sentence_of
@@ -26,10 +27,12 @@ from cxr_tasks.steps.plan import (
 )
 from cxr_tasks.steps.promote import promote
 from cxr_tasks.steps.publish import dataset_of, find_dataset, note_queued, publish, queued_training
+from cxr_tasks.steps.read_external import external_sets, read_external
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
 from cxr_tasks.steps.scan import scan, shards
 from cxr_tasks.steps.split import split
 from cxr_tasks.steps.synthesize import synthesize
+from cxr_tasks.steps.tested_models import find_model, tested_on
 from cxr_tasks.steps.train_arm import train_arm
 from cxr_tasks.steps.train_gan import train_gan
 from cxr_tasks.steps.validate import validate
@@ -44,9 +47,12 @@ __all__ = [
     "configure",
     "dataset_of",
     "does_without",
+    "evaluate_external",
     "explain",
+    "external_sets",
     "extract_features",
     "find_dataset",
+    "find_model",
     "finish",
     "import_synthetic",
     "imports_synthetic",
@@ -62,12 +68,14 @@ __all__ = [
     "promote",
     "publish",
     "queued_training",
+    "read_external",
     "reproduce_leak",
     "scan",
     "sentence_of",
     "shards",
     "split",
     "synthesize",
+    "tested_on",
     "train_arm",
     "train_gan",
     "validate",

@@ -8,7 +8,7 @@ from typing import Any
 
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import RunContext
-from cxr_tasks.config import resolve
+from cxr_tasks.config import Settings, resolve
 from cxr_tasks.form import form_overrides, read_form
 from cxr_tasks.store import artifact_ref, open_store
 
@@ -26,13 +26,8 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     """
     filled = read_form(dag, form)
     settings = resolve(filled["profile"], form_overrides(filled))
-    values = settings.model_dump(mode="json")
-    store = open_store()
-    store.sweep()
-    ref = artifact_ref("settings", 1, values, {})
-    if store.take(ref) is None:
-        with store.publish(ref, {"step": "settings"}, replace=True) as folder:
-            (folder / "settings.json").write_text(json.dumps(values), encoding="utf-8")
+    open_store().sweep()
+    ref = keep_settings(settings)
     force = tuple(filled["force"])
     if not tracking.is_on():
         return RunContext(dag_run=dag_run, settings=ref, force=force)
@@ -49,3 +44,13 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
         mlflow_run_id=run_id,
         url=tracking.run_url(experiment, run_id),
     )
+
+
+def keep_settings(settings: Settings) -> str:
+    """Keep resolved settings in the store; returns their reference."""
+    store, values = open_store(), settings.model_dump(mode="json")
+    ref = artifact_ref("settings", 1, values, {})
+    if store.take(ref) is None:
+        with store.publish(ref, {"step": "settings"}, replace=True) as folder:
+            (folder / "settings.json").write_text(json.dumps(values), encoding="utf-8")
+    return ref

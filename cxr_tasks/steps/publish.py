@@ -232,5 +232,5 @@ def _begun(settings: Settings) -> str:
 
 def _newest(settings: Settings) -> str:
     """The pointer to the newest dataset of these data settings."""
-    data: dict[str, Any] = settings.data.model_dump(mode="json", exclude={"shard_images"})
+    data: dict[str, Any] = settings.data.model_dump(mode="json", exclude={"shard_images", "external"})
     return artifact_ref("datasets", 2, {**data, "sizes": settings.image_sizes, "seed": settings.seeds.split}, {})

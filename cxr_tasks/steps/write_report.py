@@ -12,6 +12,7 @@ from cxr_tasks.artifacts import (
     ClaimRow,
     Comparison,
     Dataset,
+    ExternalResults,
     Failure,
     Features,
     Gallery,
@@ -50,6 +51,7 @@ def write_report(
     leaks: list[LeakedModel | None] | None,
     features: Mapped[Features],
     promotion: Promotion | None,
+    external: list[ExternalResults | None] | None = None,
     trained: Mapped[TrainedArm] | None = None,
     failures: list[Failure] | None = None,
     imported: ImportedImages | None = None,
@@ -71,6 +73,7 @@ def write_report(
         promotion=promotion,
         trained=list(flat(trained or [])),
         imported=imported,
+        external=list(flat([external])),
     )
     missing = missing_parts(_planned(run), results, failures or [])
     results = replace(results, missing=missing)
@@ -104,6 +107,7 @@ def write_report(
         ("leak", results.leaks),
         ("features", results.features),
         ("arm", results.arms),
+        ("external", results.external),
     ):
         inputs |= {f"{name} {i}": handle for i, handle in enumerate(handles)}
     told = {"missing": [part.model_dump() for part in missing]}
@@ -121,6 +125,7 @@ def _planned(run: RunContext) -> Planned:
         imported=settings.synthetic.is_imported,
         galleries=settings.evaluation.gallery > 0,
         promotion=tracking.is_on(),
+        external=[each.name for each in settings.data.external],
     )
 
 

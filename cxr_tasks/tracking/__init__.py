@@ -18,6 +18,7 @@ from cxr_tasks.tracking.logs import (
 from cxr_tasks.tracking.models import (
     RegisteredVersion,
     UnusableModelError,
+    find_version,
     load_version,
     log_model,
     logged_model,
@@ -52,6 +53,7 @@ __all__ = [
     "close_dag_run",
     "experiment_id",
     "find_or_create",
+    "find_version",
     "is_on",
     "load_version",
     "log_curves",

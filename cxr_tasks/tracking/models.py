@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_tasks.errors import in_one_line
 from cxr_tasks.outages import is_passing
+from cxr_tasks.tracking.runs import TAG_ARTIFACT
 from cxr_tasks.tracking.server import all_pages, client, is_on, patient
 
 if TYPE_CHECKING:
@@ -94,6 +95,33 @@ def version_by_alias(name: str, alias: str) -> ModelVersion | None:
         return client().get_model_version_by_alias(name, alias)
     except MlflowException as error:
         # No such model, no such alias. Anything else must not pass for "there is none".
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+@patient
+def find_version(name: str) -> ModelVersion | str | None:
+    """The registered version, or the artifact of a logged model, that ``name`` means.
+
+    Args:
+        name: ``cxr-overall@champion``, ``models:/cxr-overall@champion``, ``models:/cxr-overall/3`` or
+            ``models:/m-…``.
+
+    Returns:
+        A registered version; of a logged model the reference of the artifact that it was logged with; ``None`` where
+        there is no such model.
+    """
+    from mlflow.exceptions import MlflowException
+
+    path = name.removeprefix("models:/")
+    try:
+        if "@" in path:
+            return version_by_alias(*path.rsplit("@", 1))
+        if "/" in path:
+            return client().get_model_version(*path.rsplit("/", 1))
+        return client().get_run(client().get_logged_model(path).source_run_id).data.tags.get(TAG_ARTIFACT)
+    except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise

@@ -33,6 +33,7 @@ def test_every_command_is_there():
         "train-arm",
         "compare",
         "report",
+        "evaluate",
         "profiles",
         "doctor",
         "store",

@@ -5,6 +5,8 @@ import pytest
 from cxr_tasks import local
 from cxr_tasks.artifacts import (
     Comparison,
+    ExternalResults,
+    ExternalSet,
     Features,
     Gallery,
     Gan,
@@ -62,6 +64,8 @@ class Steps:
             "train_arm",
             "compare",
             "explain",
+            "read_external",
+            "evaluate_external",
             "write_report",
         ):
             monkeypatch.setattr(local.steps, name, self._noting(name))
@@ -135,6 +139,13 @@ class Steps:
     def explain(self, dataset, comparison):
         return comparison.name, Gallery(comparison=comparison.ref, shown=0)
 
+    def read_external(self, dataset, name):
+        tested = ExternalSet(name=name, source="/b", images={}, leaks={}, checked=True, shards=(), rejected=0)
+        return name, tested
+
+    def evaluate_external(self, dataset, external, trained, promotion):
+        return external.name, ExternalResults(external=external, tests=())
+
     def write_report(self, *given):
         self.reported = given
         return "", Report(answer="", warnings=(), claims=(), pairs=(), champions=(), address="")
@@ -184,6 +195,18 @@ def test_imported_images_take_the_place_of_the_gan(steps, begin, tmp_path):
     assert "train_gan" not in steps.calls and run.imported is steps.reported[-1]
     made = steps.calls.index("import_synthetic")
     assert steps.calls[made : made + 3] == ["import_synthetic", "judge", "synthesize"]
+
+
+def test_external_sets_are_read_first_and_one_that_cannot_be_read_costs_itself(steps, begin):
+    sets = [{"name": "b", "source": "/b"}, {"name": "c", "source": "/c"}]
+    steps.broken = {"read_external c"}
+
+    begin(settings=merge(OVER, {"data": {"external": sets}})).report()
+
+    assert steps.calls[6:8] == ["read_external b", "read_external c"]
+    assert [call for call in steps.calls if call.startswith("evaluate_external")] == ["evaluate_external b"]
+    assert steps.calls[-2:] == ["evaluate_external b", "write_report"]
+    assert [each.external.name for each in steps.reported[9]] == ["b"]
 
 
 def test_an_arm_whose_gan_is_not_good_enough_says_so(steps, begin):

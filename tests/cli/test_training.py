@@ -1,6 +1,7 @@
 """Steps by hand on tiny phantoms, in processes of their own, as people call them."""
 
 import json
+import shutil
 
 import pytest
 from mlflow import MlflowClient
@@ -100,6 +101,29 @@ def test_a_comparison_takes_what_is_there_and_trains_the_other_arm(first, train)
     assert compared.returncode == 0, compared.stderr
     assert f"{'✓ train_arm cnn none seed 0':<46} taken as it was" in compared.stderr
     assert "from none to oversample" in compared.stdout
+
+
+@pytest.mark.slow
+def test_a_training_is_tested_on_another_source_without_the_images_that_it_has_seen(
+    first, train, script, phantoms, store_folder, tmp_path
+):
+    other = tmp_path / "other"
+    write_phantoms(other, {"COVID": 8, "Normal": 8, "Viral Pneumonia": 8}, image_size=64, seed=7)
+    shutil.copytree(phantoms / "COVID" / "images", other / "COVID" / "images" / "again")
+    ref = json.loads(train("train-arm", "none", "--json").stdout)["model"]["ref"]
+
+    def evaluate(*words):
+        return script("evaluate", ref, *words, "--store", store_folder, *SETTINGS, **ONE_THREAD)
+
+    done, told = evaluate(other), evaluate(other, "--json", "--name", "hospital-b")
+    handle = json.loads(told.stdout)
+
+    assert done.returncode == told.returncode == 0, done.stderr + told.stderr
+    assert "External test: external" in done.stdout and "are left out" in done.stdout
+    assert handle["external"] == "hospital-b" and handle["findings"]["images"] >= 24
+    assert handle["set"]["leaks"] and handle["findings"]["macro_f1_drop"]["low"] is not None
+    gone = evaluate(tmp_path / "nowhere")
+    assert gone.returncode == 2 and "nowhere" in gone.stderr and gone.stderr.count("\n") < 6
 
 
 @pytest.mark.slow

@@ -71,7 +71,16 @@ def test_the_training_dag_is_wired_as_drawn(loaded):
     assert {"arms.train", "arms.train_with_synthetic", "verdict.pairs"} <= set(up["verdict.compare"])
     assert "arms.reproduce_leak" not in up["verdict.compare"] + up["verdict.promote"]
     assert "verdict.compare" in up["verdict.explain"] and "verdict.compare" in up["verdict.promote"]
-    reported = {"verdict.promote", "verdict.explain", "arms.reproduce_leak", "gan.import_synthetic", *GAN}
+    assert up["read_external"] == ["configure", "external_sets"]
+    assert {"read_external", "arms.train", "verdict.promote"} <= set(up["verdict.evaluate_external"])
+    reported = {
+        "verdict.evaluate_external",
+        "verdict.promote",
+        "verdict.explain",
+        "arms.reproduce_leak",
+        "gan.import_synthetic",
+        *GAN,
+    }
     assert reported <= set(up["verdict.write_report"])
 
 

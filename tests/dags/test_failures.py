@@ -21,6 +21,7 @@ RUNS = {
     "nothing": [],
     "imported": [],
     "no synthetic images": [],
+    "external": [["read_external", "c"], ["evaluate_external", "d"]],
 }
 
 # Runs cxr_training with stand-ins, once for each of ``RUNS``.
@@ -92,15 +93,25 @@ def begin(dag_run, form, events, only_if_owed=False):
     dataset = Dataset(ref="split/1", version="1", counts={}, shards=(), source="", warnings=(), data_docs="")
     return {"run": steps.configure("cxr_training", dag_run, form), "dataset": dataset}
 
+def read_set(run, dataset, name):
+    broken("read_external", name)
+    return ExternalSet(ref=f"read_external/{name}", name=name, source="/b", images={}, leaks={}, checked=True,
+                       shards=(), rejected=0)
+
+def evaluate(run, dataset, external, trained=None, promotion=None):
+    broken("evaluate_external", external.name)
+    assert any(trained) and promotion is not None
+    return ExternalResults(ref=f"evaluate_external/{external.name}", external=external, tests=())
+
 def report(run, dataset, gan, judgement, synthetic, comparisons, galleries, leaks, features, promotion, trained=None,
-           failures=None, imported=None):
+           failures=None, imported=None, external=None):
     from cxr_tasks.report.missing import missing_parts
     from cxr_tasks.report.results import Results
     from cxr_tasks.steps.common import flat
     from cxr_tasks.steps.write_report import _planned
     results = Results(dataset=dataset, gan=gan, judgement=judgement, synthetic=synthetic, promotion=promotion,
                       imported=imported, comparisons=list(flat([comparisons])), galleries=list(flat([galleries])),
-                      features=list(flat(features)), trained=list(flat(trained)))
+                      features=list(flat(features)), trained=list(flat(trained)), external=list(flat([external])))
     # No model can be registered here, for there is no MLflow; a run with MLflow plans that.
     missing = missing_parts(replace(_planned(run), promotion=True), results, failures)
     complete = [comparison.name for comparison in results.complete]
@@ -110,6 +121,7 @@ def report(run, dataset, gan, judgement, synthetic, comparisons, galleries, leak
 for name, make in {"train_arm": train_arm, "compare": compare, "explain": explain, "promote": promote,
                    "extract_features": extract, "train_gan": gan, "import_synthetic": read_foreign,
                    "judge": judge, "synthesize": synthesize,
+                   "read_external": read_set, "evaluate_external": evaluate,
                    "begin_training": begin, "write_report": report}.items():
     stand_in(name, make)
 
@@ -123,7 +135,8 @@ for task in dag.tasks:
     task.retries = 0
 form = {"profile": "quick", "settings": {"classifiers": {"names": ["cnn", "vgg16"]}}}
 others = {"imported": {"synthetic": {"source": "/images"}},
-          "no synthetic images": {"arms": {"compared": ["classical"]}}}
+          "no synthetic images": {"arms": {"compared": ["classical"]}},
+          "external": {"data": {"external": [{"name": name, "source": "/x"} for name in "bcd"]}}}
 told = {}
 for name, broken.now in RUNS.items():
     run = dag.test(run_conf={**form, "settings": {**form["settings"], **others.get(name, {})}})
@@ -204,6 +217,18 @@ def test_a_gan_that_fails_and_features_that_fail_cost_the_arms_that_need_them(ru
     assert missing["Features of vgg16"] == "extract_features vgg16 is broken."
     without = "The training VGG16 none, seed 0; The training VGG16 oversample, seed 0"
     assert missing[without] == "It needs the features of VGG16, which are missing."
+
+
+def test_an_external_set_that_fails_costs_itself(runs):
+    told = runs["external"]
+
+    assert ended(told, "failed") == {"read_external/1", "verdict.evaluate_external/1", "finish"}
+    assert {"read_external/0", "verdict.evaluate_external/0", "verdict.write_report"} <= ended(told, "success")
+    missing = {part["what"]: part["why"] for part in told["report"]["missing"]}
+    assert missing == {
+        "The tests on the external set c": "read_external c is broken.",
+        "The tests on the external set d": "evaluate_external d is broken.",
+    }
 
 
 def test_a_run_that_did_not_begin_fails_and_runs_nothing(runs):

@@ -1,0 +1,75 @@
+"""The tables of a report on external test sets, and what a reader must know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cxr_tasks.artifacts import ExternalResults, ExternalSet, ExternalTest
+from cxr_tasks.evaluation.comparison import join_words
+from cxr_tasks.evaluation.external import SureFigure
+from cxr_tasks.report.render import Table
+
+EXTERNAL_COLUMNS = [
+    "Model",
+    "Images",
+    "Macro F1",
+    "Internal macro F1",
+    "Drop of macro F1",
+    "Accuracy",
+    "Internal accuracy",
+    "Drop of accuracy",
+]
+
+
+def external_tables(results: Sequence[ExternalResults]) -> list[Table]:
+    """A table for each external set, with a row for each model that was tested on it."""
+    return [
+        external_table_of(each.external, [(_row_name(test, each.champion), test) for test in each.tests])
+        for each in results
+        if each.tests
+    ]
+
+
+def external_table_of(external: ExternalSet, tests: Sequence[tuple[str, ExternalTest]]) -> Table:
+    """What models do on one external set.
+
+    Args:
+        external: The set.
+        tests: What each model is called, and its test.
+    """
+    rows, note = [], ""
+    for name, test in tests:
+        found = test.findings()
+        macro = (found.macro_f1, found.internal_macro_f1, found.macro_f1_drop)
+        accurate = (found.accuracy, found.internal_accuracy, found.accuracy_drop)
+        rows.append([name, f"{found.images:,}", *map(_percent_of, (*macro, *accurate))])
+        note = (
+            f"In percent, with {100 * found.confidence:g} % intervals over {found.groups:,} patients or pictures of "
+            f"{external.source}. None of these images trained or chose anything. The drop is how much lower a figure "
+            "is than on the model's own test images: without an interval that leaves out 0 it is not certain. "
+            f"Macro F1 is a mean over {join_words(found.classes)}."
+        )
+    leaks = sum(external.leaks.values())
+    note += f" Left out because they leak: {leaks:,} images."
+    return Table(title=f"External test: {external.name}", note=note, columns=EXTERNAL_COLUMNS, rows=rows)
+
+
+def on_external(results: Sequence[ExternalResults]) -> list[str]:
+    """What a reader must know of the external sets before using their figures."""
+    told = []
+    for each in results:
+        told += [f"{warning}." for warning in each.external.warnings]
+        told += [
+            f"{test.who} on the external set {each.external.name}: {test.remark}." for test in each.tests if test.remark
+        ]
+    return told
+
+
+def _row_name(test: ExternalTest, champion: str) -> str:
+    return f"{test.who} (champion)" if test.who == champion else test.who
+
+
+def _percent_of(figure: SureFigure | None) -> str:
+    if figure is None:
+        return "–"
+    return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
