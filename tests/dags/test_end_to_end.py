@@ -24,6 +24,9 @@ SETTINGS = {
     "arms": {"baseline": "classical", "compared": ["synthetic"]},
 }
 
+# What nobody asked for: wrong figures, and sets of other hospitals.
+UNASKED = {"arms.reproduce_leak", "read_external", "verdict.evaluate_external"}
+
 # What a test asks of the GAN and not of the arms needs only the fastest of them.
 ONE_PAIR = {**SETTINGS, "classifiers": {**SETTINGS["classifiers"], "names": ["cnn"]}}
 
@@ -57,7 +60,7 @@ def pipeline(in_airflow, airflow_environment, phantoms, mlflow_server, tmp_path_
         dags = airflow_environment["AIRFLOW__CORE__DAGS_FOLDER"]
         text = in_airflow(
             f"FORM = {json.dumps(form)!r}\nDAGS = {dags!r}\n{RUN}",
-            timeout=500,
+            timeout=900,
             MLFLOW_TRACKING_URI=mlflow_server,
             CXR_STORE=str(store),
         )
@@ -83,10 +86,9 @@ def test_every_task_succeeds(first):
     states = {name: state for tasks in first["states"].values() for name, state in tasks.items()}
 
     assert set(first["states"]) == {"cxr_data", "cxr_training"}
-    # Nobody asked for wrong figures, and cxr_training is not paused.
     others = {name: state for name, state in states.items() if state != "success"}
-    left = ("arms.reproduce_leak/-1", "gan.import_synthetic/-1", "queue_training/-1")
-    assert others == dict.fromkeys(left, "skipped")
+    left = {*UNASKED, "gan.import_synthetic", "queue_training"}
+    assert others == dict.fromkeys((f"{name}/-1" for name in left), "skipped")
     assert all("finish/-1" in tasks for tasks in first["states"].values())
 
 
@@ -176,7 +178,7 @@ def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(firs
     skipped = {name.split("/")[0] for name, state in states.items() if state == "skipped"}
     extracting = {"features.of_dataset", "features.of_synthetic"}
     of_gan = {"gan.import_synthetic", "gan.synthesize"}
-    assert skipped == of_gan | {*extracting, "arms.train_with_synthetic", "arms.reproduce_leak"}
+    assert skipped == of_gan | UNASKED | {*extracting, "arms.train_with_synthetic"}
     assert {state for name, state in states.items() if name.split("/")[0] not in skipped} == {"success"}
     # The control is not skipped: it needs no synthetic image.
     waiting = {name: state for name, state in states.items() if name.startswith("arms.train_with_synthetic/")}
@@ -199,7 +201,7 @@ def test_a_run_without_synthetic_images_trains_no_gan(first, pipeline, mlflow_cl
     states, results = run["states"]["cxr_training"], run["results"]
     skipped = {name.split("/")[0] for name, state in states.items() if state == "skipped"}
     gan = {"gan.train_gan", "gan.import_synthetic", "gan.judge", "gan.synthesize"}
-    assert skipped == gan | {"features.of_synthetic", "arms.train_with_synthetic", "arms.reproduce_leak"}
+    assert skipped == gan | UNASKED | {"features.of_synthetic", "arms.train_with_synthetic"}
     trained = [result["model"] for name, result in results.items() if name.startswith("arms.train/")]
     images = {model["training"]["arm"]: model["train_images"] for model in trained}
     assert set(images) == {"none", "oversample"} and images["oversample"] == images["none"] + 16
