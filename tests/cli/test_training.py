@@ -110,6 +110,9 @@ def test_a_training_is_tested_on_another_source_without_the_images_that_it_has_s
     other = tmp_path / "other"
     write_phantoms(other, {"COVID": 8, "Normal": 8, "Viral Pneumonia": 8}, image_size=64, seed=7)
     shutil.copytree(phantoms / "COVID" / "images", other / "COVID" / "images" / "again")
+    # Their names are now those of two images each, and phantoms have patients of the same names.
+    for table in other.glob("*.metadata.csv"):
+        table.unlink()
     ref = json.loads(train("train-arm", "none", "--json").stdout)["model"]["ref"]
 
     def evaluate(*words):
@@ -120,7 +123,7 @@ def test_a_training_is_tested_on_another_source_without_the_images_that_it_has_s
 
     assert done.returncode == told.returncode == 0, done.stderr + told.stderr
     assert "External test: external" in done.stdout and "are left out" in done.stdout
-    assert handle["external"] == "hospital-b" and handle["findings"]["images"] >= 24
+    assert handle["external"] == "hospital-b" and handle["findings"]["images"] >= 20
     assert handle["set"]["leaks"] and handle["findings"]["macro_f1_drop"]["low"] is not None
     gone = evaluate(tmp_path / "nowhere")
     assert gone.returncode == 2 and "nowhere" in gone.stderr and gone.stderr.count("\n") < 6
