@@ -89,17 +89,6 @@ def _class_name(name: str) -> str:
     return name
 
 
-def _address(text: str) -> str:
-    """The address, which settings may show to anybody.
-
-    Raises:
-        ValueError: It is empty, or holds a user name, a password or a signature.
-    """
-    if not text.strip():
-        raise ValueError("it is empty: give gan, or the address of images by class")
-    return without_credentials(text)
-
-
 ClassName = Annotated[str, AfterValidator(_class_name)]
 # Folders and classes are compared in one spelling, whatever system wrote their names.
 Composed = Annotated[str, AfterValidator(composed)]
@@ -410,7 +399,7 @@ class SyntheticSettings(Strict):
     """
 
     counts: Literal["balance"] | Annotated[int, Field(ge=0)] | dict[Composed, Annotated[int, Field(ge=0)]]
-    source: Annotated[str, AfterValidator(_address)] = GAN_OF_THE_RUN
+    source: Annotated[str, AfterValidator(without_credentials)] = GAN_OF_THE_RUN
     min_class_probability: Fraction
     drop_near_copies: bool
     png: bool

@@ -18,9 +18,8 @@ from cxr_tasks.cli.options import (
     SetOption,
     SourceArgument,
     StoreOption,
+    by_hand,
     set_overrides,
-    use_mlflow,
-    use_store,
 )
 from cxr_tasks.cli.tables import report_table
 from cxr_tasks.cli.terminal import Display, open_console
@@ -68,9 +67,7 @@ def evaluate_command(
         raise UserError(
             f"--name {name} is no name of a set: give letters, digits, -, _ and . alone, and no split's name."
         ) from error
-    use_store(store)
-    use_mlflow(mlflow)
-    form = {"profile": profile, "settings": set_overrides(changes), "force": [str(step) for step in force or ()]}
+    form = by_hand(profile, set_overrides(changes), store, mlflow, force)
     with Display():
         tested, test = evaluate_by_hand(model, external, form)
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -170,6 +170,19 @@ def use_mlflow(address: str) -> None:
         raise UserError(fault)
     os.environ.pop(SWITCH, None)
     os.environ["MLFLOW_TRACKING_URI"] = address
+
+
+def by_hand(
+    profile: str, settings: Mapping[str, Any], store: str, mlflow: str, force: list[str] | None
+) -> dict[str, Any]:
+    """Use the store and MLflow that a command was given; returns the form of its run.
+
+    Raises:
+        UserError: Nobody answers at MLflow's address.
+    """
+    use_store(store)
+    use_mlflow(mlflow)
+    return {"profile": profile, "settings": settings, "force": [str(step) for step in force or ()]}
 
 
 def mlflow_fault(address: str) -> str:

@@ -27,9 +27,8 @@ from cxr_tasks.cli.options import (
     SourceArgument,
     StoreOption,
     SyntheticArgument,
+    by_hand,
     set_overrides,
-    use_mlflow,
-    use_store,
 )
 from cxr_tasks.cli.tables import claims_table, models_table, pairs_table, report_table
 from cxr_tasks.cli.terminal import Display, open_console, time_taken
@@ -214,9 +213,7 @@ def _local_run(
     force: list[str] | None,
 ) -> Iterator[LocalRun]:
     """A local run whose steps are shown; however it ends, it is closed in MLflow too."""
-    use_store(store)
-    use_mlflow(mlflow)
-    form = {"profile": profile, "settings": settings, "force": [str(step) for step in force or ()]}
+    form = by_hand(profile, settings, store, mlflow, force)
     with Display() as display:
         run = LocalRun(source, form, display)
         try:
