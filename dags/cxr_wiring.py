@@ -40,13 +40,21 @@ ARM_AND_FEATURES: TypeAdapter[Any] = TypeAdapter(tuple[Training, list[list[Featu
 DATASET = Asset(name="cxr_dataset", uri="cxr://dataset", group="cxr")
 
 
+def long(priority: int) -> dict[str, Any]:
+    """The arguments of a task that may take days."""
+    return {"pool": "training", "execution_timeout": timedelta(days=2), "priority_weight": priority}
+
+
 def form(**first: Field) -> dict[str, Param]:
     """The fields of a trigger form: those of one DAG, and then those of both."""
     return {name: Param(field.default, **field.json_schema()) for name, field in {**first, **FIELDS}.items()}
 
 
 DATA_FORM, TRAINING_FORM = form(source=SOURCE_FIELD), form(dataset=DATASET_FIELD)
-ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu"}
+# Where slots are few, what takes seconds goes before what takes hours, also that of another run: a data run does not
+# stay open behind trainings, and a set that cannot be read is known before them. Then comes what most waits for.
+QUICK, READING, GAN, FEATURES, TRAINING, LAST = 100, 50, 40, 30, 20, 10
+ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu", "priority_weight": GAN}
 # A cron expression, or empty for runs that are only triggered.
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
 TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
@@ -82,6 +90,9 @@ DEFAULT_ARGS = {
     "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(hours=2),
     "retry_policy": RetryWhatPasses(),
+    "priority_weight": QUICK,
+    # By Airflow's own rule a task also weighs what follows it, so that the last tasks of a run come last of all.
+    "weight_rule": "absolute",
 }
 
 # What both DAGs are made with.

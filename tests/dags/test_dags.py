@@ -37,6 +37,8 @@ mapped = {
 print(json.dumps({"errors": bag.import_errors, "heavy": heavy,
                   "tasks": {dag_id: tasks[dag_id] | mapped[dag_id] for dag_id in tasks},
                   "docs": {d: bool(g.doc_md and g.doc_md.strip()) for d, g in bag.dags.items()},
+                  "weights": {d: {t.task_id: [t.priority_weight, str(t.weight_rule)] for t in g.tasks}
+                              for d, g in bag.dags.items()},
                   "forms": {d: sorted(g.params.keys()) for d, g in bag.dags.items()}}))
 """
 
@@ -88,6 +90,22 @@ def test_gpu_work_goes_to_the_gpu(loaded):
     for name in GAN:
         task = loaded["tasks"]["cxr_training"][name]
         assert (task["executor"], task["queue"], task["pool"]) == ("gpu", "gpu", "gpu")
+
+
+def test_what_takes_seconds_goes_before_what_takes_hours_whichever_run_it_is_of(loaded):
+    weights, pools = {}, {}
+    for dag, tasks in loaded["weights"].items():
+        assert {rule for _, rule in tasks.values()} == {"absolute"}
+        weights |= {f"{dag}.{name}": weight for name, (weight, _) in tasks.items()}
+        pools |= {f"{dag}.{name}": loaded["tasks"][dag][name]["pool"] for name in tasks}
+    long = {name for name, pool in pools.items() if pool in ("training", "gpu")}
+    quick = weights.keys() - long
+
+    assert {"cxr_data.queue_training", "cxr_data.finish", "cxr_training.external_sets"} <= quick
+    assert min(weights[name] for name in quick) > max(weights[name] for name in long)
+    order = ("read_external", "gan.train_gan", "features.of_dataset", "arms.train", "verdict.explain")
+    heavy = [weights[f"cxr_training.{name}"] for name in order]
+    assert heavy == sorted(set(heavy), reverse=True)
 
 
 def test_every_task_has_retries_a_policy_and_a_timeout(loaded):

@@ -125,7 +125,7 @@ def test_a_class_that_is_not_asked_for_may_have_few_images(begin, folder):
     [
         ({"source": "s3://key:secret@bucket/images"}, "credentials, which the settings would show"),
         ({"source": "s3://bucket/a?X-Amz-Signature=1"}, "credentials, which the settings would show"),
-        ({"source": " "}, "give gan, or the address of images by class"),
+        ({"source": " "}, "synthetic.source: it is empty: give the address of images"),
         ({"min_class_probability": 0.5}, "there is none where source is an address: set it to 0"),
     ],
 )
