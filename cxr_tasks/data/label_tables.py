@@ -24,9 +24,11 @@ from cxr_tasks.data.label_rules import LabelRules, Reading, read_labels
 from cxr_tasks.data.layout import TEXT_SUFFIXES, Layout, as_mask, enclosing, lay_out, on_archives, on_masks, pair_masks
 from cxr_tasks.data.matching import match_paths
 from cxr_tasks.data.metadata import collections
+from cxr_tasks.data.packed import can_be_opened, lay_out_with_archives
 from cxr_tasks.data.patients import known_patient
+from cxr_tasks.data.plain_paths import plain_paths
 from cxr_tasks.data.sources import Entry, Source
-from cxr_tasks.data.sources.archive_names import is_archive_name
+from cxr_tasks.data.sources.archive_names import archive_of, is_archive_name
 from cxr_tasks.data.table_files import read_list, read_text_table
 from cxr_tasks.data_settings import GivenSplit, TableSettings, cell_text
 from cxr_tasks.errors import DataError, shown
@@ -48,8 +50,11 @@ def lay_out_source(source: Source, settings: DataSettings, address: str) -> Layo
         SettingsError: The settings name a column that is not there.
     """
     if settings.table is None:
-        return lay_out(source.entries(), settings.classes, settings.folders, address)
-    return _lay_out_table(source, settings.table, settings, address)
+        return lay_out_with_archives(
+            source, lambda entries: lay_out(entries, settings.classes, settings.folders, address)
+        )
+    table = settings.table
+    return lay_out_with_archives(source, lambda entries: _lay_out_table(source, entries, table, settings, address))
 
 
 @dataclass(frozen=True)
@@ -68,20 +73,21 @@ class LabelRows:
     files: str
 
 
-def _lay_out_table(source: Source, table: TableSettings, settings: DataSettings, address: str) -> Layout:
-    entries = source.entries()
+def _lay_out_table(
+    source: Source, entries: Sequence[Entry], table: TableSettings, settings: DataSettings, address: str
+) -> Layout:
     texts = [entry for entry in entries if not _is_image(entry.path)]
     rows, used = _rows_of_files(source, texts, table, address)
     read = {entry.path for entry in texts}
     pictures = [entry for entry in entries if entry.path not in read]
-    above = enclosing(entries)
-    masked = {entry.path: mask for entry in pictures if (mask := as_mask(composed(entry.path), above, {}))}
+    plain = plain_paths(entries, ())
+    above = enclosing(plain.values())
+    masked = {entry.path: mask for entry in pictures if (mask := as_mask(plain[entry.path], above, {}))}
     masks = [entry for entry in pictures if entry.path in masked]
-    images = [entry for entry in pictures if entry.path not in masked]
+    images, at = _match_rows(rows.table["name"].tolist(), [entry for entry in pictures if entry.path not in masked])
     paths = [entry.path for entry in images]
-    at = match_paths(rows.table["name"].tolist(), paths)
-    archives = [entry.path for entry in texts if is_archive_name(entry.path) and entry.path not in used]
-    packed = tuple(on_archives(archives))
+    archives = [entry for entry in texts if is_archive_name(entry.path) and entry.path not in used]
+    packed = tuple(on_archives([entry.path for entry in archives]))
     check_match(rows.table["name"], at, paths, rows.files, settings.min_table_match, packed)
     decided = _decide(rows, at, images, table, settings.classes)
     lists = _listed_splits(source, texts, table, paths, address)
@@ -92,8 +98,8 @@ def _lay_out_table(source: Source, table: TableSettings, settings: DataSettings,
     places.sort(key=lambda place: (order[labels[place]], paths[place]))
     chosen = decided.loc[places]
     given = dict(zip((paths[place] for place in places), chosen["given"], strict=True))
-    given = {path: lists.get(path) or split or _split_of(os.path.dirname(path)) for path, split in given.items()}
-    pairs = pair_masks([images[place] for place in places], masks, masked)
+    given = {path: lists.get(path) or split or _split_of(os.path.dirname(plain[path])) for path, split in given.items()}
+    pairs = pair_masks([images[place] for place in places], masks, masked, plain)
     told, notes = tell_labels(rows.table["name"], at, decided, rows.readings, paths, rows.files)
     return Layout(
         [(labels[place], images[place]) for place in places],
@@ -103,7 +109,30 @@ def _lay_out_table(source: Source, table: TableSettings, settings: DataSettings,
         {path: split for path, split in given.items() if split},
         said=_facts(chosen),
         told=told,
+        packed=tuple(entry for entry in archives if can_be_opened(entry)) if (at < 0).any() else (),
     )
+
+
+def _match_rows(names: Sequence[str], images: Sequence[Entry]) -> tuple[list[Entry], np.ndarray]:
+    """Find the image of each row. A file in an archive counts only where no other file is the image.
+
+    Returns:
+        The images without those in archives whose rows have another; and the place of each row's image among them, or
+        -1: (n,) int64.
+    """
+    packed = np.array([bool(archive_of(entry.path)) for entry in images], bool)
+    at = np.full(len(names), -1, np.int64)
+    spare: set[int] = set()
+    for places in (np.flatnonzero(~packed).tolist(), np.flatnonzero(packed).tolist()):
+        found = match_paths(names, [images[place].path for place in places])
+        found = np.array([*places, -1], np.int64)[found]
+        spare |= set(found[(at >= 0) & (found >= 0)].tolist())
+        at = np.where(at < 0, found, at)
+    spare -= set(at.tolist())
+    kept = [place for place in range(len(images)) if place not in spare]
+    among = np.full(len(images) + 1, -1, np.int64)
+    among[kept] = np.arange(len(kept))
+    return [images[place] for place in kept], among[at]
 
 
 def _is_image(path: str) -> bool:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from cxr_tasks.data.found_tables import UNREADABLE, find_tables
 from cxr_tasks.data.given import split_of_folder
 from cxr_tasks.data.mask_names import image_stem, is_lung_mask_folder, is_mask_file, is_mask_folder
+from cxr_tasks.data.plain_paths import plain_paths
 from cxr_tasks.data.sources import Entry
-from cxr_tasks.data.sources.archive_names import advice, is_archive_name
+from cxr_tasks.data.sources.archive_names import advice, is_archive_name, without_suffix
 from cxr_tasks.errors import DataError, shown
 from cxr_tasks.names import composed
 
@@ -44,7 +45,8 @@ class Layout:
         maybe: Class and file of each further table, which counts if its columns name images.
         said: What a table of labels says of each image, in the order of ``images``: ``facts.SAID``. ``None`` where
             folders say the classes.
-        told: Sentences on what a table of labels says.
+        told: Sentences on what was read, such as what a table of labels says.
+        packed: Archives to open, since images of the classes may lie in them.
     """
 
     images: list[tuple[str, Entry]]
@@ -55,6 +57,7 @@ class Layout:
     maybe: list[tuple[str, Entry]] = field(default_factory=list)
     said: pd.DataFrame | None = None
     told: tuple[str, ...] = ()
+    packed: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def lay_out(
     Accepts ``<folder>/images/…`` and ``<folder>/…``, also below one more folder (an unpacked archive), and below or
     above folders for splits (``train``, ``test``). A mask is never taken for an image, whatever its folder or its file
     is called. Other folders, such as a class that is not asked for, are left alone. Names are compared in their
-    composed form.
+    composed form. An archive is a folder, see :func:`cxr_tasks.data.plain_paths.plain_paths`.
 
     Args:
         entries: The files.
@@ -99,9 +102,10 @@ def lay_out(
     label_of = {composed(name): label for name, label in folders.items() if label in classes} | {
         composed(label): label for label in classes
     }
-    above = enclosing(entries)
-    masked = {entry.path: mask for entry in entries if (mask := as_mask(composed(entry.path), above, label_of))}
-    depth = _depth([entry for entry in entries if entry.path not in masked], label_of)
+    plain = plain_paths(entries, label_of)
+    above = enclosing(plain.values())
+    masked = {path: mask for path, name in plain.items() if (mask := as_mask(name, above, label_of))}
+    depth = _depth([name for path, name in plain.items() if path not in masked], label_of)
     images: list[tuple[str, Entry]] = []
     masks: list[Entry] = []
     inside: list[tuple[str, Entry]] = []
@@ -110,7 +114,7 @@ def lay_out(
     there: dict[str, str] = {}
     of_no_class: Counter[str] = Counter()
     for entry in entries:
-        whole = composed(entry.path).split("/")
+        whole = plain[entry.path].split("/")
         parts = whole[depth:]
         # A folder that cannot be read is listed as if it were a file.
         if len(parts) < 2 and not (entry.fault and parts and parts[0] in label_of):
@@ -144,7 +148,7 @@ def lay_out(
     tables, unread = find_tables(beside, inside, label_of, others)
     order = {label: i for i, label in enumerate(classes)}
     images.sort(key=lambda item: (order[item[0]], item[1].path))
-    pairs = pair_masks((entry for _, entry in images), masks, masked)
+    pairs = pair_masks((entry for _, entry in images), masks, masked, plain)
     notes = (
         *on_masks(masks, pairs),
         *on_archives(archives),
@@ -162,7 +166,25 @@ def lay_out(
         notes,
         given,
         [(table.label, table.entry) for table in tables if not table.certain],
+        packed=tuple(_to_open(entries, plain, depth, label_of)),
     )
+
+
+def _to_open(
+    entries: Sequence[Entry], plain: Mapping[str, str], depth: int, label_of: Mapping[str, str]
+) -> Iterator[Entry]:
+    """Archives in the folder of a class, and those that are called as one or as a split and lie there packed only."""
+    for entry in entries:
+        above, name = os.path.split(plain[entry.path])
+        parts, stem = plain[entry.path].split("/")[depth:], without_suffix(name)
+        if entry.fault or not stem:
+            continue
+        inside = parts and _place(parts, label_of).label
+        folder = os.path.join(above, stem, "")
+        if inside or (
+            (stem in label_of or split_of_folder(stem)) and not any(path.startswith(folder) for path in plain.values())
+        ):
+            yield entry
 
 
 def _place(parts: list[str], label_of: Mapping[str, str]) -> _Place:
@@ -211,11 +233,11 @@ def as_mask(path: str, above: int, label_of: Mapping[str, str]) -> Mask | None:
     return Mask("/".join(folder for place, folder in enumerate(folders) if place not in places), stem, of_lungs)
 
 
-def enclosing(entries: Sequence[Entry]) -> int:
+def enclosing(paths: Iterable[str]) -> int:
     """How many folders enclose every file that lies in a folder."""
     common: list[str] | None = None
-    for entry in entries:
-        folders = entry.path.split("/")[:-1]
+    for path in paths:
+        folders = path.split("/")[:-1]
         if common is None and folders:
             common = folders
         elif common is not None and folders and folders[: len(common)] != common:
@@ -224,8 +246,17 @@ def enclosing(entries: Sequence[Entry]) -> int:
     return len(common or ())
 
 
-def pair_masks(images: Iterable[Entry], masks: Sequence[Entry], masked: Mapping[str, Mask]) -> dict[str, Entry]:
-    """The lung mask of each image that has one: of the same name, beside the image or beside its folder ``images``."""
+def pair_masks(
+    images: Iterable[Entry], masks: Sequence[Entry], masked: Mapping[str, Mask], plain: Mapping[str, str]
+) -> dict[str, Entry]:
+    """The lung mask of each image that has one: of the same name, beside the image or beside its folder ``images``.
+
+    Args:
+        images: The images.
+        masks: Files that are masks by their names.
+        masked: What the path of a mask says, by that path.
+        plain: From :func:`cxr_tasks.data.plain_paths.plain_paths`.
+    """
     found: dict[tuple[str, str], Entry] = {}
     for entry in masks:
         mask = masked[entry.path]
@@ -235,7 +266,7 @@ def pair_masks(images: Iterable[Entry], masks: Sequence[Entry], masked: Mapping[
         return {}
     pairs = {}
     for image in images:
-        folder, name = os.path.split(composed(image.path))
+        folder, name = os.path.split(plain[image.path])
         stem = os.path.splitext(name)[0]
         for place in (_without_images(folder), folder):
             if (place, stem) in found:
@@ -270,9 +301,9 @@ def on_archives(archives: Sequence[str]) -> Iterator[str]:
         yield f"{shown(archives[0])!r}{more}: {advice(archives[0])}"
 
 
-def _depth(entries: Iterable[Entry], label_of: Mapping[str, str]) -> int:
+def _depth(names: Iterable[str], label_of: Mapping[str, str]) -> int:
     """How many single folders enclose the class folders or the folders for splits."""
-    paths = [composed(entry.path).split("/") for entry in entries]
+    paths = [name.split("/") for name in names]
     known = {name.split("/")[0] for name in label_of}
     depth = 0
     while True:

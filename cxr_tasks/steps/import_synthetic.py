@@ -33,6 +33,7 @@ def import_synthetic(run: RunContext, dataset: Dataset) -> ImportedImages:
         DataError: A class that images are asked of has no folder there, or too few images that can be used.
     """
     from cxr_tasks.data.layout import lay_out
+    from cxr_tasks.data.packed import lay_out_with_archives
     from cxr_tasks.data.scan import Tables, entries_of, known_hashes, scan_files
     from cxr_tasks.data.sources import open_source
 
@@ -41,7 +42,9 @@ def import_synthetic(run: RunContext, dataset: Dataset) -> ImportedImages:
     counts = counts_to_add(settings.synthetic, dataset.counts["train"])
     asked = [label for label in classes if counts.get(label)]
     source = open_source(address)
-    layout = lay_out(source.entries(), classes, settings.data.folders, address, needed=asked)
+    layout = lay_out_with_archives(
+        source, lambda entries: lay_out(entries, classes, settings.data.folders, address, needed=asked)
+    )
     last_name = artifact_ref("imports", 1, {"source": address}, {})
     last, known = store.read_pointer(last_name), {}
     if last and store.record(last):

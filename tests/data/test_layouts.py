@@ -180,7 +180,7 @@ MINIATURES = {
         },
         (
             "1 of 6 rows name no image, such as 'v.nii.gz'",
-            "'volumes/v.nii.gz': an archive inside a data source is not read",
+            "'volumes/v.nii.gz': an archive of this kind is not read inside a data source",
             "1 images have no label that is a class (data.table.labels) and are not used, such as 'images/c.png'",
             "1 images have a view that is not among data.table.views and are not used, such as 'images/d.png': "
             "'LATERAL' (1)",
@@ -503,9 +503,9 @@ def test_archives_in_the_place_of_images_are_named(tmp_path: Path) -> None:
     build(tmp_path, MINIATURES["nih"])
     for number in (1, 12):
         shutil.rmtree(tmp_path / f"images_{number:03d}")
-    write(tmp_path, ["images_001.tar.gz", "images_012.tar.gz"])
+    write(tmp_path, ["images_001.7z", "images_012.7z"])
 
-    with pytest.raises(DataError, match=r"names no image.* Note 'images_001.tar.gz' and 1 more: .* unpack it"):
+    with pytest.raises(DataError, match=r"names no image.* Note 'images_001.7z' and 1 more: .* unpack it"):
         layout_in(tmp_path, layout_settings("nih"))
 
 

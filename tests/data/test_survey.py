@@ -111,7 +111,7 @@ def test_an_image_of_a_size_that_is_not_read_is_set_aside_and_the_rest_passes(
     assert found.passed and found.failures == ()
     (aside,) = found.set_aside
     assert aside.examples == ("COVID/images/odd.png",) and reason in aside.reason
-    assert found.warnings == ("'more.7z': an archive inside a data source is not read: unpack it",)
+    assert found.warnings == ("'more.7z': an archive of this kind is not read inside a data source: unpack it",)
 
 
 def test_bad_files_fail_the_data_and_the_rest_is_still_told(source: Path, same_place: Settings) -> None:

@@ -16,6 +16,7 @@ from cxr_tasks.data.sources.archive import ArchiveSource
 from cxr_tasks.data.sources.archive_names import SUFFIXES, is_part_name
 from cxr_tasks.data.sources.base import Entry, Source
 from cxr_tasks.data.sources.folder import FolderSource
+from cxr_tasks.data.sources.inside import WithArchives
 from cxr_tasks.data.sources.kaggle import KaggleSource
 from cxr_tasks.data.sources.s3 import S3Source
 from cxr_tasks.errors import DataError, shown
@@ -39,6 +40,10 @@ def open_source(address: str) -> Source:
     """
     if not address.strip():
         raise DataError(f"No data source is given: {GIVE}.")
+    return WithArchives(_open_outer(address))
+
+
+def _open_outer(address: str) -> Source:
     if matched := re.match(r"([a-z][a-z0-9+.-]+)://", address, re.IGNORECASE):
         if matched[1] not in SCHEMES:
             raise DataError(f"The data source {shown(address)} is of a kind that is not known: {GIVE}.")

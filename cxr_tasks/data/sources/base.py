@@ -56,6 +56,14 @@ class Source(ABC):
             DataError: The source cannot be read.
         """
 
+    def inside(self, archive: Entry) -> list[Entry]:
+        """Every file in ``archive``, which is an entry of this source; none where this kind of source opens none.
+
+        Raises:
+            DataError: The archive cannot be read, or is refused.
+        """
+        return []
+
     @abstractmethod
     def fetch(self, entries: Sequence[Entry]) -> Path:
         """A local folder below which the path of each entry without a fault can be opened.
