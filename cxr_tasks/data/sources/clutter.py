@@ -21,8 +21,6 @@ _NAMES = frozenset(
         *("lost+found", "trash", "trashbox", "~snapshot", "#snapshot", "#recycle"),
         # Small copies beside the images
         *("thumbnails", "_thumbnails", "thumbs", "_thumbs"),
-        # The list of files on a DICOM disk: the files themselves are read.
-        "dicomdir",
         # Programs
         *("__pycache__", "cvs", "_svn"),
     }
@@ -32,6 +30,9 @@ _PATTERNS = re.compile(
         (
             # Hidden, but for what iCloud puts in the place of a file that it keeps: that file is missing here.
             r"\.(?!.*\.icloud$)",
+            # The list of files on a DICOM disk: the files themselves are read. Its viewer is no image.
+            r"dicomdir([.;]\d*)?$",
+            r".*\.(exe|dll|msi|bat|cmd|inf|ini|ico|icns|jar|chm|hlp|cfg)$",
             r"~\$",
             r"\.?~lock\.",
             r"~syncthing~",
