@@ -125,14 +125,22 @@ class Artifact(Strict):
 Kind = TypeVar("Kind", bound=Artifact)
 
 
+class SiteShards(Strict):
+    """How many shards one of several sources has. ``site``: the name of the source."""
+
+    site: str
+    shards: int
+
+
 class Scan(Artifact):
-    """The files of a source.
+    """The files of a source, or of several.
 
     Attributes:
-        source: The address.
+        source: The address; of several sources their names.
         shards: How many parts the files are read in.
         files: How many, by class.
         warnings: Sentences on what is not used, or not said of all images.
+        sites: Of several sources, in the order of their shards; empty where there is one without a name.
     """
 
     step = "scan"
@@ -142,9 +150,17 @@ class Scan(Artifact):
     shards: int
     files: dict[str, int]
     warnings: tuple[str, ...]
+    sites: tuple[SiteShards, ...] = ()
+
+    @property
+    def site_of_shard(self) -> tuple[str, ...]:
+        """The name of the source of each shard."""
+        if not self.sites:
+            return ("",) * self.shards
+        return tuple(each.site for each in self.sites for _ in range(each.shards))
 
     def table(self) -> pd.DataFrame:
-        """A row a file, as ``data.scan`` describes it."""
+        """A row a file, as ``data.scan`` describes it, and of several sources ``data.sites``."""
         import pandas as pd
 
         return pd.read_parquet(self.folder() / self.FILES)

@@ -6,7 +6,7 @@ A run resolves one profile plus its overrides once; every step then works from t
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,14 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_v
 
 from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
-from cxr_tasks.data_settings import ExternalSettings, TableSettings, without_credentials
+from cxr_tasks.data_settings import (
+    ExternalSettings,
+    NamedSource,
+    SourceSettings,
+    TableSettings,
+    check_named,
+    without_credentials,
+)
 from cxr_tasks.errors import SettingsError, nearest
 from cxr_tasks.image_settings import DicomSettings, ResizeName, WindowSettings
 from cxr_tasks.layouts import read_layout
@@ -170,8 +177,9 @@ class DataSettings(Strict):
     generators do; the others take a mean of those below, by a triangle, a box or Lanczos' filter.
     ``max_group_fraction``: the share of a class that one patient or one picture may have. ``min_split_fraction``:
     how much of the share that ``split`` asks for each class must get. ``min_table_match``: the share of a class
-    table's rows, or of the class's images, that must find each other. ``external``: sources that every model is tested
-    on, and none is trained on or chosen by.
+    table's rows, or of the class's images, that must find each other. ``sources``: several sources that make the
+    dataset together; where the list is empty, the source is the one that the form or the command names. ``external``:
+    sources that every model is tested on, and none is trained on or chosen by.
     """
 
     classes: tuple[ClassName, ...] = Field(min_length=2)
@@ -194,6 +202,7 @@ class DataSettings(Strict):
     split: SplitSettings
     layout: str | None = None
     table: TableSettings | None = None
+    sources: tuple[SourceSettings, ...] = ()
     external: tuple[ExternalSettings, ...] = ()
 
     @model_validator(mode="before")
@@ -218,31 +227,58 @@ class DataSettings(Strict):
                 )
         if unknown := set(self.expected_counts or ()) - set(self.classes):
             raise ValueError(f"expected_counts names {sorted(unknown)}, which are not among classes")
-        for each in self.external:
-            if [other.name for other in self.external].count(each.name) > 1:
-                raise ValueError(f"external has two sets of the name {each.name!r}: give each its own")
-            if unknown := set(each.classes) - set(self.classes):
-                raise ValueError(f"the external set {each.name!r} names {sorted(unknown)}, which are not among classes")
-            if len(each.classes) == 1:
-                raise ValueError(f"the external set {each.name!r} has one class: a test needs two")
-            if each.layout is not None:
-                read_layout(each.layout)
+        check_named(self.external, self.classes)
+        if lacking := next((each for each in self.external if len(each.classes) == 1), None):
+            raise ValueError(f"the external set {lacking.name!r} has one class: a test needs two")
+        check_named(self.sources, self.classes)
+        if self.sources and (nowhere := self.lacking([each.name for each in self.sources])):
+            raise ValueError(f"no source has the class {nowhere[0]!r}: name it in the classes of a source")
         return self
 
-    def of_external(self, external: ExternalSettings) -> DataSettings:
-        """How an external set is read: as these settings say, but for what says the classes."""
-        own: dict[str, Any] = {"table": self.table, "folders": self.folders}
-        if external.layout is not None:
-            piece = read_layout(external.layout)["data"]
-            own = {"table": piece.get("table"), "folders": piece.get("folders") or {}}
-        elif external.table is not None:
-            own["table"] = external.table
-        elif external.folders is not None:
-            own = {"table": None, "folders": external.folders}
+    def lacking(self, sources: Collection[str]) -> list[str]:
+        """The classes that none of these sources, given by their names, has by its settings."""
+        chosen = [each for each in self.sources if each.name in sources]
+        return [
+            label for label in self.classes if not any(not each.classes or label in each.classes for each in chosen)
+        ]
+
+    def one_source(self, address: str) -> str:
+        """The address of the one source that there is; '' where ``sources`` lists several.
+
+        Args:
+            address: What the form or the command names.
+
+        Raises:
+            SettingsError: There is no source, or both name some.
+        """
+        if self.sources and address:
+            raise SettingsError(
+                f"The source is {address}, and data.sources lists {', '.join(each.name for each in self.sources)}: "
+                "name no source beside the list, or empty the list."
+            )
+        if not self.sources and not address:
+            raise SettingsError(
+                "No data source is given: name one in the field source, set CXR_SOURCE, or list several in "
+                "data.sources."
+            )
+        return address
+
+    def of_source(self, source: NamedSource) -> DataSettings:
+        """How a source of a list is read: as these settings say, but for what says the classes."""
+        own: dict[str, Any] = {}
+        if source.layout is not None:
+            piece = read_layout(source.layout)["data"]
+            table = piece.get("table")
+            own = {"table": None if table is None else TableSettings.model_validate(table)}
+            own["folders"] = {composed(name): composed(label) for name, label in (piece.get("folders") or {}).items()}
+        elif source.table is not None:
+            own = {"table": source.table}
+        elif source.folders is not None:
+            own = {"table": None, "folders": source.folders}
         # The class that lung_opacity adds is among the classes already.
-        said = {"classes": external.classes or self.classes, "lung_opacity": False, "expected_counts": None}
-        values = {name: getattr(self, name) for name in DataSettings.model_fields}
-        return DataSettings.model_validate({**values, **said, **own, "layout": None, "external": ()})
+        said = {"classes": source.classes or self.classes, "lung_opacity": False, "expected_counts": None}
+        # Unchecked: a source of several may have one class.
+        return self.model_copy(update={**said, **own, "layout": None, "sources": (), "external": ()})
 
 
 class AugmentationSettings(Strict):

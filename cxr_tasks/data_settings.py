@@ -1,12 +1,14 @@
-"""Settings of single sources: a table that says which image is of which class, and sets that only test."""
+"""Settings of single sources: a table that says which image is of which class, and sources in a list of several."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from cxr_tasks.layouts import read_layout
 from cxr_tasks.names import composed, slug
 from cxr_tasks.strict import Strict
 
@@ -139,16 +141,42 @@ def without_credentials(text: str) -> str:
     return text
 
 
-def _set_name(name: str) -> str:
-    name = composed(name)
-    if not name or slug(name) != name:
-        raise ValueError(f"{name!r} is no name of an external set: give letters, digits, -, _ and . alone")
-    if name.lower() in OWN_SPLITS:
-        raise ValueError(f"{name!r} is no name of an external set, since a split of the run's own data is called so")
-    return name
+def _one(what: str) -> str:
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
 
 
-class ExternalSettings(Strict):
+class NamedSource(Strict):
+    """A source in a list of several. It may lie otherwise than the settings beside that list say."""
+
+    WHAT: ClassVar[str]
+
+    name: str
+    source: Annotated[str, AfterValidator(without_credentials)]
+    classes: tuple[Annotated[str, AfterValidator(composed)], ...] = ()
+    layout: str | None = None
+    table: TableSettings | None = None
+    folders: dict[Annotated[str, AfterValidator(composed)], Annotated[str, AfterValidator(composed)]] | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        name = composed(name)
+        if not name or slug(name) != name:
+            raise ValueError(f"{name!r} is no name of {_one(cls.WHAT)}: give letters, digits, -, _ and . alone")
+        if name.lower() in OWN_SPLITS:
+            raise ValueError(
+                f"{name!r} is no name of {_one(cls.WHAT)}, since a split of the run's own data is called so"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _laid_out_once(self) -> Self:
+        if sum(said is not None for said in (self.layout, self.table, self.folders)) > 1:
+            raise ValueError(f"the {self.WHAT} {self.name!r} must name one of layout, table and folders")
+        return self
+
+
+class ExternalSettings(NamedSource):
     """A source that every model is tested on, and none is trained on or chosen by.
 
     It is read as the run's own data are. One that lies otherwise names its ``layout``, its ``table`` or its
@@ -163,15 +191,41 @@ class ExternalSettings(Strict):
         folders: The class of each further folder name, where folders say the classes.
     """
 
-    name: Annotated[str, AfterValidator(_set_name)]
-    source: Annotated[str, AfterValidator(without_credentials)]
-    classes: tuple[Annotated[str, AfterValidator(composed)], ...] = ()
-    layout: str | None = None
-    table: TableSettings | None = None
-    folders: dict[Annotated[str, AfterValidator(composed)], Annotated[str, AfterValidator(composed)]] | None = None
+    WHAT: ClassVar[str] = "external set"
 
-    @model_validator(mode="after")
-    def _laid_out_once(self) -> ExternalSettings:
-        if sum(said is not None for said in (self.layout, self.table, self.folders)) > 1:
-            raise ValueError(f"the external set {self.name!r} must name one of layout, table and folders")
-        return self
+
+class SourceSettings(NamedSource):
+    """One of several sources that make the dataset together.
+
+    It is read as ``data`` says. One that lies otherwise names its ``layout``, its ``table`` or its ``folders``.
+
+    Attributes:
+        name: What the column ``site`` of the manifest calls it, such as ``hospital-a``. Paths begin with it.
+        source: The address.
+        classes: Those of ``data.classes`` that it has; all where this is empty.
+        layout: The ready-made settings of a public data set, of which folders and table count.
+        table: A table of labels.
+        folders: The class of each further folder name, where folders say the classes.
+        patients: Whose numbers name its patients. With ``shared`` a patient of the same number in another source is the
+            same person, and all their images lie in one split. With ``own`` nobody outside this source is meant.
+    """
+
+    WHAT: ClassVar[str] = "source"
+
+    patients: Literal["shared", "own"] = "shared"
+
+
+def check_named(named: Sequence[NamedSource], classes: Sequence[str]) -> None:
+    """Check that each source of a list has a name, classes and a layout that can be.
+
+    Raises:
+        ValueError: One has not.
+    """
+    names = [each.name.lower() for each in named]
+    for each in named:
+        if names.count(each.name.lower()) > 1:
+            raise ValueError(f"there are two {each.WHAT}s of the name {each.name!r}: give each its own")
+        if unknown := set(each.classes) - set(classes):
+            raise ValueError(f"the {each.WHAT} {each.name!r} names {sorted(unknown)}, which are not among classes")
+        if each.layout is not None:
+            read_layout(each.layout)

@@ -52,7 +52,7 @@ class Field:
 
 SOURCE_FIELD = Field(
     "Data source",
-    f"Where the workers read the X-rays: {GIVE.removeprefix('give ')}.",
+    f"Where the workers read the X-rays: {GIVE.removeprefix('give ')}. Empty where data.sources lists several.",
     schema={"type": ["null", "string"]},
     default=os.environ.get("CXR_SOURCE", ""),
 )

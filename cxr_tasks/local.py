@@ -72,7 +72,7 @@ class LocalRun:
     """One run by hand.
 
     Attributes:
-        source: Address of the images, as :func:`absolute_source` gives it.
+        source: Address of the images, as :func:`absolute_source` gives it; empty where the settings list sources.
         data: What the data steps share.
         training: What the other steps share.
         watcher: Is told of each step.
@@ -83,7 +83,7 @@ class LocalRun:
         """Resolve the settings.
 
         Args:
-            source: Address of the images.
+            source: Address of the images; empty where the settings list sources.
             form: The fields of the trigger form, see :mod:`cxr_tasks.form`.
             watcher: Is told of each step.
 
@@ -91,9 +91,10 @@ class LocalRun:
             DataError: There is nothing at a local address, or the address is of no known kind.
             SettingsError: The profile or an override is wrong.
         """
-        self.source = absolute_source(source)
+        self.source = absolute_source(source) if source else ""
         name = _new_name()
         self.data, self.training = (steps.configure(dag, name, form) for dag in (DATA, TRAINING))
+        self.settings.data.one_source(self.source)
         self.watcher = watcher or Watcher()
         self.failures: dict[str, Exception] = {}
         self._features: dict[tuple[str, bool], Features] = {}

@@ -41,6 +41,14 @@ AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SOURCE", help=f"The X-rays: {GIVE.removeprefix('give ')}.", show_default=False)
 ]
+OwnSourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help=f"The X-rays: {GIVE.removeprefix('give ')}. None where data.sources lists several sources.",
+        show_default=False,
+    ),
+]
 SyntheticArgument = Annotated[
     str,
     typer.Argument(

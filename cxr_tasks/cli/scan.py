@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from cxr_tasks.cli.options import DEFAULT_PROFILE, JsonOption, ProfileOption, SetOption, SourceArgument, set_overrides
+from cxr_tasks.cli.options import (
+    DEFAULT_PROFILE,
+    JsonOption,
+    OwnSourceArgument,
+    ProfileOption,
+    SetOption,
+    set_overrides,
+)
 from cxr_tasks.cli.terminal import Display, open_console
 from cxr_tasks.config import resolve
 from cxr_tasks.errors import UserError
@@ -25,7 +32,7 @@ NOT_VALID = 1
 
 
 def scan_command(
-    source: SourceArgument,
+    source: OwnSourceArgument = "",
     profile: ProfileOption = DEFAULT_PROFILE,
     changes: SetOption = None,
     out: Annotated[
@@ -40,7 +47,8 @@ def scan_command(
 
     Exit status: 0 the data pass validation, 1 they do not, 2 they cannot be read.
     """
-    settings, address = resolve(profile, set_overrides(changes)), absolute_source(source)
+    settings = resolve(profile, set_overrides(changes))
+    address = absolute_source(source) if source else settings.data.one_source("")
     if out is not None and not out.parent.is_dir():
         raise UserError(f"The folder {out.parent.absolute()} does not exist: make it, or give --out another path.")
     from cxr_tasks.data.survey import survey

@@ -21,6 +21,7 @@ from cxr_tasks.cli.options import (
     ForceOption,
     JsonOption,
     MlflowOption,
+    OwnSourceArgument,
     ProfileOption,
     SeedOption,
     SetOption,
@@ -44,7 +45,7 @@ BRANCHES_FAILED = 1
 
 
 def train_gan_command(
-    source: SourceArgument,
+    source: OwnSourceArgument = "",
     profile: ProfileOption = DEFAULT_PROFILE,
     changes: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -109,9 +110,9 @@ def judge_command(
 
 
 def train_arm_command(
-    source: SourceArgument,
     classifier: ClassifierOption,
     arm: ArmOption,
+    source: OwnSourceArgument = "",
     seed: SeedOption = None,
     profile: ProfileOption = DEFAULT_PROFILE,
     changes: SetOption = None,
@@ -142,9 +143,9 @@ def train_arm_command(
 
 
 def compare_command(
-    source: SourceArgument,
     classifier: ClassifierOption,
     arm: ArmOption,
+    source: OwnSourceArgument = "",
     seed: SeedOption = None,
     profile: ProfileOption = DEFAULT_PROFILE,
     changes: SetOption = None,
@@ -171,7 +172,7 @@ def compare_command(
 
 
 def report_command(
-    source: SourceArgument,
+    source: OwnSourceArgument = "",
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the report goes: one HTML file.")] = Path(
         Report.PAGE
     ),

@@ -28,6 +28,7 @@ from cxr_tasks.data.given import sacred_first
 from cxr_tasks.data.inverted import CORRECTED, YES, is_inverted
 from cxr_tasks.data.masks import decode_mask, masks_file
 from cxr_tasks.data.scan import read_fault
+from cxr_tasks.data.sites import with_site
 from cxr_tasks.data.threads import in_blocks
 from cxr_tasks.progress import advance
 
@@ -43,6 +44,7 @@ MILLIMETRES = ["width_mm", "height_mm"]
 OF_HEADER = [*SAID, *MILLIMETRES, "burnt_in", "unsaid"]
 MANIFEST_COLUMNS = [
     "image_id",
+    "site",
     "path",
     "label",
     *SAID,
@@ -326,7 +328,11 @@ def _may_name_patients(path: Path) -> bool:
 
 
 def join_shards(
-    shards: Sequence[Path], scanned: pd.DataFrame, settings: NearDuplicateSettings, folder: Path
+    shards: Sequence[Path],
+    scanned: pd.DataFrame,
+    settings: NearDuplicateSettings,
+    folder: Path,
+    sites: Sequence[str] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join the shards into the manifest, and write it to ``folder`` with the table and the copies of the rejects.
 
@@ -335,12 +341,15 @@ def join_shards(
         scanned: Rows of the scan, for each file's ``given`` split and ``facts.SAID``.
         settings: Which images are one picture.
         folder: Where the tables and copies are written; must exist.
+        sites: The source of each shard, as :mod:`cxr_tasks.data.sites` calls it; ``None`` where there is one alone.
 
     Returns:
         The manifest (a row per file, ``MANIFEST_COLUMNS``; ``split`` is still empty) and the pairs of
         near-duplicates (``first`` and ``second`` image id).
     """
-    tables = [pd.read_parquet(shard / ROWS).assign(shard=i) for i, shard in enumerate(shards)]
+    sites = sites or [""] * len(shards)
+    read = zip(shards, sites, strict=True)
+    tables = [with_site(pd.read_parquet(shard / ROWS), site).assign(shard=i) for i, (shard, site) in enumerate(read)]
     images = pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
     # A name that is not UTF-8 is shown with escapes. Another file may really have that name.
     known = scanned[["path", "given", *SAID]].drop_duplicates("path")
@@ -365,9 +374,9 @@ def join_shards(
     pairs.to_parquet(folder / NEAR, index=False)
     rejects = manifest.loc[manifest["status"] != USED, ["path", "label", "reason"]]
     rejects.to_parquet(folder / REJECTS, index=False)
-    for shard in shards:
+    for shard, site in zip(shards, sites, strict=True):
         if (shard / REJECTED_FILES).is_dir():
-            shutil.copytree(shard / REJECTED_FILES, folder / REJECTED_FILES, dirs_exist_ok=True)
+            shutil.copytree(shard / REJECTED_FILES, folder / REJECTED_FILES / site, dirs_exist_ok=True)
     return manifest, pairs
 
 

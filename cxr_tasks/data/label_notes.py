@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_tasks.data.label_rules import DISAGREE, NO_CLASS, OTHERS, SEVERAL, UNCERTAIN, Reading, count_labels
+from cxr_tasks.data.layout import ClassMissing
 from cxr_tasks.errors import DataError, shown
 
 NO_ROW = "in no row of the table"
@@ -68,13 +69,13 @@ def check_filled(decided: pd.DataFrame, readings: Sequence[Reading], classes: Se
         files: What messages call the table.
 
     Raises:
-        DataError: Naming the first such class and the labels that there are.
+        ClassMissing: Naming the first such class and the labels that there are.
     """
     there = set(decided["label"])
     if missing := next((label for label in classes if label not in there), None):
         counts = decided.loc[decided["reason"] != NO_ROW, "reason"].value_counts()
         why = "".join(f" {count:,} images {REMEDY[reason]}." for reason, count in counts.items() if reason)
-        raise DataError(
+        raise ClassMissing(
             f"Class {missing!r} has no image in the table {files}, whose labels are "
             f"{_labels(decided, readings)}. Map its labels in data.table.labels, or take it out of data.classes.{why}"
         )

@@ -31,6 +31,10 @@ TEXT_SUFFIXES = {".csv", ".tsv", ".xls", ".xlsx", ".txt", ".md", ".json", ".xml"
 IMAGES = "images"
 
 
+class ClassMissing(DataError):
+    """A class has no image in a source."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The files of a source that count.
@@ -97,7 +101,7 @@ def lay_out(
         needed: The classes that must have images; ``None`` stands for all.
 
     Raises:
-        DataError: A class that is needed has no folder or no file.
+        ClassMissing: A class that is needed has no folder or no file.
     """
     label_of = {composed(name): label for name, label in folders.items() if label in classes} | {
         composed(label): label for label in classes
@@ -330,12 +334,12 @@ def _check(
             continue
         if found := sorted(name for name, meant in there.items() if meant == label):
             only = f" beside masks ({masks:,})" if masks else ""
-            raise DataError(
+            raise ClassMissing(
                 f"Folder {found[0]!r} in {address} holds no image{only}: put the images of class {label!r} there, "
                 f"or take the class out of data.classes.{packed}"
             )
         # An empty folder cannot be told from none: archives and buckets have files only.
-        raise DataError(
+        raise ClassMissing(
             f"Class {label!r} has no image: in {address} there are files below "
             f"{', '.join(map(repr, sorted(there))) or 'no folder'}. Put its images into the folder {label!r}, map the "
             f"folder that holds them in data.folders, or take the class out of data.classes.{packed}"

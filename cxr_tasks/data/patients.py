@@ -72,6 +72,11 @@ def pseudonym(key: bytes, kind: str, text: str) -> str:
     return hmac.new(key, f"{kind}\0{composed(text).strip()}".encode(errors="replace"), hashlib.sha256).hexdigest()[:16]
 
 
+def own_key(key: bytes, source: str) -> bytes:
+    """A key for the patients of one source alone, so that numbers of another source mean other people."""
+    return hmac.new(key, f"patients of\0{source}".encode(), hashlib.sha256).digest()
+
+
 def with_pseudonyms(files: pd.DataFrame, key: bytes) -> pd.DataFrame:
     """Rows of a scan with pseudonyms in the place of what tables say of ``patient`` and ``study``.
 

@@ -152,7 +152,7 @@ def content_key(files: pd.DataFrame) -> str:
     return hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest()
 
 
-def shard_numbers(files: pd.DataFrame, shard_images: int) -> pd.Series:
+def shard_numbers(files: pd.DataFrame, shard_images: int, most: int = MOST_SHARDS) -> pd.Series:
     """Which shard each file is read in.
 
     The number comes from a hash of the path, so a new file disturbs one shard only. How many shards there are is a
@@ -161,12 +161,13 @@ def shard_numbers(files: pd.DataFrame, shard_images: int) -> pd.Series:
     Args:
         files: Rows of a scan.
         shard_images: Files that a shard should have at most.
+        most: Shards that there may be.
 
     Returns:
         The number of each file's shard, from 0, aligned with ``files``.
     """
     shards = 1
-    while shards * shard_images < len(files) and shards < MOST_SHARDS:
+    while shards * shard_images < len(files) and 2 * shards <= most:
         shards *= 2
     return files["path"].map(lambda path: int(hashlib.sha256(path.encode()).hexdigest()[:8], 16) % shards)
 

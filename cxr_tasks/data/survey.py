@@ -8,11 +8,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from cxr_tasks.config import Settings
+from cxr_tasks.config import DataSettings, Settings
 from cxr_tasks.data.decode import KEY_OF_THIS_PROCESS, HowToRead
 from cxr_tasks.data.duplicates import CLASH, IDENTICAL
 from cxr_tasks.data.expectations import check_manifest
@@ -24,8 +25,10 @@ from cxr_tasks.data.leaks import tell_given
 from cxr_tasks.data.patients import with_pseudonyms
 from cxr_tasks.data.scan import entries_of, read_tables, scan_files
 from cxr_tasks.data.shares import split_faults
+from cxr_tasks.data.sites import SourcePart, source_error, source_parts, with_site
 from cxr_tasks.data.sources import Source, open_source
 from cxr_tasks.data.split import count_splits, split_manifest
+from cxr_tasks.errors import UserError
 from cxr_tasks.progress import Listener, advance, listening
 from cxr_tasks.strict import Strict
 
@@ -69,7 +72,7 @@ class Survey(Strict):
     """What a source holds, as a training run would see it.
 
     Attributes:
-        source: The address.
+        source: The address; of several sources their names.
         profile: Name of the profile that the source was held against.
         files: Image files by class.
         images: Images that would be used, by class.
@@ -123,7 +126,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
     Every file is decoded in full, as in a training run, but no pixels are packed.
 
     Args:
-        source: Address of a data source.
+        source: Address of the one source; empty where the settings list several.
         settings: What is read, what is acceptable, and how images are split.
         progress: Called with a name of the work, the parts that are done, and how many there are.
 
@@ -136,17 +139,14 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
     """
     data = settings.data
     with listening(progress), tempfile.TemporaryDirectory(prefix="cxr-survey-") as scratch:
-        shard, joined = Path(scratch, "shard"), Path(scratch, "manifest")
-        shard.mkdir()
+        joined = Path(scratch, "manifest")
         joined.mkdir()
-        with _one_part("list files"):
-            opened = open_source(source)
-            layout = lay_out_source(opened, data, source)
-            tables = read_tables(opened, layout, data.min_table_match)
-        files = with_pseudonyms(scan_files(opened, layout, {}, tables), KEY_OF_THIS_PROCESS)
-        rows = _read_rows(opened, files, shard, HowToRead.of(data), correct=data.inverted == "correct")
+        parts = source_parts(data, data.one_source(source), KEY_OF_THIS_PROCESS)
+        read = [_read_part(part, data, Path(scratch, f"shard-{n}")) for n, part in enumerate(parts)]
+        files = pd.concat([with_site(each.files, each.site) for each in read], ignore_index=True)
+        sites = [each.site for each in read]
         with _one_part("compare images"):
-            manifest, near = join_shards([shard], files, data.near_duplicates, joined)
+            manifest, near = join_shards([each.shard for each in read], files, data.near_duplicates, joined, sites)
         with _one_part("check expectations"):
             check = check_manifest(manifest, data, joined)
     told_of_given = tell_given(manifest, data.split)
@@ -157,7 +157,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
     failures = tuple(check.failures or split_faults(splits, manifest, data, given))
     used = manifest[manifest["status"] == USED]
     told = Survey(
-        source=source,
+        source=source or ", ".join(sites),
         profile=settings.profile,
         files=_count_by_class(manifest, data.classes),
         images=_count_by_class(used, data.classes),
@@ -167,17 +167,14 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         groups=used["group"].nunique(),
         largest_groups=_largest_groups(used, data.classes),
         near_duplicates=len(near),
-        masks=len(layout.masks),
-        unusable_masks=int((rows["mask_fault"] != "").sum()),
+        masks=sum(each.masks for each in read),
+        unusable_masks=sum(each.unusable_masks for each in read),
         inverted=count_inverted(used, data.classes, YES, CORRECTED),
         unsure_inverted=sum(count_inverted(used, data.classes, UNSURE).values()),
-        tables=tuple(
-            TableMatch(path=table.path, label=table.label, rows=len(table.rows), matched=table.matched(files))
-            for table in tables.read
-        ),
-        labels=layout.told,
+        tables=tuple(table for each in read for table in each.tables),
+        labels=tuple(said for each in read for said in each.labels),
         splits=splits,
-        warnings=(*tables.warnings, *check.warnings, *told_of_given),
+        warnings=(*(said for each in read for said in each.warnings), *check.warnings, *told_of_given),
         failures=failures,
         passed=not failures,
     )
@@ -189,6 +186,67 @@ def _one_part(work: str) -> Iterator[None]:
     advance(work, 0, 1)
     yield
     advance(work, 1, 1)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What one source holds.
+
+    Attributes:
+        site: Its name.
+        files: The rows of its scan.
+        shard: The folder of its one shard.
+        masks: Images with a mask.
+        unusable_masks: Masks that cannot be used.
+        tables: Its class tables.
+        labels: What a table of labels says.
+        warnings: What is not used.
+    """
+
+    site: str
+    files: pd.DataFrame
+    shard: Path
+    masks: int
+    unusable_masks: int
+    tables: tuple[TableMatch, ...]
+    labels: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def _read_part(part: SourcePart, data: DataSettings, shard: Path) -> _Read:
+    """Read all files of a source."""
+    shard.mkdir()
+    try:
+        with _one_part("list files"):
+            opened = open_source(part.address)
+            layout = lay_out_source(opened, part.settings, part.address)
+            tables = read_tables(opened, layout, data.min_table_match)
+    except UserError as error:
+        if not part.site:
+            raise
+        raise source_error(part.site, error) from error
+    files = with_pseudonyms(scan_files(opened, layout, {}, tables), part.key)
+    how = HowToRead.of(data, part.key)
+    rows = _read_rows(opened, files, shard, how, correct=data.inverted == "correct")
+    named = f"{part.site}: " if part.site else ""
+    return _Read(
+        part.site,
+        files,
+        shard,
+        masks=len(layout.masks),
+        unusable_masks=int((rows["mask_fault"] != "").sum()),
+        tables=tuple(
+            TableMatch(
+                path=f"{part.site}/{table.path}" if part.site else table.path,
+                label=table.label,
+                rows=len(table.rows),
+                matched=table.matched(files),
+            )
+            for table in tables.read
+        ),
+        labels=tuple(f"{named}{said}" for said in layout.told),
+        warnings=tuple(f"{named}{said}" for said in tables.warnings),
+    )
 
 
 def _read_rows(opened: Source, files: pd.DataFrame, folder: Path, how: HowToRead, *, correct: bool) -> pd.DataFrame:

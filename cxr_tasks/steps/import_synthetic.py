@@ -14,7 +14,7 @@ from cxr_tasks.config import Settings
 from cxr_tasks.data.added import counts_to_add
 from cxr_tasks.errors import DataError, shown
 from cxr_tasks.pipeline import Made, load_settings, perform
-from cxr_tasks.steps.common import NOTES, dataset_tags, digest
+from cxr_tasks.steps.common import NOTES, dataset_tags, digest, pseudonym_key
 from cxr_tasks.steps.ingest import how_read, read_as_they_are, read_files
 from cxr_tasks.store import artifact_ref, open_store
 
@@ -58,14 +58,15 @@ def import_synthetic(run: RunContext, dataset: Dataset) -> ImportedImages:
         def fill(folder: Path) -> Made[ImportedImages]:
             from cxr_tasks.data.ingest import ROWS, USED, with_identical_aside
 
-            rows = with_identical_aside(read_files(settings, source.fetch(entries_of(those)), those, folder))
+            read = read_files(settings, source.fetch(entries_of(those)), those, folder, pseudonym_key())
+            rows = with_identical_aside(read)
             rows.to_parquet(folder / ROWS, index=False)
             those.to_parquet(folder / ImportedImages.FILES, index=False)
             aside, used = rows[rows["status"] != USED], rows[rows["status"] == USED]
             by_class = used["label"].value_counts()
             tracking.log_table(aside[["path", "label", "reason"]], "set-aside.json")
             warnings = (*layout.notes, *_warnings(aside, used, classes))
-            read = ImportedImages(
+            images = ImportedImages(
                 source=address,
                 images={label: int(by_class.get(label, 0)) for label in classes},
                 rejected=len(aside),
@@ -75,13 +76,13 @@ def import_synthetic(run: RunContext, dataset: Dataset) -> ImportedImages:
                     *(f"set aside {row.path}: {row.reason}" for row in aside.head(NOTES).itertuples()),
                 ),
             )
-            return Made(read, {"imported_images": len(used), "imported_rejected": len(aside)})
+            return Made(images, {"imported_images": len(used), "imported_rejected": len(aside)})
 
         return perform(
             run,
             ImportedImages,
             fill,
-            settings={**how_read(settings), "classes": list(classes)},
+            settings={**how_read(settings, pseudonym_key()), "classes": list(classes)},
             inputs={"files": digest(those[["path", "label", "sha256", "fault"]])},
             tags={**dataset_tags(run, dataset), "cxr.synthetic": f"images from {shown(address)}"},
         )

@@ -15,14 +15,20 @@ from cxr_tasks.steps.common import digest, key_mark, pseudonym_key
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cxr_tasks.data.sites import SourcePart
+
 log = logging.getLogger(__name__)
 
 
 def ingest(run: RunContext, scanned: Scan, shard: int) -> Shard:
     """Read the files of one shard: a row and packed pixels for each, or the reason why it cannot be used."""
-    files = scanned.table()
-    files = files[files["shard"] == shard].reset_index(drop=True)
-    return read_as_they_are(files, lambda those: _ingest(run, scanned, shard, those))
+    from cxr_tasks.data.sites import files_of_site, source_parts
+
+    files, site = scanned.table(), scanned.site_of_shard[shard]
+    files = files_of_site(files[files["shard"] == shard].reset_index(drop=True), site)
+    parts = source_parts(load_settings(run).data, scanned.source, pseudonym_key())
+    part = next(each for each in parts if each.site == site)
+    return read_as_they_are(files, lambda those: _ingest(run, scanned, shard, those, part))
 
 
 def read_as_they_are(files: pd.DataFrame, read: Callable[[pd.DataFrame], Kind]) -> Kind:
@@ -44,24 +50,27 @@ def read_as_they_are(files: pd.DataFrame, read: Callable[[pd.DataFrame], Kind]) 
     raise AssertionError("each turn leaves out at least one file")
 
 
-def read_files(settings: Settings, root: Path, files: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Decode files of a scan as the settings say; the rest is as for :func:`cxr_tasks.data.ingest.read_shard`."""
+def read_files(settings: Settings, root: Path, files: pd.DataFrame, folder: Path, key: bytes) -> pd.DataFrame:
+    """Decode files of a scan as the settings say; the rest is as for :func:`cxr_tasks.data.ingest.read_shard`.
+
+    ``key`` makes the pseudonyms of patients.
+    """
     from cxr_tasks.data.decode import HowToRead
     from cxr_tasks.data.ingest import read_shard
 
-    data, how = settings.data, HowToRead.of(settings.data, pseudonym_key())
+    data, how = settings.data, HowToRead.of(settings.data, key)
     return read_shard(root, files, settings.image_sizes, folder, how, correct=data.inverted == "correct")
 
 
-def how_read(settings: Settings) -> dict[str, Any]:
+def how_read(settings: Settings, key: bytes) -> dict[str, Any]:
     """The settings that :func:`read_files` depends on."""
     shaping = ("smallest_side", "most_pixels", "inverted", "resize")
     told = {name: getattr(settings.data, name) for name in shaping}
     told |= {name: getattr(settings.data, name).model_dump(mode="json") for name in ("window", "dicom")}
-    return {"sizes": settings.image_sizes, **told, "pseudonyms": key_mark(pseudonym_key())}
+    return {"sizes": settings.image_sizes, **told, "pseudonyms": key_mark(key)}
 
 
-def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> Shard:
+def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame, part: SourcePart) -> Shard:
     from cxr_tasks.data.ingest import SET_ASIDE, USED
     from cxr_tasks.data.scan import entries_of
     from cxr_tasks.data.sources import open_source
@@ -69,8 +78,8 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
     settings = load_settings(run)
 
     def fill(folder: Path) -> Made[Shard]:
-        root = open_source(scanned.source).fetch(entries_of(files))
-        rows = read_files(settings, root, files, folder)
+        root = open_source(part.address).fetch(entries_of(files))
+        rows = read_files(settings, root, files, folder, part.key)
         aside, unusable = rows[rows["status"] == SET_ASIDE], rows[rows["mask_fault"] != ""]
         for row in aside.itertuples():
             log.warning("set aside %s: %s", row.path, row.reason)
@@ -93,7 +102,7 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame) -> 
         Shard,
         fill,
         version=6,
-        settings=how_read(settings),
+        settings=how_read(settings, part.key),
         inputs={"files": digest(files[["path", "label", "sha256", "fault", "mask_sha256"]])},
         after=[scanned],
         label=f"shard {shard + 1} of {scanned.shards}",

@@ -20,7 +20,8 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
     settings, files = load_settings(run).data, scanned.table()
 
     def fill(folder: Path) -> Made[Manifest]:
-        table, pairs = join_shards([shard.folder() for shard in ingested], files, settings.near_duplicates, folder)
+        folders, near = [shard.folder() for shard in ingested], settings.near_duplicates
+        table, pairs = join_shards(folders, files, near, folder, scanned.site_of_shard)
         aside, used = table[table["status"] == SET_ASIDE], table[table["status"] == USED]
         notes = [f"set aside {row.path}: {row.reason}" for row in aside.head(NOTES).itertuples()]
         if len(aside) > NOTES:
@@ -56,7 +57,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         run,
         Manifest,
         fill,
-        version=7,
+        version=8,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
             "metadata": digest(files[["path", "given", *SAID]]),

@@ -233,4 +233,7 @@ def _begun(settings: Settings) -> str:
 def _newest(settings: Settings) -> str:
     """The pointer to the newest dataset of these data settings."""
     data: dict[str, Any] = settings.data.model_dump(mode="json", exclude={"shard_images", "external"})
+    # Wherever the sources lie. As long as there was no list of them, the pointer was named without it.
+    sources = [{name: told for name, told in each.items() if name != "source"} for each in data.pop("sources")]
+    data |= {"sources": sources} if sources else {}
     return artifact_ref("datasets", 2, {**data, "sizes": settings.image_sizes, "seed": settings.seeds.split}, {})

@@ -69,7 +69,7 @@ def _kept(settings: Settings, external: ExternalSettings) -> str:
     """The reference of the settings that the set is read with."""
     # What is added to training images says nothing here, and may name classes that the set does not have.
     synthetic = settings.synthetic.model_copy(update={"counts": 0})
-    data = settings.data.of_external(external)
+    data = settings.data.of_source(external)
     return keep_settings(settings.model_copy(update={"data": data, "synthetic": synthetic}))
 
 

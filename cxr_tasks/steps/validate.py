@@ -48,6 +48,6 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
         return Made(validation, metrics)
 
     unasked = {"split", "shard_images", "near_duplicates", "folders", "min_split_fraction", "min_table_match"}
-    unasked |= {"resize", "window"}
+    unasked |= {"resize", "window", "sources"}
     checked = settings.model_dump(mode="json", exclude=unasked)
     return perform(run, Validation, fill, version=4, settings=checked, inputs={"manifest": joined})

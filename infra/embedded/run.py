@@ -51,7 +51,7 @@ def run_stack(
 
     Args:
         home: Where databases, logs and artifacts live.
-        data: Address of the X-rays; where it is empty, phantoms are generated.
+        data: Address of the X-rays. Where it is empty and the profile lists no sources, phantoms are generated.
         profile: Name of a profile, or path of a YAML file.
         airflow_port: Port on loopback.
         mlflow_port: Port on loopback.
@@ -73,14 +73,18 @@ def run_stack(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     home = home.expanduser().absolute()
     try:
-        resolve(profile)
+        listed = resolve(profile).data
         if profile.endswith((".yaml", ".yml")):
             # Tasks work in another folder.
             profile = str(Path(profile).absolute())
         source = absolute_source(data) if data else ""
+        if listed.sources:
+            listed.one_source(source)
+            for each in listed.sources:
+                absolute_source(each.source)
         stack = Stack(home, airflow_port, mlflow_port, {"CXR_PROFILE": profile})
         stack.check()
-        source = source or phantoms(home)
+        source = source or ("" if listed.sources else phantoms(home))
         stack.environment["CXR_SOURCE"] = source
         stack.on_restart = lambda name: say(f"{name} had ended and was started again")
     except (UserError, OSError) as error:

@@ -20,13 +20,13 @@ SETTINGS: dict[str, Any] = {
 FORM: dict[str, Any] = {"profile": "quick", "settings": SETTINGS}
 
 
-def read(run: RunContext, source: Path) -> tuple[Scan, list[Shard]]:
+def read(run: RunContext, source: Path | str) -> tuple[Scan, list[Shard]]:
     """The scan, and its shards."""
     scanned = steps.scan(run, str(source))
     return scanned, [steps.ingest(run, scanned, shard) for shard in steps.shards(run, scanned)]
 
 
-def prepare(run: RunContext, source: Path) -> Prepared:
+def prepare(run: RunContext, source: Path | str) -> Prepared:
     """All that is published of a source."""
     scanned, shards = read(run, source)
     joined = steps.manifest(run, scanned, shards)

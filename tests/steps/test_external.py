@@ -184,7 +184,7 @@ def test_a_set_of_which_nothing_is_left_is_named(begin, sources):
         ([{"name": "test", "source": "/x"}], "'test' is no name of an external set"),
         ([{"name": "a b", "source": "/x"}], "'a b' is no name of an external set"),
         ([{"name": "b", "source": "s3://me:secret@host/x"}], "the address holds credentials"),
-        ([{"name": "b", "source": "/x"}, {"name": "b", "source": "/y"}], "two sets of the name 'b'"),
+        ([{"name": "b", "source": "/x"}, {"name": "b", "source": "/y"}], "two external sets of the name 'b'"),
         ([{"name": "b", "source": "/x", "classes": ["COVID", "Flu"]}], r"'b' names \['Flu'\]"),
         ([{"name": "b", "source": "/x", "classes": ["COVID"]}], "'b' has one class"),
         ([{"name": "b", "source": "/x", "layout": "niih"}], "no layout 'niih'"),
@@ -213,9 +213,9 @@ def test_a_set_has_the_table_of_its_layout_or_folders_of_its_own():
     ]
     like, nih, folders = resolve("quick", {"data": {"table": TABLE, "external": external}}).data.external
 
-    assert data.of_external(like).table == data.table
-    assert data.of_external(nih).table is not None and data.of_external(nih).table != data.table
-    assert data.of_external(folders).table is None and data.of_external(folders).folders == {"sick": "COVID"}
+    assert data.of_source(like).table == data.table
+    assert data.of_source(nih).table is not None and data.of_source(nih).table != data.table
+    assert data.of_source(folders).table is None and data.of_source(folders).folders == {"sick": "COVID"}
 
 
 @pytest.mark.slow

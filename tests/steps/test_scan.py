@@ -47,7 +47,7 @@ def test_what_a_scan_found_is_read_from_its_table(begin, source):
 
 
 def test_no_source_says_where_to_name_one(begin):
-    with pytest.raises(SettingsError, match="No data source is given: name one in the field source, or set CXR_SOURCE"):
+    with pytest.raises(SettingsError, match="No data source is given: name one in the field source, set CXR_SOURCE"):
         steps.scan(begin(), "")
 
 
