@@ -347,10 +347,7 @@ def join_shards(
         The manifest (a row per file, ``MANIFEST_COLUMNS``; ``split`` is still empty) and the pairs of
         near-duplicates (``first`` and ``second`` image id).
     """
-    sites = sites or [""] * len(shards)
-    read = zip(shards, sites, strict=True)
-    tables = [with_site(pd.read_parquet(shard / ROWS), site).assign(shard=i) for i, (shard, site) in enumerate(read)]
-    images = pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
+    images = rows_of_shards(shards, sites)
     # A name that is not UTF-8 is shown with escapes. Another file may really have that name.
     known = scanned[["path", "given", *SAID]].drop_duplicates("path")
     images = images.merge(known, on="path", how="left", validate="many_to_one", suffixes=(" of file", ""))
@@ -374,10 +371,17 @@ def join_shards(
     pairs.to_parquet(folder / NEAR, index=False)
     rejects = manifest.loc[manifest["status"] != USED, ["path", "label", "reason"]]
     rejects.to_parquet(folder / REJECTS, index=False)
-    for shard, site in zip(shards, sites, strict=True):
+    for shard, site in zip(shards, sites or [""] * len(shards), strict=True):
         if (shard / REJECTED_FILES).is_dir():
             shutil.copytree(shard / REJECTED_FILES, folder / REJECTED_FILES / site, dirs_exist_ok=True)
     return manifest, pairs
+
+
+def rows_of_shards(shards: Sequence[Path], sites: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows of shards with their ``shard`` and ``row``; the arguments are those of :func:`join_shards`."""
+    read = zip(shards, sites or [""] * len(shards), strict=True)
+    tables = [with_site(pd.read_parquet(shard / ROWS), site).assign(shard=i) for i, (shard, site) in enumerate(read)]
+    return pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
 
 
 def with_identical_aside(images: pd.DataFrame, reasons: pd.Series | None = None) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_tasks.config import DataSettings, Settings
+from cxr_tasks.data.contradictions import tell_contradictions
 from cxr_tasks.data.decode import KEY_OF_THIS_PROCESS, HowToRead
 from cxr_tasks.data.duplicates import CLASH, IDENTICAL
 from cxr_tasks.data.expectations import check_manifest
@@ -245,7 +246,7 @@ def _read_part(part: SourcePart, data: DataSettings, shard: Path) -> _Read:
             for table in tables.read
         ),
         labels=tuple(f"{named}{said}" for said in layout.told),
-        warnings=tuple(f"{named}{said}" for said in tables.warnings),
+        warnings=tuple(f"{named}{said}" for said in (*tables.warnings, *tell_contradictions(rows, files))),
     )
 
 

@@ -13,8 +13,18 @@ from cxr_tasks.steps.common import NOTES, digest, log_without_patients
 
 def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
     """Join the shards into the manifest: duplicates set aside, near-duplicates grouped, rejects listed."""
+    from cxr_tasks.data.contradictions import tell_contradictions
     from cxr_tasks.data.facts import SAID
-    from cxr_tasks.data.ingest import LEFT_OUT, MANIFEST, NEAR, REJECTS, SET_ASIDE, USED, join_shards
+    from cxr_tasks.data.ingest import (
+        LEFT_OUT,
+        MANIFEST,
+        NEAR,
+        REJECTS,
+        SET_ASIDE,
+        USED,
+        join_shards,
+        rows_of_shards,
+    )
     from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES
 
     settings, files = load_settings(run).data, scanned.table()
@@ -31,7 +41,10 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
             notes.append(f"{unsure:,} images may be inverted or not: see the column inverted of {MANIFEST}")
         left_out = table.loc[table["status"] == LEFT_OUT, "reason"].value_counts()
         notes += [f"left out {number:,} files: {reason}" for reason, number in left_out.items()]
-        warnings = _tell_headers(ingested)
+        warnings = [
+            *_tell_headers(ingested),
+            *tell_contradictions(rows_of_shards(folders, scanned.site_of_shard), files),
+        ]
         notes += [f"warning: {warning}" for warning in warnings]
         by_class = used["label"].value_counts()
         log_without_patients(table, MANIFEST)
@@ -57,7 +70,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         run,
         Manifest,
         fill,
-        version=8,
+        version=9,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
             "metadata": digest(files[["path", "given", *SAID]]),

@@ -115,6 +115,17 @@ def marks(*present: str, columns: list[str] = VINDR) -> str:
     return ",".join(str(int(column in present)) for column in columns)
 
 
+MIMIC_TABLES = {
+    "mimic-cxr-2.0.0-chexpert.csv.gz": "subject_id,study_id,"
+    + ",".join(MIMIC)
+    + "\n"
+    + f"10000032,50414267,{signs(MIMIC, No_Finding='1.0')}\n"
+    + f"10000764,57375967,{signs(MIMIC, Pneumonia='1.0', Lung_Opacity='1.0')}\n"
+    + f"19999987,55368167,{signs(MIMIC, Pleural_Effusion='1.0', Pneumonia='0.0', Edema='-1.0')}\n",
+    "mimic-cxr-2.0.0-split.csv.gz": "dicom_id,study_id,subject_id,split\n02aa804e,50414267,10000032,train\n"
+    "174413ec,50414267,10000032,train\n096052b7,57375967,10000764,validate\n58766883,55368167,19999987,test\n",
+}
+
 MINIATURES = {
     "radiography": Miniature(
         (
@@ -342,6 +353,33 @@ MINIATURES = {
         ("2 images have no label that is a class (data.table.labels)",),
         ("image_id", "No finding", "Other diseases"),
     ),
+    "mimic-cxr": Miniature(
+        (
+            *(f"files/p10/p10000032/s50414267/{name}.dcm" for name in ("02aa804e", "174413ec")),
+            *("files/p10/p10000764/s57375967/096052b7.dcm", "files/p19/p19999987/s55368167/58766883.dcm"),
+        ),
+        {
+            "cxr-record-list.csv.gz": "subject_id,study_id,dicom_id,path\n"
+            + "".join(
+                f"{subject},{study},{dicom},files/p{subject[:2]}/p{subject}/s{study}/{dicom}.dcm\n"
+                for subject, study, dicom in (
+                    *(("10000032", "50414267", "02aa804e"), ("10000032", "50414267", "174413ec")),
+                    *(("10000764", "57375967", "096052b7"), ("19999987", "55368167", "58766883")),
+                )
+            ),
+            **MIMIC_TABLES,
+        },
+        {
+            "files/p10/p10000032/s50414267/02aa804e.dcm": {
+                **{"label": "No Finding", "given": "train", "patient": "10000032", "study": "50414267"}
+            },
+            "files/p10/p10000032/s50414267/174413ec.dcm": {"label": "No Finding", "given": "train"},
+            "files/p10/p10000764/s57375967/096052b7.dcm": {"label": "Pneumonia", "given": "validation"},
+            "files/p19/p19999987/s55368167/58766883.dcm": {"label": "Pleural Effusion", "given": "test"},
+        },
+        (),
+        ("dicom_id", "subject_id", "path", "Pneumonia", "split"),
+    ),
     "mimic-cxr-jpg": Miniature(
         (
             *(f"files/p10/p10000032/s50414267/{name}.jpg" for name in ("02aa804e", "174413ec")),
@@ -354,14 +392,7 @@ MINIATURES = {
             "174413ec,10000032,50414267,CHEST (PA AND LAT),LATERAL,3056,2544,21800506,213014.531\n"
             "096052b7,10000764,57375967,CHEST PORTABLE,AP,3056,2544,21800506,213014.531\n"
             "58766883,19999987,55368167,CHEST PORTABLE,AP,3056,2544,21800506,213014.531\n",
-            "mimic-cxr-2.0.0-chexpert.csv.gz": "subject_id,study_id,"
-            + ",".join(MIMIC)
-            + "\n"
-            + f"10000032,50414267,{signs(MIMIC, No_Finding='1.0')}\n"
-            + f"10000764,57375967,{signs(MIMIC, Pneumonia='1.0', Lung_Opacity='1.0')}\n"
-            + f"19999987,55368167,{signs(MIMIC, Pleural_Effusion='1.0', Pneumonia='0.0', Edema='-1.0')}\n",
-            "mimic-cxr-2.0.0-split.csv.gz": "dicom_id,study_id,subject_id,split\n02aa804e,50414267,10000032,train\n"
-            "174413ec,50414267,10000032,train\n096052b7,57375967,10000764,validate\n58766883,55368167,19999987,test\n",
+            **MIMIC_TABLES,
         },
         {
             "files/p10/p10000032/s50414267/02aa804e.jpg": {
