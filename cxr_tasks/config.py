@@ -126,23 +126,42 @@ class SeedSettings(Strict):
 
 
 class SplitSettings(Strict):
-    """How images are divided. ``stable``: grouped, stratified, for ever; ``paper``: plain random.
+    """How images are divided.
+
+    ``method``: ``stable`` is grouped, stratified, and for ever; ``leave-source-out`` tests on all images of
+    ``test_sources``, names of ``data.sources``, and divides the others as ``stable`` does; ``paper`` is plain random.
+    ``validation`` and ``test``: shares of each class. With ``leave-source-out`` the first is one of the images that do
+    not test, and the second says only how many must.
 
     ``given``: what becomes of folders ``train``, ``validation`` and ``test`` in the source. ``ignore`` merges them
     and divides anew; ``test`` keeps the test set and divides the rest; ``all`` keeps all of them.
     """
 
-    method: Literal["stable", "paper"]
+    method: Literal["stable", "leave-source-out", "paper"]
     validation: Share
     test: Share
     given: Literal["ignore", "test", "all"] = "ignore"
+    test_sources: tuple[str, ...] = ()
+
+    @property
+    def by_source(self) -> bool:
+        """Whether whole sources test."""
+        return self.method == "leave-source-out"
 
     @model_validator(mode="after")
     def _leaves_training(self) -> SplitSettings:
-        if self.given != "ignore" and self.method == "paper":
-            raise ValueError("given must be ignore where the method is paper, which draws all splits at random")
+        if self.given != "ignore" and self.method != "stable":
+            drawn = "draws all splits at random" if self.method == "paper" else "takes the test set from test_sources"
+            raise ValueError(f"given must be ignore where the method is {self.method}, which {drawn}")
         if self.validation + self.test >= 1:
             raise ValueError("validation and test together must leave a share to train on")
+        if self.by_source and not self.test_sources:
+            raise ValueError("the method is leave-source-out: name the sources that test in test_sources")
+        if self.test_sources and not self.by_source:
+            raise ValueError(
+                f"test_sources names {', '.join(self.test_sources)}, and the method is {self.method}: set method to "
+                "leave-source-out, or leave test_sources empty"
+            )
         return self
 
 
@@ -230,12 +249,34 @@ class DataSettings(Strict):
         check_named(self.external, self.classes)
         if lacking := next((each for each in self.external if len(each.classes) == 1), None):
             raise ValueError(f"the external set {lacking.name!r} has one class: a test needs two")
-        check_named(self.sources, self.classes)
-        if self.sources and (nowhere := self.lacking([each.name for each in self.sources])):
-            raise ValueError(f"no source has the class {nowhere[0]!r}: name it in the classes of a source")
+        self._check_sources()
         return self
 
-    def lacking(self, sources: Collection[str]) -> list[str]:
+    def _check_sources(self) -> None:
+        check_named(self.sources, self.classes)
+        names = [each.name for each in self.sources]
+        if names and (nowhere := self._lacking(names)):
+            raise ValueError(f"no source has the class {nowhere[0]!r}: name it in the classes of a source")
+        tests = self.split.test_sources
+        if tests and not names:
+            raise ValueError("split.test_sources names sources, and there is no list of them: name them in sources")
+        if unknown := [name for name in tests if name not in names]:
+            raise ValueError(f"split.test_sources: there is no source {unknown[0]!r}, {nearest(unknown[0], names)}")
+        others = [name for name in names if name not in tests]
+        if tests and not others:
+            raise ValueError("split.test_sources names every source, so that none trains: take one out")
+        if tests and (untested := self._lacking(tests)):
+            raise ValueError(
+                f"no source of split.test_sources has the class {untested[0]!r}, so that nothing tests it: name "
+                "another source"
+            )
+        if tests and (untrained := self._lacking(others)):
+            raise ValueError(
+                f"only sources of split.test_sources have the class {untrained[0]!r}, so that nothing trains it: name "
+                "other sources"
+            )
+
+    def _lacking(self, sources: Collection[str]) -> list[str]:
         """The classes that none of these sources, given by their names, has by its settings."""
         chosen = [each for each in self.sources if each.name in sources]
         return [
@@ -276,7 +317,12 @@ class DataSettings(Strict):
         elif source.folders is not None:
             own = {"table": None, "folders": source.folders}
         # The class that lung_opacity adds is among the classes already.
-        said = {"classes": source.classes or self.classes, "lung_opacity": False, "expected_counts": None}
+        said: dict[str, Any] = {
+            "classes": source.classes or self.classes,
+            "lung_opacity": False,
+            "expected_counts": None,
+        }
+        said["split"] = self.split.model_copy(update={"method": "stable", "test_sources": ()})
         # Unchecked: a source of several may have one class.
         return self.model_copy(update={**said, **own, "layout": None, "sources": (), "external": ()})
 

@@ -72,24 +72,32 @@ def split_faults(
         settings: Shares and limit.
         given: Splits that are as the source gives them.
     """
-    asked = {TEST: settings.split.test, VALIDATION: settings.split.validation}
-    asked[TRAIN] = 1 - sum(asked.values())
+    split = settings.split
+    # Where whole sources test, validation is a share of the rest.
+    drawn = 1 if split.by_source else 1 - split.test
+    asked = {TEST: split.test, VALIDATION: split.validation, TRAIN: drawn - split.validation}
     largest = group_shares(table[table["split"] != ""])
     told = []
     for label in settings.classes:
-        total = sum(counts[split].get(label, 0) for split in asked)
-        for split, share in asked.items():
-            there, wanted = counts[split].get(label, 0), share * total
+        of_class = {name: counts[name].get(label, 0) for name in asked}
+        total = sum(of_class.values())
+        rest = total - of_class[TEST] if split.by_source else total
+        for name, share in asked.items():
+            there, wanted = of_class[name], share * (total if name == TEST else rest or total)
             if there and there >= settings.min_split_fraction * wanted:
                 continue
-            if split in given:
-                instead = "ignore" if split == TEST else "test"
+            if name == TEST and split.by_source:
+                todo = f"{' and '.join(split.test_sources)} test: name another source in data.split.test_sources"
+            elif split.by_source and not rest:
+                todo = "no other source has an image of it: take one out of data.split.test_sources"
+            elif name in given:
+                instead = "ignore" if name == TEST else "test"
                 todo = f"the source gives this set: add images to it, set data.split.given to {instead}"
             else:
                 group, images, _ = largest.get(label, ("", 0, 0))
                 todo = f"its largest group, {group!r}, has {images:,} images and cannot be divided: add other images"
             told.append(
-                f"{label}: the {split} split has {there:,} of {total:,} images, and the shares in data.split ask for "
+                f"{label}: the {name} split has {there:,} of {total:,} images, and the shares in data.split ask for "
                 f"{wanted:.0f}; {todo}, or change the shares or data.min_split_fraction"
             )
     return told

@@ -15,8 +15,9 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from cxr_tasks.config import SplitSettings
 from cxr_tasks.data.duplicates import group_names
-from cxr_tasks.data.given import kept_splits, sort_out
+from cxr_tasks.data.given import TEST, kept_splits, sort_out
 from cxr_tasks.data.ingest import SET_ASIDE, USED
+from cxr_tasks.data.leave_source_out import as_given, prefer_sources, told_of_sources
 from cxr_tasks.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -44,7 +45,7 @@ def split_manifest(
         kept: Splits that images had before, by ``image_id``.
         near: Pairs of near-duplicates, image ids ``first`` and ``second``.
     """
-    table = manifest.copy()
+    table = prefer_sources(manifest, settings.test_sources) if settings.by_source else manifest.copy()
     used = table.index[table["status"] == USED]
     given = assign_splits(table.loc[used], settings, seed, kept, near)
     for column in ("split", "group"):
@@ -77,11 +78,11 @@ def assign_splits(
     what one model has trained on may not test another.
 
     Where ``settings.given`` keeps a split that the source gives, its images stay in it, and images that would leak
-    into it are left out.
+    into it are left out. With the method ``leave-source-out`` so do those of ``settings.test_sources`` in the test set.
 
     Args:
         images: ``image_id`` (each once), ``label``, ``patient`` ('' where unknown), and ``given``, if the source gives
-            splits.
+            splits, or ``site``, if whole sources test.
         settings: Method and shares.
         seed: Of the order in which groups are dealt.
         kept: Splits that images had before, by ``image_id``.
@@ -95,6 +96,8 @@ def assign_splits(
     group = group_names(images, pairs)
     if settings.method == "paper":
         return pd.DataFrame({"split": _plain_random(images, settings, seed), "group": group, "reason": ""})
+    if settings.by_source:
+        images = as_given(images, settings.test_sources)
     before = images["image_id"].map(kept or {})
     reason = pd.Series("", index=images.index)
     bound = _bound_splits(images, settings)
@@ -106,12 +109,18 @@ def assign_splits(
     if divided.any():
         reason.iloc[_left_out(images, before, pairs, np.flatnonzero(divided))] = BETWEEN
         group = _regroup(images, group, reason != "", near)
+    if settings.by_source:
+        reason = told_of_sources(reason)
     stay = reason == ""
     quotas = {
         name: 0.0 if name in bound else share
         for name, share in (("test", settings.test), ("validation", settings.validation))
     }
     split = pd.Series("", index=images.index, name="split")
+    if settings.by_source:
+        # Shares are those of the images that do not test.
+        split[stay & (before == TEST)] = TEST
+        stay &= before != TEST
     split[stay] = _deal(images[stay], group[stay], before[stay], quotas, seed)
     return pd.DataFrame({"split": split, "group": group, "reason": reason})
 
@@ -122,6 +131,8 @@ def _bound_splits(images: pd.DataFrame, settings: SplitSettings) -> frozenset[st
     Raises:
         DataError: The settings keep a given test set, and there is none.
     """
+    if settings.by_source:
+        return frozenset({TEST})
     if settings.given == "ignore":
         return frozenset()
     given = set(images.get("given", pd.Series(dtype=str)))

@@ -23,6 +23,7 @@ from cxr_tasks.data.ingest import USED, FilesChanged, join_shards, read_shard, w
 from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES, count_inverted
 from cxr_tasks.data.label_tables import lay_out_source
 from cxr_tasks.data.leaks import tell_given
+from cxr_tasks.data.leave_source_out import tell_left_out
 from cxr_tasks.data.patients import with_pseudonyms
 from cxr_tasks.data.scan import entries_of, read_tables, scan_files
 from cxr_tasks.data.shares import split_faults
@@ -153,6 +154,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
     told_of_given = tell_given(manifest, data.split)
     given = kept_splits(data.split, set(manifest["given"]))
     manifest = split_manifest(manifest, data.split, settings.seeds.split, near=near).drop(columns=["shard", "row"])
+    told_of_split = [*told_of_given, *tell_left_out(manifest, data.split)]
     splits = count_splits(manifest, data.classes)
     # A run stops before its split where the data do not pass.
     failures = tuple(check.failures or split_faults(splits, manifest, data, given))
@@ -175,7 +177,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         tables=tuple(table for each in read for table in each.tables),
         labels=tuple(said for each in read for said in each.labels),
         splits=splits,
-        warnings=(*(said for each in read for said in each.warnings), *check.warnings, *told_of_given),
+        warnings=(*(said for each in read for said in each.warnings), *check.warnings, *told_of_split),
         failures=failures,
         passed=not failures,
     )

@@ -236,4 +236,6 @@ def _newest(settings: Settings) -> str:
     # Wherever the sources lie. As long as there was no list of them, the pointer was named without it.
     sources = [{name: told for name, told in each.items() if name != "source"} for each in data.pop("sources")]
     data |= {"sources": sources} if sources else {}
+    if not settings.data.split.by_source:
+        del data["split"]["test_sources"]
     return artifact_ref("datasets", 2, {**data, "sizes": settings.image_sizes, "seed": settings.seeds.split}, {})

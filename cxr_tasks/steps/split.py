@@ -29,6 +29,8 @@ def split(run: RunContext, joined: Manifest, validated: Validation) -> Split:
     if settings.data.split.given == "ignore":
         # As long as there was no such setting, splits were given without it.
         del how["given"]
+    if not settings.data.split.by_source:
+        del how["test_sources"]
     # Found by these very settings for ever: splits that were given before are kept.
     ledger = artifact_ref("splits", 1, how, {})
     # Of two runs that read the ledger before either writes it, one would take back what the other gave.
@@ -42,6 +44,7 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
     from cxr_tasks.data.ingest import MANIFEST
     from cxr_tasks.data.inverted import CORRECTED
     from cxr_tasks.data.leaks import tell_given
+    from cxr_tasks.data.leave_source_out import TIED, TRAINED_ON, tell_left_out
     from cxr_tasks.data.shares import split_faults
     from cxr_tasks.data.split import BETWEEN, count_splits, split_manifest
 
@@ -49,7 +52,10 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
     before: dict[str, str] = store.read_pointer(lease.name) or {}
     whole = joined.table()
     table = split_manifest(whole, settings.data.split, settings.seeds.split, before, joined.near())
-    dealt, left_out = table[table["split"] != ""], table[table["reason"].isin([BETWEEN, *GIVEN_REASONS])]
+    dealt, left_out = (
+        table[table["split"] != ""],
+        table[table["reason"].isin([BETWEEN, TIED, TRAINED_ON, *GIVEN_REASONS])],
+    )
     counts = count_splits(table, settings.data.classes)
     given = kept_splits(settings.data.split, set(whole["given"]))
     if faults := split_faults(counts, table, settings.data, given):
@@ -68,7 +74,7 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
         table.to_parquet(folder / MANIFEST, index=False)
         log_without_patients(table, MANIFEST)
         notes = tuple(f"left out {row.path}: {row.reason}" for row in left_out.head(NOTES).itertuples())
-        warnings = tell_given(whole, settings.data.split)
+        warnings = [*tell_given(whole, settings.data.split), *tell_left_out(table, settings.data.split)]
         for warning in warnings:
             log.warning("%s", warning)
         notes += tuple(f"warning: {warning}" for warning in warnings)
@@ -79,7 +85,7 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
     # the same images in the same splits are the same dataset.
     done = perform(run, Split, fill, version=3, settings=how, inputs={"manifest": joined, "assignment": version})
     assigned = dict(zip(dealt["image_id"], dealt["split"], strict=True))
-    if settings.data.split.method == "stable" and not assigned.items() <= before.items():
+    if settings.data.split.method != "paper" and not assigned.items() <= before.items():
         lease.check()
         store.write_pointer(lease.name, before | assigned)
     return done

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from cxr_tasks import steps
+from cxr_tasks.artifacts import Split, Validation
 from cxr_tasks.config import merge, resolve
+from cxr_tasks.data.leave_source_out import TIED
 from cxr_tasks.data.phantoms import write_phantoms
 from cxr_tasks.errors import DataError, SettingsError
 from cxr_tasks.form import SOURCE_FIELD
@@ -215,3 +217,43 @@ def test_a_source_may_have_one_class(begin, own):
     scanned = steps.scan(begin(settings=given), "")
 
     assert scanned.files == COUNTS | {"COVID": 2 * COUNTS["COVID"]}
+
+
+def test_a_whole_source_tests_and_each_choice_of_sources_keeps_its_own_splits(begin, own):
+    table, labels = pd.read_csv(own["a"] / "COVID.metadata.csv"), pd.read_csv(own["b"] / "labels.csv")
+    shutil.copyfile(own["a"] / "Normal/images/Normal-1.png", own["b"] / "images" / "copy.png")
+    labels.loc[len(labels)] = ["copy.png", "Normal", "B copy"]
+    labels.loc[0, "who"] = table.loc[0, "PATIENT"]
+    labels.to_csv(own["b"] / "labels.csv", index=False)
+    plain = settings(own)
+    run = begin(settings=plain)
+    joined = steps.manifest(run, *reading.read(run, ""))
+    validated = Validation(expectations=0, warnings=(), data_docs="")
+
+    def split(*tests: str) -> tuple[Split, pd.DataFrame]:
+        how = {"method": "leave-source-out" if tests else "stable", "test_sources": list(tests)}
+        again = begin("again", settings=merge(plain, {"data": {"split": how}}))
+        divided = steps.split(again, joined, validated)
+        return divided, reading.rows_of(divided)
+
+    stable, by_stable = split()
+    left, rows = split("hospital-b")
+    other, by_other = split("hospital-a")
+
+    tested = rows[rows["split"] == "test"]
+    assert set(tested["site"]) == {"hospital-b"} and len(tested) == sum(COUNTS.values()) + 1
+    assert rows.at["hospital-b/images/copy.png", "split"] == "test"
+    assert rows.at["hospital-a/Normal/images/Normal-1.png", "reason"] == "identical to hospital-b/images/copy.png"
+    tied = rows[rows["reason"] == TIED]
+    assert (
+        len(tied)
+        and set(tied["site"]) == {"hospital-a"}
+        and not set(tied["patient"]) & set(rows.loc[rows["split"].isin(["train", "validation"]), "patient"])
+    )
+    assert any(f"{len(tied):,} images of other sources are left out of training" in each for each in left.warnings)
+    assert set(by_other.loc[by_other["split"] == "test", "site"]) == {"hospital-a"}
+    assert set(rows["split"]) == set(by_other["split"]) == {"", "train", "validation", "test"}
+    # None of them changed what another one keeps.
+    for before, tests in ((stable, ()), (left, ("hospital-b",)), (other, ("hospital-a",))):
+        assert split(*tests)[0].ref == before.ref
+    assert set(by_stable.loc[by_stable["split"] == "test", "site"]) == {"hospital-a", "hospital-b"}
