@@ -8,6 +8,7 @@ SHELL := /bin/sh
 
 DATA ?=
 PROFILE ?= quick
+SET ?=
 ONCE ?=
 REPRODUCE_LEAK ?=
 CXR_HOME ?= .cxr
@@ -15,11 +16,12 @@ AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
 PYTHON ?=
 # Handed over in the environment, so that quotes and spaces in a path mean nothing to the shell.
-export PYTHON DATA PROFILE CXR_HOME
+export PYTHON DATA PROFILE SET CXR_HOME
 
 help:
 	@sed -n '1,3s/^# //p' Makefile
 	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
+	@echo "make run DATA=… SET='data.layout=nih; gan.epochs=300'   lays settings over the profile"
 	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'
 	@echo 'make run REPRODUCE_LEAK=1   also repeats the source report with its synthetic test images'
 	@echo '.venv/bin/cxr --help   the same run and every step by hand, after make setup'
@@ -31,7 +33,8 @@ setup-dev:
 	@./infra/setup.sh requirements-dev.lock
 
 run: setup
-	@.venv/bin/cxr run --data "$$DATA" --profile "$$PROFILE" --home "$$CXR_HOME" \
+	@set -f; set --; IFS=';'; for each in $$SET; do set -- "$$@" --set "$$each"; done; unset IFS; \
+	.venv/bin/cxr run "$$@" --data "$$DATA" --profile "$$PROFILE" --home "$$CXR_HOME" \
 	    --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(if $(filter-out 0,$(ONCE)),--once) \
 	    $(if $(filter-out 0,$(REPRODUCE_LEAK)),--reproduce-leak)
 

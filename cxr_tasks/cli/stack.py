@@ -19,6 +19,8 @@ from cxr_tasks.cli.options import (
     JsonOption,
     MlflowPortOption,
     ProfileOption,
+    SetOption,
+    set_overrides,
 )
 from cxr_tasks.cli.tables import claims_table, models_table, pairs_table
 from cxr_tasks.cli.terminal import open_console, time_taken
@@ -42,6 +44,7 @@ def run_command(
         ),
     ] = "",
     profile: ProfileOption = DEFAULT_PROFILE,
+    settings: SetOption = None,
     home: HomeOption = DEFAULT_HOME,
     airflow_port: AirflowPortOption = AIRFLOW_PORT,
     mlflow_port: MlflowPortOption = MLFLOW_PORT,
@@ -70,6 +73,7 @@ def run_command(
         home=home,
         data=data,
         profile=profile,
+        settings=set_overrides(settings),
         airflow_port=airflow_port,
         mlflow_port=mlflow_port,
         reproduce_leak=reproduce_leak,

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def run_stack(
     home: Path,
     data: str,
     profile: str,
+    settings: Mapping[str, Any],
     airflow_port: int,
     mlflow_port: int,
     reproduce_leak: bool,
@@ -53,6 +54,7 @@ def run_stack(
         home: Where databases, logs and artifacts live.
         data: Address of the X-rays. Where it is empty and the profile lists no sources, phantoms are generated.
         profile: Name of a profile, or path of a YAML file.
+        settings: What is laid over the profile.
         airflow_port: Port on loopback.
         mlflow_port: Port on loopback.
         reproduce_leak: Whether the source report's protocol is repeated too.
@@ -73,7 +75,7 @@ def run_stack(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     home = home.expanduser().absolute()
     try:
-        listed = resolve(profile).data
+        listed = resolve(profile, settings).data
         if profile.endswith((".yaml", ".yml")):
             # Tasks work in another folder.
             profile = str(Path(profile).absolute())
@@ -93,7 +95,8 @@ def run_stack(
         say("Starting Airflow and MLflow")
         api = stack.start()
         say(f"Airflow {stack.airflow_url}   MLflow {stack.mlflow_url}")
-        succeeded = StackRun(stack, api, show).execute(source, profile, reproduce_leak=reproduce_leak)
+        form = {"settings": dict(settings), **({"reproduce_leak": True} if reproduce_leak else {})}
+        succeeded = StackRun(stack, api, show).execute(source, profile, form)
         if not once:
             say("The pages stay up until Ctrl-C.")
             wait_for_ctrl_c(stack)
@@ -156,12 +159,11 @@ class StackRun:
         self.stack, self.api, self.show = stack, api, show
         self.spoken: dict[tuple[str, str, int, int], str] = {}
 
-    def execute(self, source: str, profile: str, *, reproduce_leak: bool = False) -> bool:
-        """Prepare, trigger, follow, summarise; whether all went well."""
+    def execute(self, source: str, profile: str, form: Mapping[str, Any] | None = None) -> bool:
+        """Prepare, trigger, follow, summarise; whether all went well. ``form`` holds further fields."""
         self.prepare()
         started = time.time()
-        form = {"profile": profile, **({"reproduce_leak": True} if reproduce_leak else {})}
-        runs, state = self.both(source, form)
+        runs, state = self.both(source, {**(form or {}), "profile": profile})
         seconds = time.time() - started
         summary = self._summary(runs, state, seconds, source, profile)
         path = self.stack.home / LAST_RUN

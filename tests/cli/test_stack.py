@@ -1,8 +1,12 @@
 """``cxr run`` and ``cxr status``: what they print. The stack itself is tested with its code."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 SUMMARY = {
     "state": "failed",
@@ -115,8 +119,33 @@ def test_the_exit_status_is_that_of_the_run(cxr, monkeypatch, succeeded, status)
         return succeeded
 
     monkeypatch.setattr("infra.embedded.run.run_stack", run_stack)
-    done = cxr("run", "--data", "", "--airflow-port", 18080, "--once", "--reproduce-leak")
+    done = cxr("run", "--data", "", "--airflow-port", 18080, "--once", "--reproduce-leak", "--set", "gan.epochs=3")
 
     assert done.exit_code == status and "Nothing can be said." in done.stdout
     assert (asked["data"], asked["airflow_port"], asked["mlflow_port"]) == ("", 18080, 5000)
     assert asked["once"] and asked["reproduce_leak"] and asked["profile"] == "quick"
+    assert asked["settings"] == {"gan": {"epochs": 3}}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("", []),
+        ("data.layout=nih", ["data.layout=nih"]),
+        (
+            "data.classes=[No Finding, 'It''s *']; gan.epochs=3",
+            ["data.classes=[No Finding, 'It''s *']", " gan.epochs=3"],
+        ),
+    ],
+)
+def test_make_run_hands_settings_over_as_they_are(tmp_path, given, wanted):
+    for name, line in (("infra/setup.sh", ":"), (".venv/bin/cxr", """printf '%s\\n' "$@" >told""")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+
+    subprocess.run(["make", "-f", ROOT / "Makefile", "run", f"SET={given}", "DATA=a b"], cwd=tmp_path, check=True)
+
+    told = (tmp_path / "told").read_text().splitlines()
+    assert [told[at + 1] for at, option in enumerate(told) if option == "--set"] == wanted
+    assert told[told.index("--data") + 1] == "a b"

@@ -237,6 +237,7 @@ def test_the_servers_are_ended_though_nobody_reads_what_is_said(tmp_path, monkey
                 home=tmp_path,
                 data=str(tmp_path),
                 profile="quick",
+                settings={},
                 airflow_port=free_port(),
                 mlflow_port=free_port(),
                 reproduce_leak=False,
