@@ -21,59 +21,37 @@ from pathlib import Path
 
 import boto3
 import pytest
-import yaml
 from cryptography.fernet import Fernet
 from moto import mock_aws
 
 from infra.embedded.stack import OUTLASTING, Stack
+from tests.infra.compose import (
+    COMPOSE,
+    COMPOSE_TEXT,
+    ROOT,
+    SERVICES,
+    VARIABLE,
+    command,
+    environment,
+    example,
+    filled,
+    resolve,
+)
 
-ROOT = Path(__file__).parents[2]
-COMPOSE_TEXT = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
-COMPOSE = yaml.safe_load(COMPOSE_TEXT)
-SERVICES = COMPOSE["services"]
 AIRFLOW = [name for name, service in SERVICES.items() if service["image"].startswith("cxr-airflow")]
 WORKERS = ["worker-cpu", "worker-gpu"]
 ONE_SHOT = ["airflow-init", "s3-bucket"]
+WORKER_SCRIPT = "infra/airflow/worker.sh"
 
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<operator>[-?])(?P<rest>[^}]*))?\}")
 SECRET = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|AUTH$|JWT(?!_EXPIRATION)")
 SCRIPTS = [
     ROOT / "mlflow/start.sh",
     ROOT / "infra/airflow/init.sh",
+    ROOT / "infra/airflow/worker.sh",
     ROOT / "infra/postgres/databases.sh",
     ROOT / "infra/s3/start.sh",
 ]
 DOCKERFILES = ("infra/images/airflow.Dockerfile", "mlflow/Dockerfile")
-
-
-def example() -> dict[str, str]:
-    """The variables of env.example, as Compose reads them."""
-    lines = (ROOT / "infra/env.example").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-
-
-def filled() -> dict[str, str]:
-    """env.example as a user fills it in; every value tells which variable it belongs to."""
-    values = {name: value or f"filled-{name.replace('_', '-').lower()}" for name, value in example().items()}
-    return values | {"CXR_DATA": "/tmp", "AIRFLOW_FERNET_KEY": Fernet.generate_key().decode()}
-
-
-def resolve(value: object, values: dict[str, str]) -> str:
-    """Put variables in as Compose does."""
-
-    def put(match: re.Match[str]) -> str:
-        default = match["rest"] or "" if match["operator"] == "-" else ""
-        return values.get(match["name"]) or default
-
-    return VARIABLE.sub(put, str(value)).replace("$$", "$")
-
-
-def environment(service: str) -> dict[str, str]:
-    return {name: resolve(value, filled()) for name, value in SERVICES[service]["environment"].items()}
-
-
-def command(service: str) -> list[str]:
-    return [resolve(part, filled()) for part in SERVICES[service]["command"]]
 
 
 def python(code: str, env: dict[str, str], cwd: Path, *arguments: str) -> str:
@@ -258,8 +236,11 @@ print(json.dumps({
 
 
 def airflow_commands() -> list[list[str]]:
-    """Every ``airflow …`` in the compose file and in the script that prepares the database."""
+    """Every ``airflow …`` in the compose file and in the scripts that prepare the database and start a worker."""
     lines = [command(service) for service in AIRFLOW]
+    (started,) = [line for line in (ROOT / WORKER_SCRIPT).read_text().splitlines() if line.startswith("exec airflow ")]
+    given = [line[2:] for line in lines if line[:2] == ["sh", f"/opt/cxr/{WORKER_SCRIPT}"]]
+    lines += [[*shlex.split(started)[1:-1], *arguments] for arguments in given]
     for service in AIRFLOW:
         test = SERVICES[service].get("healthcheck", {}).get("test", [])
         lines += [shlex.split(part) for part in test if part.startswith("airflow ")]
@@ -630,7 +611,8 @@ def test_what_the_image_copies_installs_with_all_that_the_project_reads(tmp_path
         path.relative_to(ROOT)
         for name in ("cxr_tasks", "infra")
         for path in (ROOT / name).rglob("*.py")
-        if name == "cxr_tasks" or "s3" not in path.parts
+        # Scripts are started by their paths.
+        if name == "cxr_tasks" or not {"s3", "airflow"} & set(path.parts)
     }
     assert (target / "infra/airflow/pools.json").is_file()
     assert not (target / "mlflow").exists() and not (target / "dags").exists()

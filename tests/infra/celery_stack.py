@@ -1,0 +1,188 @@
+"""The Airflow of docker-compose.yaml as processes on loopback: its variables and commands, real PostgreSQL and Redis.
+
+For machines without a container engine. It needs Debian's packages ``postgresql`` and ``redis-server``, and root:
+PostgreSQL runs as the user ``postgres``, and each worker has a host name of its own, as a container has.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+from infra.embedded.airflow_api import AirflowApi
+from infra.embedded.processes import end, in_sessions
+from infra.embedded.services import Service, Watch
+from tests.infra.compose import ROOT, command, environment
+from tests.servers import free_port
+
+AIRFLOW = ("api-server", "scheduler", "dag-processor")
+WORKERS = ("worker-cpu", "worker-gpu")
+POSTGRES_PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nonexistent"))
+
+
+def missing() -> str:
+    """What this machine lacks for the stack; empty where it lacks nothing."""
+    if os.geteuid() != 0:
+        return "PostgreSQL and host names of workers need root"
+    lacks = [name for name in ("redis-server", "unshare", "runuser", "psql") if shutil.which(name) is None]
+    if not (POSTGRES_PROGRAMS / "initdb").is_file():
+        lacks.append("postgresql")
+    return f"not installed: {', '.join(lacks)}" if lacks else ""
+
+
+class CompanyApi(AirflowApi):
+    """A client of an API that asks who one is."""
+
+    def _sign_in(self) -> None:
+        account = environment("airflow-init")
+        body = {"username": account["AIRFLOW_ADMIN_USERNAME"], "password": account["AIRFLOW_ADMIN_PASSWORD"]}
+        answer = httpx.post(f"{self.url}/auth/token", json=body, timeout=60).raise_for_status()
+        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+
+class CeleryStack:
+    """Starts and ends it.
+
+    Attributes:
+        folder: Where everything lives.
+        services: The servers by their names in docker-compose.yaml.
+        variables: Of every Airflow process.
+    """
+
+    def __init__(self, folder: Path, dags: Path, **variables: str) -> None:
+        """Nothing is started yet.
+
+        Args:
+            folder: Where everything lives.
+            dags: The folder of the DAGs.
+            **variables: In the place of what docker-compose.yaml says.
+        """
+        self.folder, self.services = folder, dict[str, Service]()
+        # Its user must reach it, which pytest's folders do not allow.
+        self.postgres_data = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self.watch: Watch | None = None
+        self.restarts: list[str] = []
+        self.postgres_port, self.redis_port, self.api_port = free_port(), free_port(), free_port()
+        places = {
+            "@postgres:5432": f"@127.0.0.1:{self.postgres_port}",
+            "@redis:6379": f"@127.0.0.1:{self.redis_port}",
+            "http://api-server:8080": f"http://127.0.0.1:{self.api_port}",
+        }
+        compose = environment("airflow-init")
+        for there, here in places.items():
+            compose = {name: value.replace(there, here) for name, value in compose.items()}
+        self.variables = {
+            **compose,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": f"{dags}{os.pathsep}{ROOT}",
+            "AIRFLOW_HOME": str(folder / "airflow"),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(free_port()),
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "CXR_CACHE": str(folder / "cache"),
+            **variables,
+        }
+
+    def start(self) -> AirflowApi:
+        """Start everything; returns a client of Airflow's API."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.start_postgres()
+        self.start_redis()
+        self._once("databases", ["bash", str(ROOT / "infra/postgres/databases.sh")], self._postgres_variables())
+        self._once("init", ["sh", str(ROOT / "infra/airflow/init.sh")], self.variables)
+        for name in AIRFLOW:
+            served = [part.replace("8080", str(self.api_port)) for part in command(name)]
+            self._serve(name, served)
+        self._until(self._api_answers, "the API server")
+        for name in WORKERS:
+            self.start_worker(name)
+        # docker-compose.yaml restarts what has ended.
+        kept_up = [self.services[name] for name in (*AIRFLOW, *WORKERS)]
+        self.watch = Watch(kept_up, lambda service: self.restarts.append(service.name))
+        return CompanyApi(f"http://127.0.0.1:{self.api_port}")
+
+    def stop(self) -> None:
+        """End every process."""
+        if self.watch:
+            self.watch.stop()
+        end(in_sessions({service.process.pid for service in self.services.values()}), polite_seconds=3)
+        end(in_sessions({service.process.pid for service in self.services.values()}), polite_seconds=0)
+        shutil.rmtree(self.postgres_data)
+
+    def kill(self, name: str) -> None:
+        """End a server and what it began, without asking, as a machine does that loses power."""
+        end(in_sessions({self.services[name].process.pid}), polite_seconds=0)
+
+    def start_again(self, name: str) -> None:
+        """Start PostgreSQL or Redis on the data that it had."""
+        {"postgres": self.start_postgres, "redis": self.start_redis}[name]()
+
+    def start_postgres(self) -> None:
+        """Start PostgreSQL; its data are made where there are none."""
+        data, as_postgres = self.postgres_data, ["runuser", "-u", "postgres", "--"]
+        if not any(data.iterdir()):
+            shutil.chown(data, "postgres", "postgres")
+            made = [*as_postgres, str(POSTGRES_PROGRAMS / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres"]
+            self._once("initdb", made, dict(os.environ))
+        # Its own data are not worth a disk's patience here.
+        options = ["-c", f"port={self.postgres_port}", "-c", "unix_socket_directories=", "-c", "fsync=off"]
+        options += [*command("postgres")[1:], "-c", "listen_addresses=127.0.0.1"]
+        served = [*as_postgres, str(POSTGRES_PROGRAMS / "postgres"), "-D", str(data), *options]
+        self._serve("postgres", served, dict(os.environ))
+        asked = [str(POSTGRES_PROGRAMS / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.postgres_port), "-q"]
+        self._until(lambda: subprocess.run(asked, check=False).returncode == 0, "PostgreSQL")
+
+    def start_redis(self) -> None:
+        """Start Redis; it keeps what it holds, as in docker-compose.yaml."""
+        password = environment("redis")["REDISCLI_AUTH"]
+        (self.folder / "redis").mkdir(exist_ok=True)
+        served = ["redis-server", "--appendonly", "yes", "--requirepass", password, "--port", str(self.redis_port)]
+        served += ["--bind", "127.0.0.1", "--dir", str(self.folder / "redis")]
+        self._serve("redis", served, dict(os.environ))
+        asked = ["redis-cli", "-p", str(self.redis_port), "ping"]
+        answers = {**os.environ, "REDISCLI_AUTH": password}
+        self._until(lambda: b"PONG" in subprocess.run(asked, env=answers, capture_output=True).stdout, "Redis")
+
+    def start_worker(self, name: str) -> None:
+        """Start a worker under the host name that it always has."""
+        started = [part.replace("/opt/cxr", str(ROOT)) for part in command(name)]
+        named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name, *started]
+        port = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port())}
+        self._serve(name, named, {**self.variables, **port, "HOSTNAME": name})
+
+    def _serve(self, name: str, served: list[str], variables: dict[str, str] | None = None) -> None:
+        log = self.folder / f"{name}.log"
+        self.services[name] = Service(name, served, log, Path("/"), variables or self.variables)
+
+    def _once(self, name: str, program: list[str], variables: dict[str, str]) -> None:
+        done = subprocess.run(program, env=variables, cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
+
+    def _postgres_variables(self) -> dict[str, str]:
+        place = {"PGHOST": "127.0.0.1", "PGPORT": str(self.postgres_port)}
+        return {**os.environ, **environment("postgres"), **place}
+
+    def _api_answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.api_port}/api/v2/monitor/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _until(self, is_so, what: str, seconds: float = 180.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < deadline, f"{what} did not answer within {seconds:.0f} s: look into {self.folder}"
+            time.sleep(0.3)

@@ -1,0 +1,118 @@
+"""What breaks where there are several machines: Airflow of docker-compose.yaml, real PostgreSQL, Redis and workers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.infra.celery_stack import CeleryStack, missing
+from tests.infra.compose import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
+
+DAG = """
+import time
+from pathlib import Path
+from airflow.sdk import dag, task
+from cxr_wiring import DEFAULT_ARGS, ON_GPU
+
+@dag(dag_id="work", schedule=None, default_args=DEFAULT_ARGS)
+def work():
+    @task(**ON_GPU)
+    def works(ti=None, dag_run=None):
+        with Path(MARKS, dag_run.run_id).open("a") as marks:
+            marks.write(f"{ti.hostname}\\n")
+        # A second try goes on from where the first one was.
+        time.sleep(dag_run.conf["seconds"] if ti.try_number == 1 else 0)
+    works()
+
+work()
+"""
+
+
+class Work:
+    """The stack with a DAG whose one task holds the one slot of the GPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self.marks, dags = folder / "marks", folder / "dags"
+        for made in (self.marks, dags):
+            made.mkdir()
+        (dags / "work.py").write_text(DAG.replace("MARKS", repr(str(self.marks))), encoding="utf-8")
+        self.stack = CeleryStack(
+            folder / "stack",
+            dags,
+            PYTHONPATH=f"{ROOT / 'dags'}:{ROOT}",
+            # A test has no minute to wait for a look.
+            AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="5",
+        )
+
+    def begin(self, seconds: float) -> str:
+        return self.api.trigger("work", {"seconds": seconds})
+
+    def tries_once_ended(self, run: str, seconds: float = 240) -> tuple[str, int]:
+        """The state and the number of tries of a run's task, once it has ended."""
+        deadline = time.monotonic() + seconds
+        while True:
+            (task,) = self.api.tasks("work", run)
+            if task["state"] in ("success", "failed"):
+                return task["state"], task["try_number"]
+            assert time.monotonic() < deadline, f"{run} is {task['state']} after {seconds:.0f} s"
+            time.sleep(1)
+
+    def hosts(self, run: str) -> list[str]:
+        """Where the task was at work, at each try."""
+        mark = self.marks / run
+        return mark.read_text().split() if mark.is_file() else []
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("celery")
+    at_work = Work(folder)
+    try:
+        at_work.api = at_work.stack.start()
+        assert at_work.api.wait_for_dags(["work"]) is None
+        yield at_work
+    finally:
+        at_work.stack.stop()
+
+
+def test_a_task_for_the_gpu_is_done_by_its_worker(work):
+    run = work.begin(0)
+
+    assert work.tries_once_ended(run) == ("success", 1)
+    assert work.hosts(run) == ["worker-gpu"]
+
+
+@pytest.mark.parametrize(("server", "tries"), [("postgres", 1), ("redis", 3)])
+def test_tasks_that_are_handed_out_while_a_server_restarts_are_not_lost(work, server, tries):
+    runs = []
+    for moment in (0.3, 3.0, 6.0):
+        runs += [work.begin(0), work.begin(0)]
+        time.sleep(moment)
+        work.stack.kill(server)
+        time.sleep(6)
+        work.stack.start_again(server)
+        time.sleep(2)
+
+    ended = [work.tries_once_ended(run) for run in runs]
+    assert [state for state, _ in ended] == ["success"] * len(runs)
+    # Where the broker is away, a try fails before the task is at work.
+    assert max(count for _, count in ended) <= tries
+    assert [len(work.hosts(run)) for run in runs] == [1] * len(runs)
+
+
+def test_a_worker_that_was_killed_leaves_no_slot_taken(work):
+    killed, waiting = work.begin(600), work.begin(0)
+    deadline = time.monotonic() + 120
+    while not work.hosts(killed):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    work.stack.kill("worker-gpu")
+
+    # The limit of the heartbeat is 900 s.
+    assert work.tries_once_ended(killed, 300) == ("success", 2)
+    assert work.tries_once_ended(waiting, 60) == ("success", 1)
+    assert work.hosts(killed) == ["worker-gpu", "worker-gpu"]
