@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from cxr_tasks.data.survey import Survey
+    from cxr_tasks.data.survey import SourceCounts, Survey
 
 NOT_VALID = 1
 
@@ -73,7 +73,13 @@ def show_survey(found: Survey) -> None:
 
     console = open_console()
     console.print(Text.assemble((found.source, "bold"), f" as profile {found.profile} sees it\n"))
-    console.print(_class_table(found))
+    console.print(_class_table(found, found.largest_groups))
+    for source in found.sources:
+        console.print(f"\n[bold]{escape(source.name)}[/]")
+        console.print(_class_table(source))
+    if found.shared:
+        console.print()
+        console.print(_shared_table(found))
     console.print()
     for line in _sentences(found):
         console.print(line, markup=False)
@@ -87,18 +93,34 @@ def show_survey(found: Survey) -> None:
     console.print(Text.assemble(verdict))
 
 
-def _class_table(found: Survey) -> Table:
+def _class_table(found: Survey | SourceCounts, largest_groups: Mapping[str, int] | None = None) -> Table:
     """Files, images and splits of each class, and their sums."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", show_footer=True)
-    columns = {"files": found.files, "used": found.images, **found.splits, "largest group": found.largest_groups}
+    columns: dict[str, Mapping[str, int]] = {"files": found.files, "used": found.images, **found.splits}
     table.add_column("class", footer="all")
     for name, counts in columns.items():
-        footer = "" if counts is found.largest_groups else f"{sum(counts.values()):,}"
-        table.add_column(name, justify="right", footer=footer)
+        table.add_column(name, justify="right", footer=f"{sum(counts.values()):,}")
+    if largest_groups is not None:
+        columns["largest group"] = largest_groups
+        table.add_column("largest group", justify="right")
     for label in found.files:
         table.add_row(label, *(f"{counts.get(label, 0):,}" for counts in columns.values()))
+    return table
+
+
+def _shared_table(found: Survey) -> Table:
+    """What each two sources share."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("in both")
+    for name in ("same files", "same pictures", "same patients"):
+        table.add_column(name, justify="right")
+    for pair in found.shared:
+        numbers = (f"{number:,}" for number in (pair.files, pair.pictures, pair.patients))
+        table.add_row(escape(f"{pair.first} and {pair.second}"), *numbers)
     return table
 
 

@@ -19,6 +19,7 @@ from cxr_tasks.config import DataSettings
 from cxr_tasks.data.duplicates import CLASH
 from cxr_tasks.data.ingest import LEFT_OUT, USED
 from cxr_tasks.data.inverted import CORRECTED, YES, count_inverted, inverted_in_words
+from cxr_tasks.data.shared import copies_of_other_sources
 from cxr_tasks.data.shares import group_faults, group_shares
 
 DOCS_PAGE = "data-docs/index.html"
@@ -117,7 +118,9 @@ def _table_of_counts(manifest: pd.DataFrame, settings: DataSettings) -> pd.DataF
     row |= {_inverted(label): number for label, number in inverted.items()}
     shares = {label: images / total for label, (_, images, total) in group_shares(manifest[used]).items() if images > 1}
     row |= {f"{LARGEST_GROUP} {label}": shares.get(label, 0.0) for label in settings.classes}
-    row["rejected fraction"] = float((~used).mean()) if len(manifest) else 0.0
+    # What another source has as well is no fault of the files.
+    alone = ~copies_of_other_sources(manifest)
+    row["rejected fraction"] = float((~used[alone]).mean()) if alone.any() else 0.0
     row["images under two classes"] = int(manifest["reason"].str.startswith(CLASH).sum())
     return pd.DataFrame([row])
 

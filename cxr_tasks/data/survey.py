@@ -26,6 +26,7 @@ from cxr_tasks.data.leaks import tell_given
 from cxr_tasks.data.leave_source_out import tell_left_out
 from cxr_tasks.data.patients import with_pseudonyms
 from cxr_tasks.data.scan import entries_of, read_tables, scan_files
+from cxr_tasks.data.shared import SharedBySources, shared_by_sources, tell_sources
 from cxr_tasks.data.shares import split_faults
 from cxr_tasks.data.sites import SourcePart, source_error, source_parts, with_site
 from cxr_tasks.data.sources import Source, open_source
@@ -70,6 +71,22 @@ class TableMatch(Strict):
     matched: int
 
 
+class SourceCounts(Strict):
+    """What one of several sources holds.
+
+    Attributes:
+        name: Of the source.
+        files: Image files by class.
+        images: Images that would be used, by class.
+        splits: Images by split, then by class.
+    """
+
+    name: str
+    files: dict[str, int]
+    images: dict[str, int]
+    splits: dict[str, dict[str, int]]
+
+
 class Survey(Strict):
     """What a source holds, as a training run would see it.
 
@@ -91,6 +108,8 @@ class Survey(Strict):
         tables: The class tables.
         labels: Sentences on what a table of labels says.
         splits: Images by split, then by class.
+        sources: Of a dataset of several sources, what each holds.
+        shared: What each two of them share, if anything.
         warnings: Sentences on what is odd.
         failures: Sentences on what keeps the data from being trained on.
         passed: Whether there is no failure.
@@ -113,6 +132,8 @@ class Survey(Strict):
     tables: tuple[TableMatch, ...]
     labels: tuple[str, ...]
     splits: dict[str, dict[str, int]]
+    sources: tuple[SourceCounts, ...]
+    shared: tuple[SharedBySources, ...]
     warnings: tuple[str, ...]
     failures: tuple[str, ...]
     passed: bool
@@ -151,7 +172,8 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             manifest, near = join_shards([each.shard for each in read], files, data.near_duplicates, joined, sites)
         with _one_part("check expectations"):
             check = check_manifest(manifest, data, joined)
-    told_of_given = tell_given(manifest, data.split)
+    told_of_given = [*tell_given(manifest, data.split), *tell_sources(manifest, near, data.classes)]
+    shared = tuple(shared_by_sources(manifest, near)) if data.sources else ()
     given = kept_splits(data.split, set(manifest["given"]))
     manifest = split_manifest(manifest, data.split, settings.seeds.split, near=near).drop(columns=["shard", "row"])
     told_of_split = [*told_of_given, *tell_left_out(manifest, data.split)]
@@ -177,6 +199,8 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         tables=tuple(table for each in read for table in each.tables),
         labels=tuple(said for each in read for said in each.labels),
         splits=splits,
+        sources=_count_by_source(manifest, data),
+        shared=shared,
         warnings=(*(said for each in read for said in each.warnings), *check.warnings, *told_of_split),
         failures=failures,
         passed=not failures,
@@ -265,6 +289,16 @@ def _read_rows(opened: Source, files: pd.DataFrame, folder: Path, how: HowToRead
 def _count_by_class(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
     counts = rows["label"].value_counts()
     return {label: int(counts.get(label, 0)) for label in classes}
+
+
+def _count_by_source(manifest: pd.DataFrame, data: DataSettings) -> tuple[SourceCounts, ...]:
+    found = []
+    for source in data.sources:
+        rows = manifest[manifest["site"] == source.name]
+        files, images = (_count_by_class(some, data.classes) for some in (rows, rows[rows["status"] == USED]))
+        splits = count_splits(rows, data.classes)
+        found.append(SourceCounts(name=source.name, files=files, images=images, splits=splits))
+    return tuple(found)
 
 
 def _set_aside(manifest: pd.DataFrame) -> tuple[SetAside, ...]:

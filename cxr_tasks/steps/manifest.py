@@ -26,6 +26,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         rows_of_shards,
     )
     from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES
+    from cxr_tasks.data.shared import tell_sources
 
     settings, files = load_settings(run).data, scanned.table()
 
@@ -44,6 +45,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         warnings = [
             *_tell_headers(ingested),
             *tell_contradictions(rows_of_shards(folders, scanned.site_of_shard), files),
+            *tell_sources(table, pairs, settings.classes),
         ]
         notes += [f"warning: {warning}" for warning in warnings]
         by_class = used["label"].value_counts()
@@ -70,7 +72,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         run,
         Manifest,
         fill,
-        version=9,
+        version=10,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
             "metadata": digest(files[["path", "given", *SAID]]),

@@ -50,4 +50,4 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
     unasked = {"split", "shard_images", "near_duplicates", "folders", "min_split_fraction", "min_table_match"}
     unasked |= {"resize", "window", "sources"}
     checked = settings.model_dump(mode="json", exclude=unasked)
-    return perform(run, Validation, fill, version=4, settings=checked, inputs={"manifest": joined})
+    return perform(run, Validation, fill, version=5, settings=checked, inputs={"manifest": joined})

@@ -96,3 +96,33 @@ def test_a_column_that_is_not_there_ends_with_2_and_one_sentence(script, phantom
     assert done.returncode == 2 and done.stdout == ""
     assert "has no column 'image', which data.table.path names: it has 'FILE NAME'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_each_of_several_sources_has_its_table_and_pairs_of_them_what_they_share(cxr, phantoms, tmp_path):
+    half = shutil.copytree(phantoms, tmp_path / "half", ignore=shutil.ignore_patterns("*metadata*"))
+    other = shutil.copytree(phantoms, tmp_path / "other", ignore=shutil.ignore_patterns("masks", "*-[2-9]*.png"))
+    sources = f"data.sources=[{{name: half, source: {half}}}, {{name: other, source: {other}}}]"
+    split = "data.split={method: leave-source-out, test_sources: [other]}"
+
+    told = cxr("scan", "--set", sources, "--set", split, "--set", "data.min_images_per_class=5")
+
+    assert told.exit_code == 0, told.output
+    lines = [" ".join(line.split()) for line in told.stdout.splitlines()]
+    assert lines[0] == "half, other as profile quick sees it"
+    assert [line for line in lines if line.startswith("all ")] == [
+        "all 169 132 89 10 33",
+        "all 136 99 89 10 0",
+        "all 33 33 0 0 33",
+    ]
+    assert lines.index("half") < lines.index("other") < lines.index("half and other 33 0 0")
+    assert "- 33 files are in half and other: each is used once" in lines
+    assert not any("all images of" in line for line in lines)
+
+
+def test_a_source_beside_a_list_of_sources_and_no_source_at_all_are_refused(cxr, phantoms):
+    both = cxr("scan", phantoms, "--set", f"data.sources=[{{name: a, source: {phantoms}}}]")
+    none = cxr("scan")
+
+    assert (both.exit_code, none.exit_code) == (2, 2)
+    assert "and data.sources lists a: name no source beside the list" in both.stderr
+    assert "No data source is given: " in none.stderr

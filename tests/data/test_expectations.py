@@ -24,6 +24,7 @@ def manifest() -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "image_id": [f"{n:064x}" for n in range(count)],
+            "site": "",
             "path": [f"{CLASSES[n % 3]}/images/{n}.png" for n in range(count)],
             "label": [CLASSES[n % 3] for n in range(count)],
             "source": "",

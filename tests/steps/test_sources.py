@@ -229,6 +229,8 @@ def test_a_whole_source_tests_and_each_choice_of_sources_keeps_its_own_splits(be
     run = begin(settings=plain)
     joined = steps.manifest(run, *reading.read(run, ""))
     validated = Validation(expectations=0, warnings=(), data_docs="")
+    assert "1 files are in hospital-a and hospital-b: each is used once" in joined.warnings
+    assert any(each.startswith("1 patient ids are in hospital-a and hospital-b") for each in joined.warnings)
 
     def split(*tests: str) -> tuple[Split, pd.DataFrame]:
         how = {"method": "leave-source-out" if tests else "stable", "test_sources": list(tests)}
