@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cxr_tasks.classifiers.training_set import ExtraImages
     from cxr_tasks.data.dataset import Images
+    from cxr_tasks.data.stacks import RowStack
     from cxr_tasks.evaluation.comparison import PairComparison
     from cxr_tasks.evaluation.external import ExternalFindings
     from cxr_tasks.evaluation.findings import ArmFindings
@@ -159,11 +160,20 @@ class Scan(Artifact):
             return ("",) * self.shards
         return tuple(each.site for each in self.sites for _ in range(each.shards))
 
-    def table(self) -> pd.DataFrame:
-        """A row a file, as ``data.scan`` describes it, and of several sources ``data.sites``."""
+    def table(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row a file, as ``data.scan`` describes it, and of several sources ``data.sites``.
+
+        With all columns, or those to read.
+        """
         import pandas as pd
 
-        return pd.read_parquet(self.folder() / self.FILES)
+        return pd.read_parquet(self.folder() / self.FILES, columns=None if columns is None else list(columns))
+
+    def of_shard(self, shard: int) -> pd.DataFrame:
+        """The rows of the files that are read in one shard."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder() / self.FILES, filters=[("shard", "==", shard)])
 
 
 class Shard(Artifact):
@@ -213,13 +223,12 @@ class Manifest(Artifact):
     warnings: tuple[str, ...] = ()
     shards: tuple[str, ...]
 
-    def table(self) -> pd.DataFrame:
-        """A row a file, as ``data.ingest`` describes it."""
-        import pandas as pd
-
+    def table(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row a file, as ``data.ingest`` describes it; with all columns, or those to read."""
+        from cxr_tasks.data.dataset import read_manifest
         from cxr_tasks.data.ingest import MANIFEST
 
-        return pd.read_parquet(self.folder() / MANIFEST)
+        return read_manifest(self.folder() / MANIFEST, columns)
 
     def near(self) -> pd.DataFrame:
         """The pairs of near-duplicates, image ids ``first`` and ``second``."""
@@ -284,13 +293,17 @@ class Dataset(Artifact):
         """What names the pixels of this dataset, for ever."""
         return {"dataset": self.ref}
 
-    def manifest(self) -> pd.DataFrame:
-        """A row a file, with the column ``split``."""
-        import pandas as pd
+    def manifest(self, columns: Sequence[str] | None = None, split: str | None = None) -> pd.DataFrame:
+        """A row a file, with the column ``split``.
 
+        Args:
+            columns: Those to read, of which an old dataset may lack some; ``None`` for all.
+            split: The only one to read; ``None`` for all rows.
+        """
+        from cxr_tasks.data.dataset import read_manifest
         from cxr_tasks.data.ingest import MANIFEST
 
-        return pd.read_parquet(self.folder() / MANIFEST)
+        return read_manifest(self.folder() / MANIFEST, columns, split)
 
     def images(self, split: str, size: int, classes: Sequence[str], *, resize: bool = False) -> Images:
         """The images of one split at ``size``; ``resize`` allows a size that is not packed.
@@ -298,17 +311,18 @@ class Dataset(Artifact):
         Raises:
             DataError: The split holds an image that is not real, or is empty.
         """
-        from cxr_tasks.data.dataset import select, select_resized
+        from cxr_tasks.data.dataset import OF_IMAGES, select, select_resized
 
+        rows = self.manifest(OF_IMAGES, split)
         if resize:
-            return select_resized(self.manifest(), self._shard_folders(), split, size, classes, self.resize)
-        return select(self.manifest(), self._shard_folders(), split, size, classes)
+            return select_resized(rows, self._shard_folders(), split, size, classes, self.resize)
+        return select(rows, self._shard_folders(), split, size, classes)
 
-    def masks(self, split: str, size: int) -> np.ndarray:
+    def masks(self, split: str, size: int) -> RowStack:
         """The lung masks (n, size, size) bool of one split; a box over the middle where an image has none."""
-        from cxr_tasks.data.dataset import rows_of, select_masks
+        from cxr_tasks.data.dataset import OF_IMAGES, rows_of, select_masks
 
-        return select_masks(rows_of(self.manifest(), split), self._shard_folders(), size)[0]
+        return select_masks(rows_of(self.manifest(OF_IMAGES, split), split), self._shard_folders(), size)[0]
 
     def thumbnails(self, rows: pd.DataFrame) -> np.ndarray:
         """The thumbnails (n, 32, 32) uint8 of ``rows`` of the manifest."""
@@ -427,14 +441,14 @@ class ImportedImages(Artifact):
         """The images of ``rows`` of the table at ``size``, with their provenance."""
         import numpy as np
 
-        from cxr_tasks.data.dataset import Images
+        from cxr_tasks.data.dataset import Images, packed_rows
         from cxr_tasks.data.ingest import pixels_file
 
         ids = ("synthetic-" + rows["image_id"]).to_numpy(str)
         labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-        packed = np.load(self.folder() / pixels_file(size), mmap_mode="r")
+        pixels = packed_rows(rows, [self.folder() / pixels_file(size)])
         told = rows[["path", "label"]].assign(image_id=ids, group=ids, source=self.ref, provenance="synthetic")
-        return Images(packed[rows["row"].to_numpy()], labels, ids, told.reset_index(drop=True))
+        return Images(pixels, labels, ids, told.reset_index(drop=True))
 
 
 class Judgement(Artifact):
@@ -509,10 +523,11 @@ class SyntheticSet(Artifact):
         import pandas as pd
 
         from cxr_tasks.data.dataset import Images
+        from cxr_tasks.data.stacks import mapped
 
         rows = pd.read_parquet(self.folder() / self.MANIFEST)
         labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-        return Images(np.load(self.folder() / self.PIXELS), labels, rows["image_id"].to_numpy(str), rows)
+        return Images(mapped(self.folder() / self.PIXELS), labels, rows["image_id"].to_numpy(str), rows)
 
     def extra(self, classes: Sequence[str], size: int, resize: ResizeName) -> ExtraImages:
         """The images at ``size``, as they join a training set whose images were resized in the same way.

@@ -6,24 +6,36 @@ what goes with them (machine, collection, age, writing on the film).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from cxr_tasks.data.dataset import Images
+from cxr_tasks.data.stacks import Rows, as_stack, in_parts
+
+# Pixels, masks and the gray that is painted with → pixels.
+Blanking: TypeAlias = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
-def blanked_images(test: Images, masks: np.ndarray, gray: int) -> dict[str, Images]:
-    """The images of the shortcut probes, by what is blanked.
+def blanked_images(test: Images, masks: Rows, gray: int) -> dict[str, Images]:
+    """The images of the shortcut probes, by what is blanked. They are blanked when they are asked for.
 
     Args:
         test: The test images.
         masks: (n, S, S) bool, True in the lungs.
         gray: Gray value of what is painted over, see :func:`mean_gray`.
     """
-    return {name: replace(test, pixels=blank(test.pixels, masks, gray)) for name, blank in BLANKINGS.items()}
+    pixels = as_stack(test.pixels)
+
+    def blanked(blank: Blanking, some: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        return blank(some, masks[positions], gray)
+
+    of = {name: pixels.each(partial(blanked, blank), pixels.shape[1:]) for name, blank in BLANKINGS.items()}
+    return {name: replace(test, pixels=some) for name, some in of.items()}
 
 
 def blanked_content(name: str, gray: int) -> dict[str, Any]:
@@ -33,7 +45,8 @@ def blanked_content(name: str, gray: int) -> dict[str, Any]:
 
 def mean_gray(train: Images) -> int:
     """The mean gray of the training images, which tells nothing of the image at hand."""
-    return round(float(train.pixels.mean()))
+    total = sum(int(part.sum(dtype=np.int64)) for part in in_parts(train.pixels))
+    return round(total / math.prod(train.pixels.shape))
 
 
 def blank_lungs(pixels: np.ndarray, masks: np.ndarray, fill: int) -> np.ndarray:
@@ -60,7 +73,7 @@ def blank_background(pixels: np.ndarray, masks: np.ndarray, fill: int) -> np.nda
     return np.where(_boxes(masks), pixels, np.uint8(fill))
 
 
-BLANKINGS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+BLANKINGS: dict[str, Blanking] = {
     "lungs": blank_lungs,
     "background": blank_background,
 }

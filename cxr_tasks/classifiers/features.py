@@ -1,4 +1,4 @@
-"""What a head sees of images: the features of a frozen trunk, or pixels. Features are kept in ``feature_store``."""
+"""What a head sees of images: the features of a frozen trunk, or pixels. ``feature_store`` keeps features."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 from cxr_tasks.classifiers.augmentation import augment
 from cxr_tasks.config import AugmentationSettings
 from cxr_tasks.data.dataset import Images
+from cxr_tasks.data.stacks import Rows, as_stack, in_parts
 from cxr_tasks.errors import WeightsError
 
 FEATURE_BATCH = 64
@@ -31,6 +32,12 @@ class FrozenTrunk:
             self.name, self.at_once = trunk.name.removesuffix("_trunk"), FEATURE_BATCH
             # predict() costs tens of milliseconds a call, more than a small network takes for a batch.
             self._run = tf.function(lambda x: tf.cast(trunk(x, training=False), tf.float32), reduce_retracing=True)
+
+    def all_of(self, pixels: Rows) -> Rows:
+        """As a call, of any number of images: only features are held in memory."""
+        if self._run is None:
+            return as_stack(pixels).each(lambda part, _: part[..., None], (*pixels.shape[1:], 1))
+        return np.concatenate([self(part) for part in in_parts(pixels)])
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """(n, S, S) uint8 → (n, …) float16 features; without a trunk (n, S, S, 1) uint8.
@@ -56,7 +63,7 @@ class FrozenTrunk:
 
 
 class ArmFeatures:
-    """What the head sees of an arm's images, made in memory when first asked for."""
+    """What the head sees of an arm's images, read or made when it is asked for. Features of a trunk stay in memory."""
 
     def __init__(
         self,
@@ -77,30 +84,34 @@ class ArmFeatures:
         """
         self.frozen, self.train, self._held_out = frozen, train, held_out
         self.augmentation, self.seed = augmentation, seed
-        self._views: dict[int | None, np.ndarray] = {}
+        self._views: dict[int | None, Rows] = {}
 
-    def held_out(self, name: str) -> np.ndarray:
+    def held_out(self, name: str) -> Rows:
         """(n, …) of all images of a held-out set, as they are."""
-        return self.frozen(self._held_out[name].pixels)
+        return self.frozen.all_of(self._held_out[name].pixels)
 
     def training(self, rows: np.ndarray, turn: int) -> np.ndarray:
         """(b, …) of the training images at positions ``rows``, in the pass number ``turn`` over them."""
         if self.augmentation is None:
-            return self._view(None)[rows]
+            return self.view(None)[rows]
         if self.augmentation.views is None:
-            return self.frozen(self._drawn(self.train.pixels[rows], self.train.ids[rows], turn))
-        return self._view(turn % self.augmentation.views)[rows]
+            return self.frozen(self._augment(self.train.pixels[rows], self.train.ids[rows], turn))
+        return self.view(turn % self.augmentation.views)[rows]
 
-    def _view(self, view: int | None) -> np.ndarray:
+    def view(self, view: int | None) -> Rows:
+        """(n, …) of all training images: as they are, or in one augmented version."""
         if view not in self._views:
             self._views[view] = self._make_view(view)
         return self._views[view]
 
-    def _make_view(self, view: int | None) -> np.ndarray:
-        """(n, …) of all training images: as they are, or in one augmented version."""
-        return self.frozen(self._drawn(self.train.pixels, self.train.ids, view))
+    def _make_view(self, view: int | None) -> Rows:
+        return self.frozen.all_of(self.train.pixels if view is None else self._drawn(self.train, view))
 
-    def _drawn(self, pixels: np.ndarray, ids: np.ndarray, view: int | None) -> np.ndarray:
-        if view is None or self.augmentation is None:
-            return pixels
+    def _drawn(self, images: Images, view: int) -> Rows:
+        """(n, S, S) of all ``images`` in one augmented version."""
+        pixels = as_stack(images.pixels)
+        return pixels.each(lambda part, rows: self._augment(part, images.ids[rows], view), pixels.shape[1:])
+
+    def _augment(self, pixels: np.ndarray, ids: np.ndarray, view: int) -> np.ndarray:
+        assert self.augmentation is not None  # else nothing is drawn
         return augment(pixels, ids, self.augmentation, view, self.seed)

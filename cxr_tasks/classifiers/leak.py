@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cxr_tasks.classifiers.features import ArmFeatures
+from cxr_tasks.data.stacks import Rows, as_stack
 from cxr_tasks.randomness import keyed
 
 
@@ -29,9 +30,9 @@ class PartsOfPool(ArmFeatures):
         super().__init__(pool.frozen, pool.train, {}, None, pool.seed)
         self.pool, self.rows = pool, rows
 
-    def held_out(self, name: str) -> np.ndarray:
+    def held_out(self, name: str) -> Rows:
         """(n, …) of all images of a split."""
-        return self.pool.training(self.rows[name], 0)
+        return as_stack(self.pool.view(None)).chosen(self.rows[name])
 
     def training(self, rows: np.ndarray, turn: int) -> np.ndarray:
         """(b, …) of the images at positions ``rows`` of the training split."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 
 from cxr_tasks.classifiers import cnn
 from cxr_tasks.classifiers.backbones import build_backbone, classify
@@ -17,6 +16,7 @@ from cxr_tasks.classifiers.channels import channels_and_scale
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.classifiers.weights import backbone_with_weights, scaling_images
 from cxr_tasks.config import Settings
+from cxr_tasks.data.stacks import Rows
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Network:
     fast_trunk: keras.Model | None = None
 
 
-def build_network(name: str, settings: Settings, real: np.ndarray, seed: int) -> Network:
+def build_network(name: str, settings: Settings, real: Rows, seed: int) -> Network:
     """Build classifier ``name`` with its first weights.
 
     A random backbone is the same for all arms and seeds: it is scaled on some of the real training images, which are

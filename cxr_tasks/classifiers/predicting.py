@@ -1,4 +1,4 @@
-"""What a trained model says of images that lie in shards, a part of a shard at a time."""
+"""What a trained model says of images, some at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ import pandas as pd
 
 from cxr_tasks.classifiers.feature_store import FeatureCache, shard_features
 from cxr_tasks.classifiers.features import FrozenTrunk
+from cxr_tasks.data.stacks import Rows, in_parts
 
 # Bounds the pixels in memory: 512 images of 224 × 224 take 26 MB, and four times as much as float32.
 PREDICTED_AT_ONCE = 512
+
+
+def predict_stack(model: keras.Model, seen: Rows) -> np.ndarray:
+    """Probabilities (n, classes) of what a model sees, (n, …), to the bit those of one call of ``predict``."""
+    return np.concatenate([model.predict(part, verbose=0) for part in in_parts(seen, PREDICTED_AT_ONCE)])
 
 
 def predict_rows(

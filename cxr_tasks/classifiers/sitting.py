@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from cxr_tasks.checkpoints import CheckpointFolder, Restored, all_finite
 from cxr_tasks.config import ClassifierSettings
+from cxr_tasks.data.stacks import Rows
 from cxr_tasks.errors import UserError
 from cxr_tasks.setbacks import Setback, diverged, setback_told
 
@@ -53,6 +54,24 @@ class EarlyStop(keras.callbacks.EarlyStopping):
         """Know what was known at a checkpoint."""
         self.wait, self.best, self.best_epoch = state["wait"], state["best"], state["best_epoch"]
         self.best_weights = best_weights
+
+
+class HeldOut(keras.utils.PyDataset):
+    """Images that a training is tested on, read batch by batch: Keras would hold an array of them twice."""
+
+    def __init__(self, seen: Rows, truth: np.ndarray, batch_size: int) -> None:
+        """What the head sees of the images, their one-hot classes, and images in a batch."""
+        super().__init__()
+        self.seen, self.truth, self.batch_size = seen, truth, batch_size
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return -(-len(self.truth) // self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """A batch."""
+        batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        return self.seen[batch], self.truth[batch]
 
 
 class Sitting(keras.callbacks.Callback):
@@ -108,7 +127,7 @@ class Sitting(keras.callbacks.Callback):
     def train(
         self,
         batches: Callable[[int, int], Iterator[Any]],
-        validation: tuple[np.ndarray, np.ndarray],
+        validation: tuple[Rows, np.ndarray],
         validation_batch: int,
     ) -> None:
         """Train to the end, and leave the weights of the best epoch.
@@ -127,6 +146,7 @@ class Sitting(keras.callbacks.Callback):
         if self._metrics:
             # Keras makes the variables of its metrics at the first batch.
             self.head.evaluate(*(part[:1] for part in validation), verbose=0)
+        held_out = HeldOut(*validation, validation_batch)
         while not self.stopped and self.step < self.settings.epochs * self.steps:
             epoch, batch = divmod(self.step, self.steps)
             try:
@@ -136,8 +156,7 @@ class Sitting(keras.callbacks.Callback):
                     steps_per_epoch=self.steps - batch,
                     initial_epoch=epoch,
                     epochs=epoch + 1 if batch else self.settings.epochs,
-                    validation_data=validation,
-                    validation_batch_size=validation_batch,
+                    validation_data=held_out,
                     callbacks=[self],
                     shuffle=False,
                     verbose=0,

@@ -15,9 +15,11 @@ import pandas as pd
 from cxr_tasks.classifiers.batches import BatchOrder, batches_of, training_batches
 from cxr_tasks.classifiers.features import FEATURE_BATCH, ArmFeatures
 from cxr_tasks.classifiers.networks import Network
+from cxr_tasks.classifiers.predicting import predict_stack
 from cxr_tasks.classifiers.sitting import Sitting
 from cxr_tasks.config import ClassifierSettings
 from cxr_tasks.data.dataset import Images
+from cxr_tasks.data.stacks import Rows, in_parts
 from cxr_tasks.errors import WeightsError
 from cxr_tasks.randomness import keyed
 from cxr_tasks.setbacks import setback_told
@@ -87,14 +89,18 @@ def fit_classifier(
     targets = keras.utils.to_categorical(labels, len(classes))
 
     def shown(rows: np.ndarray, turn: int) -> np.ndarray:
-        return _finite(features.training(chosen[rows], turn), train.ids[chosen[rows]], network.name)
+        made = features.training(chosen[rows], turn)
+        _check_features(made, train.ids[chosen[rows]], network.name)
+        return made
 
     def batches(first: int, detour: int) -> Iterator[Any]:
         order = BatchOrder(len(labels), settings.batch_size, seed, detour)
         ahead = max(1, features.frozen.at_once // settings.batch_size)
         return training_batches(shown, targets, weights, order, ahead, first)
 
-    seen = {split: _finite(features.held_out(split), images.ids, network.name) for split, images in held_out.items()}
+    seen = {split: features.held_out(split) for split in held_out}
+    for split, images in held_out.items():
+        _check_features(seen[split], images.ids, network.name)
     network.head.compile(
         keras.optimizers.Adam(settings.learning_rate), loss="categorical_crossentropy", metrics=["accuracy"]
     )
@@ -103,9 +109,9 @@ def fit_classifier(
     sitting.train(batches, (seen["validation"], truth), FEATURE_BATCH)
     tables = []
     for split, images in held_out.items():
-        probabilities = network.head.predict(seen[split], verbose=0)
-        if not np.isfinite(probabilities).all():
-            raise _unusable(f"The classifier {network.name} gives", probabilities, images.ids, "predictions")
+        probabilities = predict_stack(network.head, seen[split])
+        if not (finite := _are_finite(probabilities)).all():
+            raise _unusable(f"The classifier {network.name} gives", finite, images.ids, "predictions")
         tables.append(prediction_table(images, split, probabilities, classes))
     history = pd.DataFrame(sitting.rows)
     best = int(history["epoch"][history["val_loss"].idxmin()])
@@ -114,19 +120,23 @@ def fit_classifier(
     return FittedClassifier(predictions, history, best, len(chosen), len(history) * steps, told)
 
 
-def _finite(features: np.ndarray, ids: np.ndarray, name: str) -> np.ndarray:
-    """The features (n, …) of the images ``ids``. The loss would not show all that are lost: ReLU makes NaN a 0.
+def _check_features(features: Rows, ids: np.ndarray, name: str) -> None:
+    """Look at the features (n, …) of the images ``ids``. The loss would not show all: ReLU makes NaN a 0.
 
     Raises:
         WeightsError: Some are not finite.
     """
-    if features.dtype.kind == "f" and not np.isfinite(features).all():
-        raise _unusable(f"The classifier {name} is shown", features, ids, "features")
-    return features
+    if features.dtype.kind == "f" and not (finite := _are_finite(features)).all():
+        raise _unusable(f"The classifier {name} is shown", finite, ids, "features")
 
 
-def _unusable(who: str, values: np.ndarray, ids: np.ndarray, what: str) -> WeightsError:
-    lost = ids[~np.isfinite(values).reshape(len(values), -1).all(axis=1)]
+def _are_finite(values: Rows) -> np.ndarray:
+    """(n,) whether all numbers of a row are finite."""
+    return np.concatenate([np.isfinite(part).all(axis=tuple(range(1, part.ndim))) for part in in_parts(values)])
+
+
+def _unusable(who: str, finite: np.ndarray, ids: np.ndarray, what: str) -> WeightsError:
+    lost = ids[~finite]
     advice = {
         "features": "check the weights that its backbone was given, and make extract_features anew.",
         "predictions": "lower classifiers.learning_rate.",

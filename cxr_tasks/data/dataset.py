@@ -8,17 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from cxr_tasks.data.ingest import pixels_file
 from cxr_tasks.data.masks import masks_file, unpack_masks
 from cxr_tasks.data.resizing import resize_stack
+from cxr_tasks.data.stacks import Rows, RowStack, as_stack, joined, mapped, packed
 from cxr_tasks.errors import DataError
 from cxr_tasks.image_settings import ResizeName
 
+# What a manifest says of images that trainings ask for. Of a million images, the rest would fill the memory.
+OF_IMAGES = (
+    "image_id",
+    "label",
+    "source",
+    "group",
+    "inverted",
+    "window",
+    "mask",
+    "split",
+    "provenance",
+    "shard",
+    "row",
+)
 LUNG_BOX = (0.13, 0.83, 0.13, 0.87)  # top and bottom, left and right, as shares of the side
 
 
@@ -27,13 +44,13 @@ class Images:
     """Pixels with what is known of them.
 
     Attributes:
-        pixels: (n, S, S) uint8.
+        pixels: (n, S, S) uint8, in memory or a stack.
         labels: (n,) int64, positions in the class list.
         ids: (n,) text.
-        rows: n rows of a manifest.
+        rows: n rows of a manifest, with ``OF_IMAGES`` as far as they are known.
     """
 
-    pixels: np.ndarray
+    pixels: Rows
     labels: np.ndarray
     ids: np.ndarray
     rows: pd.DataFrame
@@ -45,20 +62,27 @@ class Images:
     def take(self, positions: np.ndarray) -> Images:
         """The images at ``positions``, which may hold a position more than once."""
         rows = self.rows.iloc[positions].reset_index(drop=True)
-        return Images(self.pixels[positions], self.labels[positions], self.ids[positions], rows)
+        return Images(as_stack(self.pixels).chosen(positions), self.labels[positions], self.ids[positions], rows)
 
     def resized(self, size: int, resize: ResizeName) -> Images:
-        """The same images at another side."""
-        return replace(self, pixels=resize_stack(self.pixels, size, resize))
+        """The same images at another side. Each is resized whenever it is asked for."""
+        if self.pixels.shape[1:] == (size, size):
+            return self
+        work = partial(_resized, size=size, resize=resize)
+        return replace(self, pixels=as_stack(self.pixels).each(work, (size, size)))
 
     def followed_by(self, others: Images) -> Images:
         """These images and then ``others``, which have the same side."""
         return Images(
-            np.concatenate([self.pixels, others.pixels]),
+            joined([self.pixels, others.pixels]),
             np.concatenate([self.labels, others.labels]),
             np.concatenate([self.ids, others.ids]),
             pd.concat([self.rows, others.rows], ignore_index=True),
         )
+
+
+def _resized(pixels: np.ndarray, _: np.ndarray, size: int, resize: ResizeName) -> np.ndarray:
+    return resize_stack(pixels, size, resize)
 
 
 def select_resized(
@@ -72,7 +96,7 @@ def select_resized(
 
 
 def select(manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int, classes: Sequence[str]) -> Images:
-    """The images of one split at ``size``, read from their shards.
+    """The images of one split at ``size``, which are read from their shards when they are asked for.
 
     Args:
         manifest: A row an image, with the column ``split``; ``shard`` and ``row`` say where its pixels are.
@@ -85,12 +109,28 @@ def select(manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int
         DataError: The split holds an image that is not real, or is empty.
     """
     rows = rows_of(manifest, split)
-    pixels = np.empty((len(rows), size, size), np.uint8)
-    for number, chosen in rows.groupby("shard").indices.items():
-        packed = np.load(shards[number] / pixels_file(size), mmap_mode="r")
-        pixels[chosen] = packed[rows["row"].to_numpy()[chosen]]
+    pixels = packed_rows(rows, [shard / pixels_file(size) for shard in shards])
     labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-    return Images(pixels, labels, rows["image_id"].to_numpy(str), rows)
+    return Images(pixels, labels, rows["image_id"].to_numpy(object), rows)
+
+
+def read_manifest(path: Path, columns: Sequence[str] | None = None, split: str | None = None) -> pd.DataFrame:
+    """Rows of the manifest in a file.
+
+    Args:
+        path: The file.
+        columns: Those to read, as far as the file has them; ``None`` for all.
+        split: The only one to read; ``None`` for all rows.
+    """
+    there = None if columns is None else [name for name in pq.read_schema(path).names if name in columns]
+    return pd.read_parquet(path, columns=there, filters=None if split is None else [("split", "==", split)])
+
+
+def packed_rows(rows: pd.DataFrame, files: Sequence[Path]) -> RowStack:
+    """What the shards' ``.npy`` files hold of ``rows`` of a manifest. Only files that hold any are opened."""
+    numbers, places = rows["shard"].to_numpy(np.int32), rows["row"].to_numpy(np.int32)
+    opened = {int(n): mapped(files[n]) for n in (np.unique(numbers) if len(rows) else [0])}
+    return packed([opened.get(n, np.empty(0)) for n in range(len(files))], numbers, places)
 
 
 def rows_of(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -106,21 +146,28 @@ def rows_of(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
     return rows
 
 
-def select_masks(rows: pd.DataFrame, shards: Sequence[Path], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lung masks of ``rows`` of a manifest, read from their shards.
+def select_masks(rows: pd.DataFrame, shards: Sequence[Path], size: int) -> tuple[RowStack, np.ndarray]:
+    """The lung masks of ``rows`` of a manifest, which are read from their shards when they are asked for.
 
     Returns:
         The masks (n, size, size) bool, True in the lungs, with :func:`centre_box` for images that have none; and
         whether each image has one (n,) bool.
     """
-    masks = np.broadcast_to(centre_box(size), (len(rows), size, size)).copy()
+    box = centre_box(size)
     # A dataset that was published before masks were read says nothing of them.
     given = rows["mask"].to_numpy(bool) if "mask" in rows else np.zeros(len(rows), bool)
-    for number, chosen in rows[given].groupby("shard").indices.items():
-        places = np.flatnonzero(given)[chosen]
-        packed = np.load(shards[number] / masks_file(size), mmap_mode="r")
-        masks[places] = unpack_masks(packed[rows["row"].to_numpy()[places]], size)
-    return masks, given
+    # The place of each image that has one, among those.
+    place = np.cumsum(given) - 1
+    there = packed_rows(rows[given], [shard / masks_file(size) for shard in shards]) if given.any() else None
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        masks = np.broadcast_to(box, (len(positions), size, size)).copy()
+        some = given[positions]
+        if there is not None:
+            masks[some] = unpack_masks(there[place[positions[some]]], size)
+        return masks
+
+    return RowStack(read, (len(rows), size, size), bool), given
 
 
 def centre_box(size: int) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, count
 
@@ -16,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.neighbours import nearest_points
 from cxr_tasks.data.overlay import SURROUNDINGS, overlaid, spectra
+from cxr_tasks.data.stacks import let_go, on_disk
 
 CLASH = "identical images carry different classes"
 IDENTICAL = "identical to"
@@ -59,7 +61,7 @@ def near_duplicates(dhash: np.ndarray, thumbnails: np.ndarray, settings: NearDup
         (pairs, 2) positions, the smaller first, in ascending order.
     """
     found = np.concatenate([encoded_again(dhash, thumbnails, settings), altered(thumbnails, settings)])
-    return np.unique(np.sort(found, axis=1), axis=0)
+    return _each_once(found, len(thumbnails))
 
 
 def encoded_again(dhash: np.ndarray, thumbnails: np.ndarray, settings: NearDuplicateSettings) -> np.ndarray:
@@ -67,17 +69,29 @@ def encoded_again(dhash: np.ndarray, thumbnails: np.ndarray, settings: NearDupli
 
     The hashes propose pairs; the correlation of their thumbnails' details decides.
     """
-    proposed = _within(dhash, settings.hash_bits)
-    images, places = np.unique(proposed, return_inverse=True)
-    details = np.empty((len(images), thumbnails[0].size if len(thumbnails) else 0), np.float32)
-    for start in range(0, len(images), AT_ONCE):
-        details[start : start + AT_ONCE] = _details(thumbnails[images[start : start + AT_ONCE]])
-    first, second = places.reshape(proposed.shape).T
-    found = np.zeros(len(proposed), bool)
-    for start in range(0, len(proposed), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        found[part] = np.einsum("ij,ij->i", details[first[part]], details[second[part]]) > settings.correlation
-    return proposed[found]
+    details = on_disk((len(thumbnails), math.prod(thumbnails.shape[1:])), np.float32)
+    known = np.zeros(len(thumbnails), bool)
+    found = [np.empty((0, 2), np.int64)]
+    for proposed in _within(dhash, settings.hash_bits):
+        asked = np.unique(proposed)
+        asked = asked[~known[asked]]
+        known[asked] = True
+        for start in range(0, len(asked), AT_ONCE):
+            some = asked[start : start + AT_ONCE]
+            details[some] = _details(thumbnails[some])
+        for start in range(0, len(proposed), AT_ONCE):
+            some = proposed[start : start + AT_ONCE]
+            alike = np.einsum("ij,ij->i", details[some[:, 0]], details[some[:, 1]]) > settings.correlation
+            found.append(some[alike])
+        let_go(details)
+        let_go(thumbnails)
+    return _each_once(np.concatenate(found), len(thumbnails))
+
+
+def _each_once(pairs: np.ndarray, images: int) -> np.ndarray:
+    """(m, 2) positions among ``images``, the smaller first, in ascending order."""
+    codes = np.unique(pairs.min(axis=1) * np.int64(images) + pairs.max(axis=1)) if len(pairs) else pairs[:, 0]
+    return np.stack(np.divmod(codes, np.int64(max(images, 1))), axis=1)
 
 
 def encoded_again_among(
@@ -133,7 +147,7 @@ def altered(thumbnails: np.ndarray, settings: NearDuplicateSettings, known: np.n
     queries = points if alone else queries
     proposed = nearest_points(queries, points, settings.neighbours + alone)
     if alone:
-        proposed = np.unique(np.sort(proposed[proposed[:, 0] != proposed[:, 1]], axis=1), axis=0)
+        proposed = _each_once(proposed[proposed[:, 0] != proposed[:, 1]], len(thumbnails))
     reached = _in_parts(lambda pairs: overlaid(thumbnails[pairs[:, 0]], known[pairs[:, 1]], settings.shifted), proposed)
     return proposed[reached > settings.overlaid]
 
@@ -149,21 +163,47 @@ def search_points(known: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np
         (m, F) and (n, F) float32, of length one.
     """
     points, queries = _in_parts(spectra, known), _in_parts(spectra, others)
-    mean, spread = points.mean(axis=0), points.std(axis=0).clip(1e-3)
-    for some in (points, queries):
+    mean, spread = _mean_and_spread(points)
+    for points_of in (points, queries):
         # In place: a million images have 400 MB of these.
-        some -= mean
-        some /= spread
-        some /= np.linalg.norm(some, axis=1, keepdims=True).clip(1e-6)
+        for start in range(0, len(points_of), AT_ONCE):
+            some = points_of[start : start + AT_ONCE]
+            some -= mean
+            some /= spread.clip(1e-3)
+            some /= np.linalg.norm(some, axis=1, keepdims=True).clip(1e-6)
+            let_go(points_of)
     return points, queries
+
+
+def _mean_and_spread(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (F,) of (n, F) float32, added row by row as NumPy adds them, some at a time."""
+    total = np.zeros((2, points.shape[1]), np.float32)
+    for square in (0, 1):
+        mean = total[0] / np.float32(len(points))
+        for start in range(0, len(points), AT_ONCE):
+            some = points[start : start + AT_ONCE]
+            rows = (some - mean) ** 2 if square else some
+            total[square] = np.add.reduce(np.concatenate([total[square][None], rows]), axis=0)
+            let_go(points)
+    return mean, np.sqrt(total[1] / np.float32(len(points)))
 
 
 def _in_parts(work: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
     """What ``work`` makes of ``rows``, a few at a time, so that they stay in the processor's cache."""
     # Without rows too, one part says what shape the results have.
-    starts = range(0, max(len(rows), 1), IN_CACHE)
+    first = work(rows[:IN_CACHE])
+    found = on_disk((len(rows), *first.shape[1:]), first.dtype)
+    found[:IN_CACHE] = first
+
+    def fill(start: int) -> None:
+        found[start : start + IN_CACHE] = work(rows[start : start + IN_CACHE])
+        let_go(found)
+        let_go(rows)
+
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        return np.concatenate(list(threads.map(lambda start: work(rows[start : start + IN_CACHE]), starts)))
+        for _ in threads.map(fill, range(IN_CACHE, len(rows), IN_CACHE)):
+            pass
+    return found
 
 
 def _details(thumbnails: np.ndarray) -> np.ndarray:
@@ -179,8 +219,8 @@ def _details(thumbnails: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
-def _within(dhash: np.ndarray, bits: int) -> np.ndarray:
-    """All pairs of hashes that differ in at most ``bits`` bits.
+def _within(dhash: np.ndarray, bits: int) -> Iterator[np.ndarray]:
+    """All pairs (m, 2) of hashes that differ in at most ``bits`` bits, each once, some at a time.
 
     The hashes are cut into bits + 3 bands. At least three bands of such a pair are equal, so only images that share
     three bands are compared. n² comparisons would take days for a million images.
@@ -188,9 +228,10 @@ def _within(dhash: np.ndarray, bits: int) -> np.ndarray:
     bands = np.array_split(np.arange(64, dtype=np.uint64), bits + 3)
     masks = [np.bitwise_or.reduce(np.uint64(1) << band) for band in bands]
     n = len(dhash)
-    found = [np.empty(0, np.int64)]
+    earlier: list[np.uint64] = []
     for chosen in combinations(masks, 3):
-        keys = dhash & np.bitwise_or.reduce(np.array(chosen))
+        mask = np.bitwise_or.reduce(np.array(chosen))
+        keys = dhash & mask
         order = np.argsort(keys, kind="stable")
         keys, hashes = keys[order], dhash[order]
         left = np.arange(n)
@@ -200,11 +241,14 @@ def _within(dhash: np.ndarray, bits: int) -> np.ndarray:
             left = left[keys[left] == keys[left + distance]]
             if not len(left):
                 break
-            near = left[np.bitwise_count(hashes[left] ^ hashes[left + distance]) <= bits]
-            a, b = order[near], order[near + distance]
-            found.append(np.minimum(a, b) * n + np.maximum(a, b))
-    codes = np.unique(np.concatenate(found))
-    return np.stack(np.divmod(codes, max(n, 1)), axis=1)
+            differing = hashes[left] ^ hashes[left + distance]
+            near = np.bitwise_count(differing) <= bits
+            # Those that share three earlier bands have been there.
+            for other in earlier:
+                near &= (differing & other) != 0
+            a, b = order[left[near]], order[left[near] + distance]
+            yield np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1)
+        earlier.append(mask)
 
 
 def components(n: int, pairs: np.ndarray) -> np.ndarray:

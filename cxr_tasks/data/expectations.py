@@ -23,6 +23,11 @@ from cxr_tasks.data.shared import copies_of_other_sources
 from cxr_tasks.data.shares import group_faults, group_shares
 
 DOCS_PAGE = "data-docs/index.html"
+# What the expectations look at.
+CHECKED = (
+    *("image_id", "path", "label", "patient", "group", "width", "height", "mean", "contrast", "inverted"),
+    *("provenance", "status", "reason"),
+)
 LARGEST_GROUP = "share of the largest group of"
 
 
@@ -45,7 +50,8 @@ def check_manifest(manifest: pd.DataFrame, settings: DataSettings, folder: Path)
     """Hold a manifest against the expectations.
 
     Args:
-        manifest: The whole manifest. The suite sees the used rows, and the counts of all rows.
+        manifest: The whole manifest, with at least the columns ``CHECKED``. The suite sees the used rows, and the
+            counts of all rows.
         settings: What is acceptable.
         folder: Where Data Docs are written, to ``data-docs``.
     """

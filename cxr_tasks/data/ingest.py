@@ -29,6 +29,7 @@ from cxr_tasks.data.inverted import CORRECTED, YES, is_inverted
 from cxr_tasks.data.masks import decode_mask, masks_file
 from cxr_tasks.data.scan import read_fault
 from cxr_tasks.data.sites import with_site
+from cxr_tasks.data.stacks import let_go, on_disk
 from cxr_tasks.data.threads import in_blocks
 from cxr_tasks.progress import advance
 
@@ -347,19 +348,12 @@ def join_shards(
         The manifest (a row per file, ``MANIFEST_COLUMNS``; ``split`` is still empty) and the pairs of
         near-duplicates (``first`` and ``second`` image id).
     """
-    images = rows_of_shards(shards, sites)
-    # A name that is not UTF-8 is shown with escapes. Another file may really have that name.
-    known = scanned[["path", "given", *SAID]].drop_duplicates("path")
-    images = images.merge(known, on="path", how="left", validate="many_to_one", suffixes=(" of file", ""))
-    for fact in SAID:
-        # What a table says counts, then what the file says.
-        silent = images[fact].isna() if fact == "age" else images[fact] == ""
-        images[fact] = images[fact].mask(silent, images[f"{fact} of file"])
-    images = images.sort_values(["label", "path"], ignore_index=True)
-
-    images = with_identical_aside(images, identical(sacred_first(images[images["status"] == USED])))
-    good = images[images["status"] == USED].reset_index()
-    dhash = np.array([int(value, 16) for value in good["dhash"]], np.uint64)
+    images = rows_of_shards(shards, sites).sort_values(["label", "path"], ignore_index=True)
+    _join_said(images, scanned)
+    read = images.loc[images["status"] == USED, ["image_id", "path", "label", "given"]]
+    images = with_identical_aside(images, identical(sacred_first(read)))
+    good = images.loc[images["status"] == USED, ["image_id", "patient", "dhash", "shard", "row"]].reset_index()
+    dhash = np.fromiter((int(value, 16) for value in good["dhash"]), np.uint64, len(good))
     near = near_duplicates(dhash, thumbnails_of(shards, good), settings)
     images["group"] = images["image_id"]
     images.loc[good["index"], "group"] = group_names(good, near).to_numpy()
@@ -384,6 +378,18 @@ def rows_of_shards(shards: Sequence[Path], sites: Sequence[str] | None = None) -
     return pd.concat([table.assign(row=np.arange(len(table))) for table in tables], ignore_index=True)
 
 
+def _join_said(images: pd.DataFrame, scanned: pd.DataFrame) -> None:
+    """Give rows of shards the columns ``given`` and ``SAID`` as the scan has them: what a table says counts first."""
+    # A name that is not UTF-8 is shown with escapes. Another file may really have that name.
+    first = np.flatnonzero(~scanned["path"].duplicated())
+    found = pd.Index(scanned["path"].iloc[first]).get_indexer(images["path"])
+    places = np.where(found < 0, -1, first[found])
+    images["given"] = scanned["given"].array.take(places, allow_fill=True)
+    for fact in SAID:
+        told = pd.Series(scanned[fact].array.take(places, allow_fill=True), images.index)
+        images[fact] = told.mask(told.isna() if fact == "age" else told == "", images[fact])
+
+
 def with_identical_aside(images: pd.DataFrame, reasons: pd.Series | None = None) -> pd.DataFrame:
     """``images``, rows of a shard or a manifest, with those set aside that are identical to another one.
 
@@ -395,15 +401,17 @@ def with_identical_aside(images: pd.DataFrame, reasons: pd.Series | None = None)
     if reasons is None:
         reasons = identical(images[images["status"] == USED])
     repeated = reasons.index[reasons != ""]
-    images = images.copy()
+    # Only the columns that change are copied.
+    images = images.copy(deep=False)
     images.loc[repeated, "status"] = SET_ASIDE
     images.loc[repeated, "reason"] = reasons[repeated]
     return images
 
 
 def thumbnails_of(shards: Sequence[Path], images: pd.DataFrame) -> np.ndarray:
-    """The thumbnails of ``images``, rows of a manifest, from their shards: (n, 32, 32) uint8."""
-    found = np.empty((len(images), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+    """The thumbnails of ``images``, rows of a manifest, from their shards: (n, 32, 32) uint8, not held in memory."""
+    found, places = on_disk((len(images), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8), images["row"].to_numpy()
     for number, rows in images.groupby("shard").indices.items():
-        found[rows] = np.load(shards[number] / THUMBNAILS, mmap_mode="r")[images["row"].to_numpy()[rows]]
+        found[rows] = np.load(shards[number] / THUMBNAILS, mmap_mode="r")[places[rows]]
+        let_go(found)
     return found

@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
 
+from cxr_tasks.data.stacks import on_disk
+
 CELL_POINTS = 5_000  # points that are nearest to one centre, roughly
 REACH = 4  # centres of whose cells a point is a member
 FITTED = 100_000  # points that the centres are fitted to, at most
@@ -29,7 +31,9 @@ def nearest_points(queries: np.ndarray, known: np.ndarray, number: int) -> np.nd
         return np.empty((0, 2), np.int64)
     if len(known) <= 2 * CELL_POINTS:
         return _compared(queries, known, number)
-    fitted = known[:: -(-len(known) // FITTED)]
+    chosen = known[:: -(-len(known) // FITTED)]
+    fitted = on_disk(chosen.shape, np.float32)
+    fitted[:] = chosen
     centres = MiniBatchKMeans(len(known) // CELL_POINTS, random_state=0, n_init=1).fit(fitted).cluster_centers_
     centres = centres.astype(np.float32)
     lies_in, belongs_to = _compared(queries, centres, 1)[:, 1], _compared(known, centres, REACH)

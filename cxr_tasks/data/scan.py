@@ -29,6 +29,7 @@ VANISHED = "the file vanished while the data were read"
 # Airflow maps a task over at most 1024 things.
 MOST_SHARDS = 512
 READ_AT_ONCE = 2**20  # bytes
+TABLED_AT_ONCE = 10_000  # files
 
 
 def listing_key(layout: Layout) -> str:
@@ -108,8 +109,21 @@ def scan_files(
     """
     entries = [entry for _, entry in layout.images]
     hashes = _hashes(source, [*entries, *layout.masks.values()], known)
+    # Of a million files, a tuple each would take far more memory than the table.
+    starts = range(0, max(1, len(layout.images)), TABLED_AT_ONCE)
+    parts = [_tabled(layout.images[start : start + TABLED_AT_ONCE], layout, hashes) for start in starts]
+    files = pd.concat(parts, ignore_index=True)
+    del hashes, parts
+    said = layout.said
+    if said is None:
+        said = say_of_images(files, (read_tables(source, layout) if tables is None else tables).read)
+    return files.join(said)[SCAN_COLUMNS]
+
+
+def _tabled(images: Sequence[tuple[str, Entry]], layout: Layout, hashes: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """The rows of some images, without what tables say."""
     rows = []
-    for label, entry in layout.images:
+    for label, entry in images:
         sha256, fault = hashes[entry.path]
         # An image that cannot be opened has no use for its mask. The mask's name may be just as odd.
         mask = layout.masks.get(entry.path, NO_MASK) if not fault else NO_MASK
@@ -128,11 +142,7 @@ def scan_files(
                 layout.given.get(entry.path, ""),
             )
         )
-    files = pd.DataFrame(rows, columns=SCAN_COLUMNS[: -len(SAID)])
-    said = layout.said
-    if said is None:
-        said = say_of_images(files, (read_tables(source, layout) if tables is None else tables).read)
-    return files.join(said)[SCAN_COLUMNS]
+    return pd.DataFrame(rows, columns=SCAN_COLUMNS[: -len(SAID)])
 
 
 def known_hashes(files: pd.DataFrame) -> dict[tuple[str, str], str]:

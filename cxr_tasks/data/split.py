@@ -45,9 +45,11 @@ def split_manifest(
         kept: Splits that images had before, by ``image_id``.
         near: Pairs of near-duplicates, image ids ``first`` and ``second``.
     """
-    table = prefer_sources(manifest, settings.test_sources) if settings.by_source else manifest.copy()
+    # Only the columns that change are copied.
+    table = prefer_sources(manifest, settings.test_sources) if settings.by_source else manifest.copy(deep=False)
     used = table.index[table["status"] == USED]
-    given = assign_splits(table.loc[used], settings, seed, kept, near)
+    asked = [name for name in ("image_id", "label", "patient", "given", "site") if name in table]
+    given = assign_splits(table.loc[used, asked], settings, seed, kept, near)
     for column in ("split", "group"):
         table.loc[used, column] = given[column]
     left_out = given.index[given["reason"] != ""]

@@ -15,6 +15,7 @@ from PIL import Image
 from cxr_tasks.config import NearDuplicateSettings, SyntheticSettings
 from cxr_tasks.data.decode import THUMBNAIL_SIDE, difference_hash
 from cxr_tasks.data.duplicates import altered, encoded_again_among, near_duplicates
+from cxr_tasks.data.stacks import Rows, on_disk
 
 UNLIKELY = "unlike its class"
 NEAR_COPY = "near-copy of a training image"
@@ -36,10 +37,10 @@ class Kept:
 
 
 def keep(
-    pixels: np.ndarray,
+    pixels: Rows,
     labels: np.ndarray,
     probabilities: np.ndarray | None,
-    training: np.ndarray,
+    training: Rows,
     classes: Sequence[str],
     settings: SyntheticSettings,
     near: NearDuplicateSettings,
@@ -80,7 +81,7 @@ def keep(
     return Kept(mask, reasons.astype(str), counts)
 
 
-def copies(pixels: np.ndarray, training: np.ndarray, near: NearDuplicateSettings) -> np.ndarray:
+def copies(pixels: Rows, training: Rows, near: NearDuplicateSettings) -> np.ndarray:
     """(n,) bool: which of (n, S, S) ``pixels`` show the same picture as one of (m, T, T) ``training``."""
     found = np.zeros(len(pixels), bool)
     if not len(training):
@@ -114,10 +115,10 @@ def repeated(pixels: np.ndarray, labels: np.ndarray, near: NearDuplicateSettings
     return found
 
 
-def fingerprints(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fingerprints(pixels: Rows) -> tuple[np.ndarray, np.ndarray]:
     """(n, S, S) uint8 → (n,) uint64 hashes and (n, 32, 32) uint8 thumbnails, as ``data.decode`` makes them."""
     side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    hashes, thumbnails = np.empty(len(pixels), np.uint64), np.empty((len(pixels), *side), np.uint8)
+    hashes, thumbnails = np.empty(len(pixels), np.uint64), on_disk((len(pixels), *side), np.uint8)
     for n, image in enumerate(pixels):
         thumbnail = Image.fromarray(image).resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0)
         hashes[n], thumbnails[n] = difference_hash(thumbnail), np.asarray(thumbnail)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cxr_tasks.config import Settings
 from cxr_tasks.data.dataset import Images
+from cxr_tasks.data.stacks import Rows
 from cxr_tasks.gan.distances import Sample
 from cxr_tasks.gan.extractor import Extractor
 from cxr_tasks.gan.filtering import copies, repeated
@@ -48,7 +49,7 @@ class Judge:
         return np.repeat(np.arange(len(settings.data.classes)), settings.judge.images_per_class)
 
     def judge(
-        self, images: np.ndarray, labels: np.ndarray | None = None, copied: np.ndarray | None = None
+        self, images: Rows, labels: np.ndarray | None = None, copied: np.ndarray | None = None
     ) -> tuple[GanQuality, GanVerdict]:
         """Measure synthetic images.
 
@@ -70,10 +71,10 @@ class Judge:
         )
         return quality, gan_verdict(quality, self.settings.judge)
 
-    def _copied(self, pixels: np.ndarray) -> np.ndarray:
+    def _copied(self, pixels: Rows) -> np.ndarray:
         return copies(pixels, self._train, self.settings.data.near_duplicates)
 
-    def _sample(self, pixels: np.ndarray, labels: np.ndarray, *, count_repeated: bool = False) -> Sample:
+    def _sample(self, pixels: Rows, labels: np.ndarray, *, count_repeated: bool = False) -> Sample:
         found = None
         if count_repeated and len(labels):
             # The more images there are, the more are repeated: of a class, never look at more than are generated.

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cxr_tasks.config import GanSettings
 from cxr_tasks.data.dataset import Images
+from cxr_tasks.data.stacks import Rows, in_parts
 from cxr_tasks.randomness import keyed
 
 
@@ -74,15 +75,18 @@ def build_synthetic_set(
     return Images(pixels, labels, ids, rows)
 
 
-def class_probabilities(discriminator: keras.Model, pixels: np.ndarray) -> np.ndarray:
+def class_probabilities(discriminator: keras.Model, pixels: Rows) -> np.ndarray:
     """Ask the discriminator's class head about (n, S, S) uint8 images → (n, classes); each row sums to 1."""
-    channels = np.repeat(pixels[..., None].astype(np.float32) / 127.5 - 1, 3, axis=-1)
-    if not len(channels):
+    if not len(pixels):
         return np.empty((0, discriminator.output_shape[1][-1]), np.float32)
-    return discriminator.predict(channels, batch_size=64, verbose=0)[1]
+    found = []
+    for part in in_parts(pixels):
+        channels = np.repeat(part[..., None].astype(np.float32) / 127.5 - 1, 3, axis=-1)
+        found.append(discriminator.predict(channels, batch_size=64, verbose=0)[1])
+    return np.concatenate(found)
 
 
-def write_png(pixels: np.ndarray, rows: pd.DataFrame, folder: Path) -> None:
+def write_png(pixels: Rows, rows: pd.DataFrame, folder: Path) -> None:
     """Write images (n, S, S) uint8 as ``<label>/<image id>.png``, for people and for other programs."""
     for image, label, name in zip(pixels, rows["label"], rows["image_id"], strict=True):
         (folder / label).mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from cxr_tasks.checkpoints import all_finite, checkpoint_numbers
 from cxr_tasks.config import GanSettings
+from cxr_tasks.data.stacks import Rows
 from cxr_tasks.errors import UserError
 from cxr_tasks.gan.checkpoints import Checkpoints
 from cxr_tasks.gan.clock import Clock, duration
-from cxr_tasks.gan.device import on_device
+from cxr_tasks.gan.device import TrainingImages
 from cxr_tasks.gan.sampling import sample_images
 from cxr_tasks.gan.step import CovidGan
 from cxr_tasks.gan.watch import (
@@ -78,7 +79,7 @@ class _Callbacks:
 
 
 def fit_gan(
-    pixels: np.ndarray,
+    pixels: Rows,
     labels: np.ndarray,
     classes: int,
     settings: GanSettings,
@@ -166,7 +167,7 @@ class _Sitting:
         new_gan: Callable[[], CovidGan],
         plan: _Plan,
         keeper: Checkpoints,
-        pixels: np.ndarray,
+        pixels: Rows,
         labels: np.ndarray,
         callbacks: _Callbacks,
     ) -> None:
@@ -176,9 +177,9 @@ class _Sitting:
         self.batch, self.per_epoch, self.total = plan.batch, plan.per_epoch, plan.total
         self.grid_labels = np.repeat(np.arange(classes), GRID_PER_CLASS)
         self.real_spreads = real_spreads(pixels, labels, classes, self.seed)
-        self.on_chip = on_device(pixels, labels)
+        self.training_images = TrainingImages(pixels, labels, self.settings.steps_per_call)
         self.step = self.resumed_from = int(gan.step_number)
-        self._order: tf.Tensor | None = None
+        self._order = np.empty((0, 0), np.int32)
         self._order_of = -1
         self.clock = Clock(self.step, self.batch, keeper.seconds)
         self.limit = self.settings.max_hours * 3600 if self.settings.max_hours else float("inf")
@@ -189,7 +190,8 @@ class _Sitting:
         while self.step < self.total and not self.out_of_time:
             epoch, position = divmod(self.step, self.per_epoch)
             count = self._steps_of_next_call(position)
-            sums = self.gan.train_steps(*self.on_chip, self._order_in(epoch), position, count)
+            images = self.training_images.for_call(self._order_in(epoch), position, count)
+            sums = self.gan.train_steps(*images, count)
             self.step += count
             self.clock.call_ended(self.step)
             self.out_of_time = self.clock.this_sitting() >= self.limit
@@ -266,14 +268,14 @@ class _Sitting:
         next_grid = min((at for at in self.settings.grid_steps if at > self.step), default=self.total)
         return min(self.settings.steps_per_call, self.per_epoch - position, next_grid - self.step)
 
-    def _order_in(self, epoch: int) -> tf.Tensor:
+    def _order_in(self, epoch: int) -> np.ndarray:
         """(batches, batch) int32, the images of each batch of ``epoch``."""
         if epoch != self._order_of:
             # After a setback the batches are others; without one they are what they always were.
             detour = [len(self.keeper.setbacks)] if self.keeper.setbacks else []
             keys = keyed(self.seed, "gan order", epoch, *detour)
             shuffled = keys.permutation(self.images)[: self.per_epoch * self.batch]
-            self._order = tf.constant(shuffled.reshape(self.per_epoch, self.batch), tf.int32)
+            self._order = shuffled.reshape(self.per_epoch, self.batch).astype(np.int32)
             self._order_of = epoch
         return self._order
 

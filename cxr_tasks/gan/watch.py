@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cxr_tasks.data.stacks import Rows
 from cxr_tasks.randomness import keyed
 
 GRID_PER_CLASS = 6
@@ -30,7 +31,7 @@ def spread(images: np.ndarray) -> float:
     return float(np.sqrt(distances[upper]).mean())
 
 
-def real_spreads(pixels: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> np.ndarray:
+def real_spreads(pixels: Rows, labels: np.ndarray, classes: int, seed: int) -> np.ndarray:
     """(classes,) :func:`spread` of up to 64 real images of each class; NaN for a class with fewer than two.
 
     Args:

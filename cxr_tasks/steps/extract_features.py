@@ -68,6 +68,7 @@ def _extract(
     from cxr_tasks.classifiers.feature_store import FeatureCache, shard_features
     from cxr_tasks.classifiers.features import FrozenTrunk
     from cxr_tasks.classifiers.networks import build_network
+    from cxr_tasks.data.dataset import OF_IMAGES
 
     classes, size = list(settings.data.classes), settings.classifiers.image_size
     train = dataset.images("train", size, classes)
@@ -79,7 +80,7 @@ def _extract(
         cache(extra.content, lambda: extra.images.pixels)
         _extract_controls(settings, dataset, synthetic, train, cache)
         return cache
-    manifest = dataset.manifest()
+    manifest = dataset.manifest(OF_IMAGES)
     log_images(manifest[manifest["split"] != ""], "images of all splits", "features")
     for done, shard in enumerate(dataset.shards, start=1):
         shard_features(cache, shard, size)
@@ -94,9 +95,8 @@ def _extract_controls(
     settings: Settings, dataset: Dataset, synthetic: SyntheticSet | None, train: Images, cache: FeatureCache
 ) -> None:
     """The images of controls that are not pixel by pixel those of the dataset: as many as the synthetic set has."""
-    import numpy as np
-
     from cxr_tasks.classifiers.training_set import extra_images
+    from cxr_tasks.data.stacks import as_stack
 
     counts = added_by_controls(settings, dataset, synthetic)
 
@@ -104,17 +104,16 @@ def _extract_controls(
         if ARMS[name].extra == "real_resized":
             resized = extra_images(ARMS[name], settings, train, dataset.content, None, counts, dataset.resize)
             assert resized is not None  # such an arm adds something
-            cache(resized.content, partial(np.asarray, resized.images.pixels))
+            cache(resized.content, partial(as_stack, resized.images.pixels))
 
 
 def _extract_blanked(settings: Settings, dataset: Dataset, train: Images, cache: FeatureCache) -> None:
     """The test images of the probes."""
-    import numpy as np
-
     from cxr_tasks.classifiers.blanking import blanked_content, blanked_images, mean_gray
+    from cxr_tasks.data.stacks import as_stack
 
     if settings.evaluation.shortcuts:
         size, gray = settings.classifiers.image_size, mean_gray(train)
         test = dataset.images("test", size, list(settings.data.classes))
         for name, altered in blanked_images(test, dataset.masks("test", size), gray).items():
-            cache({**dataset.content, **blanked_content(name, gray)}, partial(np.asarray, altered.pixels))
+            cache({**dataset.content, **blanked_content(name, gray)}, partial(as_stack, altered.pixels))

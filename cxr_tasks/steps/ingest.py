@@ -24,8 +24,8 @@ def ingest(run: RunContext, scanned: Scan, shard: int) -> Shard:
     """Read the files of one shard: a row and packed pixels for each, or the reason why it cannot be used."""
     from cxr_tasks.data.sites import files_of_site, source_parts
 
-    files, site = scanned.table(), scanned.site_of_shard[shard]
-    files = files_of_site(files[files["shard"] == shard].reset_index(drop=True), site)
+    site = scanned.site_of_shard[shard]
+    files = files_of_site(scanned.of_shard(shard), site)
     parts = source_parts(load_settings(run).data, scanned.source, pseudonym_key())
     part = next(each for each in parts if each.site == site)
     return read_as_they_are(files, lambda those: _ingest(run, scanned, shard, those, part))

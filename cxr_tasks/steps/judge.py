@@ -116,7 +116,7 @@ def _found_copies(settings: Settings, dataset: Dataset, imported: ImportedImages
     """Which imported images copy a real one, of any split."""
     from cxr_tasks.data.copies import copies_of_real
 
-    manifest = dataset.manifest()
+    manifest = dataset.manifest(["image_id", "path", "dhash", "split", "shard", "row"])
     real = manifest[manifest["split"] != ""].reset_index(drop=True)
     near = settings.data.near_duplicates
     return copies_of_real(table, imported.thumbnails(table), real, dataset.thumbnails(real), near)

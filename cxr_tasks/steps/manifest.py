@@ -28,12 +28,13 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
     from cxr_tasks.data.inverted import CORRECTED, UNSURE, YES
     from cxr_tasks.data.shared import tell_sources
 
-    settings, files = load_settings(run).data, scanned.table()
+    settings, files = load_settings(run).data, scanned.table(["path", "given", *SAID])
 
     def fill(folder: Path) -> Made[Manifest]:
         folders, near = [shard.folder() for shard in ingested], settings.near_duplicates
         table, pairs = join_shards(folders, files, near, folder, scanned.site_of_shard)
-        aside, used = table[table["status"] == SET_ASIDE], table[table["status"] == USED]
+        aside = table.loc[table["status"] == SET_ASIDE, ["path", "reason"]]
+        used = table.loc[table["status"] == USED, ["label", "inverted", "mask"]]
         notes = [f"set aside {row.path}: {row.reason}" for row in aside.head(NOTES).itertuples()]
         if len(aside) > NOTES:
             notes.append(f"and {len(aside) - NOTES:,} more, listed in {REJECTS}")

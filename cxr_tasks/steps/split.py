@@ -52,10 +52,10 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
     before: dict[str, str] = store.read_pointer(lease.name) or {}
     whole = joined.table()
     table = split_manifest(whole, settings.data.split, settings.seeds.split, before, joined.near())
-    dealt, left_out = (
-        table[table["split"] != ""],
-        table[table["reason"].isin([BETWEEN, TIED, TRAINED_ON, *GIVEN_REASONS])],
-    )
+    told_of = ["image_id", "label", "group", "split", "mask_id", "inverted", "window"]
+    dealt = table.loc[table["split"] != "", told_of]
+    why = [BETWEEN, TIED, TRAINED_ON, *GIVEN_REASONS]
+    left_out = table.loc[table["reason"].isin(why), ["path", "reason"]]
     counts = count_splits(table, settings.data.classes)
     given = kept_splits(settings.data.split, set(whole["given"]))
     if faults := split_faults(counts, table, settings.data, given):

@@ -93,9 +93,9 @@ def _trained_on_validation(version: ModelVersion, dataset: Dataset) -> bool | No
         return None
     if not {"image_id", "group", "split"} <= set(old.columns):
         return None
-    new = dataset.manifest()
-    trained, asked = old[old["split"] == "train"], new[new["split"] == "validation"]
-    return bool(asked["image_id"].isin(trained["image_id"]).any() or asked["group"].isin(trained["group"]).any())
+    new = dataset.manifest(["image_id", "group"], "validation")
+    trained = old[old["split"] == "train"]
+    return any(bool(new[name].isin(trained[name]).any()) for name in ("image_id", "group"))
 
 
 def _dataset_of_version(version: ModelVersion) -> str:
@@ -105,8 +105,11 @@ def _dataset_of_version(version: ModelVersion) -> str:
 
 
 def _predict(version: ModelVersion, dataset: Dataset, classes: list[str]) -> pd.DataFrame:
+    from cxr_tasks.classifiers.features import FrozenTrunk
+    from cxr_tasks.classifiers.predicting import predict_stack
     from cxr_tasks.classifiers.training import prediction_table
 
     model = tracking.load_version(version)
     images = dataset.images("validation", model.input_shape[1], classes, resize=True)
-    return prediction_table(images, "validation", model.predict(images.pixels[..., None], verbose=0), classes)
+    probabilities = predict_stack(model, FrozenTrunk(None).all_of(images.pixels))
+    return prediction_table(images, "validation", probabilities, classes)

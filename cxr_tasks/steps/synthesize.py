@@ -167,7 +167,11 @@ def _from_imported(
 
 def _digest(images: Images) -> str:
     """32 hexadecimal digits that tell the images, and their classes, from any others."""
-    hashed = hashlib.sha256(images.pixels.tobytes())
+    from cxr_tasks.data.stacks import in_parts
+
+    hashed = hashlib.sha256()
+    for part in in_parts(images.pixels):
+        hashed.update(part.tobytes())
     hashed.update(images.rows[["image_id", "label"]].to_csv(index=False).encode())
     return hashed.hexdigest()[:32]
 
@@ -175,13 +179,14 @@ def _digest(images: Images) -> str:
 def _save_set(drawn: _Drawn, settings: Settings, folder: Path) -> None:
     import numpy as np
 
+    from cxr_tasks.data.stacks import in_parts, save_parts
     from cxr_tasks.evaluation.plots import sample_grid
     from cxr_tasks.gan.sampling import write_png
     from cxr_tasks.steps.common import keep_plot
 
     classes = list(settings.data.classes)
     pixels, rows, labels = drawn.images.pixels, drawn.images.rows, drawn.images.labels
-    np.save(folder / SyntheticSet.PIXELS, pixels)
+    save_parts(folder / SyntheticSet.PIXELS, in_parts(pixels), len(pixels))
     rows.to_parquet(folder / SyntheticSet.MANIFEST, index=False)
     drawn.counts.to_csv(folder / SyntheticSet.COUNTS)
     if settings.synthetic.png:

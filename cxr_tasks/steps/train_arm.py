@@ -317,14 +317,13 @@ def _predict_blanked(
     """The prediction tables of the blanked test images in one, or ``None`` where they were not asked for."""
     import pandas as pd
 
+    from cxr_tasks.classifiers.predicting import predict_stack
     from cxr_tasks.classifiers.training import prediction_table
 
-    tables = [
-        prediction_table(blanked, "test", network.head.predict(features.held_out(name), verbose=0), classes).assign(
-            blanked=name
-        )
-        for name, blanked in images.blanked.items()
-    ]
+    tables = []
+    for name, blanked in images.blanked.items():
+        probabilities = predict_stack(network.head, features.held_out(name))
+        tables.append(prediction_table(blanked, "test", probabilities, classes).assign(blanked=name))
     return pd.concat(tables, ignore_index=True) if tables else None
 
 

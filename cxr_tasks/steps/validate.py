@@ -20,13 +20,13 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
     Raises:
         DataError: With every critical expectation that was not met.
     """
-    from cxr_tasks.data.expectations import DOCS_PAGE, check_manifest
+    from cxr_tasks.data.expectations import CHECKED, DOCS_PAGE, check_manifest
     from cxr_tasks.data.ingest import REJECTED_FILES, REJECTS
 
     settings = load_settings(run).data
 
     def fill(folder: Path) -> Made[Validation]:
-        outcome = check_manifest(joined.table(), settings, folder)
+        outcome = check_manifest(joined.table(CHECKED), settings, folder)
         # Kept with the run before anything is raised: the page is most wanted when validation fails.
         tracking.log_folder(folder / "data-docs", "data-docs")
         docs = tracking.active_artifact_url(DOCS_PAGE)

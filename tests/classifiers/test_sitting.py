@@ -159,7 +159,7 @@ class TestNumbers:
                 return features
 
             def held_out(self, split):
-                features = super().held_out(split).astype("float32")
+                features = np.asarray(super().held_out(split)).astype("float32")
                 features[3] = np.inf if split == name else features[3]
                 return features
 

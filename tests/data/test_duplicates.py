@@ -13,7 +13,9 @@ from scipy import ndimage
 from cxr_tasks.config import resolve
 from cxr_tasks.data.decode import decode
 from cxr_tasks.data.duplicates import (
+    AT_ONCE,
     CLASH,
+    _mean_and_spread,
     _within,
     components,
     encoded_again,
@@ -43,18 +45,28 @@ def hashes(draw: st.DrawFn) -> np.ndarray:
 
 @given(hashes(), st.integers(0, 4))
 def test_all_pairs_within_so_many_bits_are_found_once(dhash: np.ndarray, bits: int) -> None:
-    found = _within(dhash, bits)
+    found = np.concatenate([np.empty((0, 2), np.int64), *_within(dhash, bits)])
 
     every = [
         (a, b) for a, b in combinations(range(len(dhash)), 2) if (int(dhash[a]) ^ int(dhash[b])).bit_count() <= bits
     ]
     assert found.shape == (len(every), 2)
-    assert list(map(tuple, found.tolist())) == every
+    assert sorted(map(tuple, found.tolist())) == every
 
 
 @pytest.mark.parametrize("bits", [0, 3, 8])
 def test_many_equal_hashes_give_every_pair(bits: int) -> None:
-    assert len(_within(np.full(60, 2**64 - 1, np.uint64), bits)) == 60 * 59 / 2
+    assert sum(map(len, _within(np.full(60, 2**64 - 1, np.uint64), bits))) == 60 * 59 / 2
+
+
+@pytest.mark.parametrize("count", [1, 300, AT_ONCE, 2 * AT_ONCE + 1])
+def test_points_are_described_to_the_bit_as_if_they_were_in_memory(count: int) -> None:
+    points = np.random.default_rng(count).gamma(2, 3, (count, 23)).astype(np.float32)
+
+    mean, spread = _mean_and_spread(points)
+
+    np.testing.assert_array_equal(mean, points.mean(axis=0))
+    np.testing.assert_array_equal(spread, points.std(axis=0))
 
 
 def noise(seed: int, broad: float, count: int = 12) -> np.ndarray:

@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from cxr_tasks.checkpoints import all_finite, checkpoint_numbers
+from cxr_tasks.data.stacks import as_stack
 from cxr_tasks.errors import UserError
 from cxr_tasks.gan.checkpoints import Checkpoints
 from cxr_tasks.gan.device import on_device, strategy_for
@@ -57,6 +58,15 @@ def test_sittings_and_the_steps_of_a_call_change_nothing(uninterrupted, tmp_path
     assert last.history.equals(whole.history)
     assert list(whole.history["epoch"]) == [1, 2, 3, 4] and list(whole.history["step"]) == [3, 6, 9, 12]
     np.testing.assert_array_equal(last.grids[12], whole.grids[12])
+
+
+def test_images_that_are_sent_call_by_call_give_the_same_bits(uninterrupted, tmp_path, monkeypatch):
+    monkeypatch.setattr("cxr_tasks.gan.device.MOST_ON_DEVICE", 0)
+    pixels, labels = noise()
+
+    sent = fit_gan(as_stack(pixels), labels, 3, tiny(epochs=4, steps_per_call=2), 0, tmp_path)
+
+    assert sent.gan.fingerprint() == uninterrupted[0].gan.fingerprint()
 
 
 def test_a_finished_training_is_only_read_again(uninterrupted):

@@ -362,7 +362,7 @@ class Untrained:
         from cxr_tasks.classifiers.training import FittedClassifier, prediction_table
 
         seen = {"training": features.training(np.arange(len(train)), 0)}
-        seen |= {name: features.held_out(name) for name in held_out}
+        seen |= {name: np.asarray(features.held_out(name)) for name in held_out}
         self.calls.append({"network": network, "train": train, "seed": seed, "added": added, "steps": steps, **seen})
         on_epoch(1, {"loss": 1.0, "val_loss": 1.1, "val_accuracy": 0.5})
         rng, tables = np.random.default_rng(seed), []
