@@ -627,7 +627,7 @@ class TrainedArm(Artifact):
         return self.model.training
 
     def findings(self) -> ArmFindings:
-        """Metrics, calibration, operating points, shortcuts and accuracy by source."""
+        """Metrics, calibration, operating points, shortcuts and figures by subgroup."""
         from cxr_tasks.evaluation.findings import ArmFindings
 
         return ArmFindings.model_validate_json((self.folder() / self.FINDINGS).read_text("utf-8"))

@@ -520,19 +520,49 @@ class JudgeSettings(Strict):
     override: bool
 
 
+class SubgroupSettings(Strict):
+    """By what images are divided into subgroups, and when a subgroup gives a class away.
+
+    Attributes:
+        attributes: Columns of the manifest. Those that nothing is known of are left out; none turns subgroups off.
+        age_bands: Where an age band ends and the next begins, in years: 18 gives ``under 18`` and ``18 and over``.
+        min_groups: Patients or pictures that a subgroup must have to be named and measured. Smaller ones are counted
+            together.
+        coincide: The share of a class that lies in one subgroup, or of a subgroup that is of one class, from which
+            both coincide.
+        others: The share of the images of other classes that such a subgroup of a class may have.
+    """
+
+    attributes: tuple[Literal["age", "sex", "view", "site", "source"], ...]
+    age_bands: tuple[Positive, ...] = Field(min_length=1)
+    min_groups: Annotated[int, Field(ge=2)]
+    coincide: Share
+    others: Share
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SubgroupSettings:
+        if len(set(self.attributes)) < len(self.attributes):
+            raise ValueError("attributes must each be listed once")
+        if list(self.age_bands) != sorted(set(self.age_bands)):
+            raise ValueError("age_bands must rise, and each be listed once")
+        return self
+
+
 class EvaluationSettings(Strict):
     """What is measured of trained arms.
 
     ``bootstrap_samples`` and ``confidence``: of the paired bootstrap. ``min_sensitivity``: that the operating
     thresholds are to reach on validation images. ``shortcuts``: test each arm with the lungs and with everything
-    else blanked. ``gallery``: of how many images that the arms disagree on the report shows where each arm looks.
-    ``reproduce_leak``: repeat the source report's protocol too, with synthetic images in the test set.
+    else blanked. ``subgroups``: of patients and machines that each arm is measured on apart. ``gallery``: of how many
+    images that the arms disagree on the report shows where each arm looks. ``reproduce_leak``: repeat the source
+    report's protocol too, with synthetic images in the test set.
     """
 
     bootstrap_samples: Positive
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
     min_sensitivity: Share
     shortcuts: bool
+    subgroups: SubgroupSettings
     gallery: Annotated[int, Field(ge=0)]
     reproduce_leak: bool
 

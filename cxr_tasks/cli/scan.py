@@ -86,6 +86,7 @@ def show_survey(found: Survey) -> None:
     if found.set_aside:
         console.print()
         console.print(_set_aside_table(found))
+    _print_list(console, "Classes that are told by something else than the disease", "yellow", found.coincidences)
     _print_list(console, "Warnings", "yellow", found.warnings)
     _print_list(console, "What keeps the data from being trained on", "red", found.failures)
     verdict = ("The data pass validation.", "green") if found.passed else ("The data do not pass validation.", "red")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_tasks.config import DataSettings, Settings
+from cxr_tasks.data.coincidences import coincidences, coincidences_told
 from cxr_tasks.data.contradictions import tell_contradictions
 from cxr_tasks.data.decode import KEY_OF_THIS_PROCESS, HowToRead
 from cxr_tasks.data.duplicates import CLASH, IDENTICAL
@@ -110,6 +111,7 @@ class Survey(Strict):
         splits: Images by split, then by class.
         sources: Of a dataset of several sources, what each holds.
         shared: What each two of them share, if anything.
+        coincidences: Sentences on classes that the age, the site, … of an image give away.
         warnings: Sentences on what is odd.
         failures: Sentences on what keeps the data from being trained on.
         passed: Whether there is no failure.
@@ -134,6 +136,7 @@ class Survey(Strict):
     splits: dict[str, dict[str, int]]
     sources: tuple[SourceCounts, ...]
     shared: tuple[SharedBySources, ...]
+    coincidences: tuple[str, ...]
     warnings: tuple[str, ...]
     failures: tuple[str, ...]
     passed: bool
@@ -172,6 +175,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
             manifest, near = join_shards([each.shard for each in read], files, data.near_duplicates, joined, sites)
         with _one_part("check expectations"):
             check = check_manifest(manifest, data, joined)
+            coinciding = coincidences_told(coincidences(manifest, data.classes, settings.evaluation.subgroups))
     told_of_given = [*tell_given(manifest, data.split), *tell_sources(manifest, near, data.classes)]
     shared = tuple(shared_by_sources(manifest, near)) if data.sources else ()
     given = kept_splits(data.split, set(manifest["given"]))
@@ -201,6 +205,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         splits=splits,
         sources=_count_by_source(manifest, data),
         shared=shared,
+        coincidences=tuple(coinciding),
         warnings=(*(said for each in read for said in each.warnings), *check.warnings, *told_of_split),
         failures=failures,
         passed=not failures,

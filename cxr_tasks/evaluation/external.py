@@ -94,7 +94,7 @@ def external_findings(
             return Estimate(value, (float(score(draws).var(ddof=1)),), (max(1, groups - 1),))
 
         # Every class has the same weight, so the class of fewest groups limits how well the mean is known.
-        macro = estimate(lambda each: _mean_f1(each, places), int(with_class[with_class > 0].min()))
+        macro = estimate(lambda each: mean_f1(each, places), int(with_class[with_class > 0].min()))
         return macro, estimate(accuracy, len(counts)), len(counts)
 
     def sure(estimate: Estimate, least: float = 0.0) -> SureFigure:
@@ -120,23 +120,16 @@ def external_findings(
             "internal_images": len(beside),
             "internal_macro_f1": sure(own_macro),
             "internal_accuracy": sure(own_accurate),
-            "macro_f1_drop": sure(_less(own_macro, macro), -1.0),
-            "accuracy_drop": sure(_less(own_accurate, accurate), -1.0),
+            "macro_f1_drop": sure(own_macro.less(macro), -1.0),
+            "accuracy_drop": sure(own_accurate.less(accurate), -1.0),
         }
     )
 
 
-def _mean_f1(counts: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+def mean_f1(counts: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
     """The mean F1 of the classes at ``places``, of confusion counts (..., classes, classes)."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     asked = counts.sum(axis=-1) + counts.sum(axis=-2)
     f1 = np.divide(2 * hits, asked, out=np.zeros_like(hits), where=asked > 0)
     mean: NDArray[np.float64] = f1[..., places].mean(axis=-1)
     return mean
-
-
-def _less(first: Estimate, second: Estimate) -> Estimate:
-    """The difference of two figures that have no image in common."""
-    return Estimate(
-        first.value - second.value, (*first.variances, *second.variances), (*first.degrees, *second.degrees)
-    )

@@ -9,7 +9,8 @@ import pandas as pd
 from cxr_tasks.config import EvaluationSettings
 from cxr_tasks.evaluation.calibration import Calibration, OperatingPoint, calibrate, operating_points
 from cxr_tasks.evaluation.metrics import classification_metrics
-from cxr_tasks.evaluation.shortcuts import BlankedLungs, Sources, blanked_lungs, by_source
+from cxr_tasks.evaluation.shortcuts import BlankedLungs, blanked_lungs
+from cxr_tasks.evaluation.subgroups import SubgroupFindings, subgroup_findings
 from cxr_tasks.strict import Strict
 
 
@@ -23,7 +24,7 @@ class ArmFindings(Strict):
         calibration: How far its probabilities can be trusted.
         thresholds: An operating point for each class.
         shortcuts: What is left of it with the lungs blanked; ``None`` where the probes were not asked for.
-        sources: Its accuracy by source; ``None`` where no source is known.
+        subgroups: It by subgroup; ``None`` where nothing is known by which test images could be divided.
     """
 
     arm: str
@@ -32,13 +33,14 @@ class ArmFindings(Strict):
     calibration: Calibration
     thresholds: list[OperatingPoint]
     shortcuts: BlankedLungs | None
-    sources: Sources | None
+    subgroups: SubgroupFindings | None
 
 
 def arm_findings(
     arm: str,
     predictions: pd.DataFrame,
     blanked: Mapping[str, pd.DataFrame],
+    subgroups: pd.DataFrame,
     classes: Sequence[str],
     settings: EvaluationSettings,
     seed: int,
@@ -50,6 +52,7 @@ def arm_findings(
         predictions: The prediction table of validation and test.
         blanked: Prediction tables of the test images with ``lungs`` or ``background`` blanked; empty where the
             probes were not asked for.
+        subgroups: Those of each image, as ``data.subgroups`` makes it, with image ids as index.
         classes: The classes in their order.
         settings: What is measured.
         seed: Of the bootstrap.
@@ -74,5 +77,5 @@ def arm_findings(
         calibration=calibrate(predictions, classes),
         thresholds=operating_points(predictions, classes, settings.min_sensitivity),
         shortcuts=shortcuts,
-        sources=by_source(test, classes) if (test["source"].fillna("") != "").any() else None,
+        subgroups=subgroup_findings([test], subgroups, classes, settings, seed),
     )

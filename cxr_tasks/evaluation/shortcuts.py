@@ -1,7 +1,7 @@
-"""Asks whether a model looks at the lungs, and whether the source of an image gives its class away.
+"""Asks whether a model looks at the lungs.
 
-The evidence is prediction tables: of the test images as they are, of the same images with parts blanked, and by
-source. Other modules blank the images and predict them.
+The evidence is prediction tables: of the test images as they are, and of the same images with parts blanked. Other
+modules blank the images and predict them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from cxr_tasks.errors import DataError
-from cxr_tasks.evaluation.comparison import counts_on_test, join_words
+from cxr_tasks.evaluation.comparison import counts_on_test
 from cxr_tasks.evaluation.intervals import Estimate, balanced_accuracy, resampled
-from cxr_tasks.evaluation.metrics import check_predictions, encode
 from cxr_tasks.strict import Strict
 
 # A model that keeps this share of what it has above chance cannot be said to rest on the lungs.
@@ -45,33 +44,6 @@ class BlankedLungs(Strict):
     lungs_blanked: Score
     background_blanked: Score
     kept: float | None
-    warning: str | None
-
-
-class SourceRow(Strict):
-    """The images of one source.
-
-    Attributes:
-        images: How many there are.
-        classes: The classes among them.
-        accuracy: The share classified right, 0 to 1.
-    """
-
-    source: str
-    images: int
-    classes: list[str]
-    accuracy: float
-
-
-class Sources(Strict):
-    """Metrics by source.
-
-    Attributes:
-        rows: One for each source.
-        warning: Sentences where the classes come from different sources, else None.
-    """
-
-    rows: list[SourceRow]
     warning: str | None
 
 
@@ -138,48 +110,4 @@ def blanked_lungs(
         background_blanked=scores[2],
         kept=kept,
         warning=warning,
-    )
-
-
-def by_source(table: pd.DataFrame, classes: Sequence[str]) -> Sources:
-    """Metrics by the column ``source`` of a prediction table, sources in alphabetical order.
-
-    Images without a source are left out. The caller chooses which rows count, such as the test images.
-
-    Raises:
-        DataError: ``table`` is not a prediction table or lacks the column ``source``.
-    """
-    check_predictions(table, classes)
-    if "source" not in table.columns:
-        raise DataError("The prediction table lacks the column source.")
-    y_true, y_pred, _ = encode(table, classes)
-    # The manifest leaves the field of an unknown source empty.
-    known = table.assign(right=y_pred == y_true)[table["source"].fillna("") != ""]
-    rows = [
-        SourceRow(
-            source=str(source),
-            images=len(images),
-            classes=[name for name in classes if name in set(images["label"])],
-            accuracy=float(images["right"].mean()),
-        )
-        for source, images in known.groupby("source")
-    ]
-    return Sources(rows=rows, warning=_source_warning(rows, classes))
-
-
-def _source_warning(rows: Sequence[SourceRow], classes: Sequence[str]) -> str | None:
-    """Sentences about classes that share no source with any other class, or None."""
-    present = [name for name in classes if any(name in row.classes for row in rows)]
-    alone = [name for name in present if all(row.classes == [name] for row in rows if name in row.classes)]
-    if len(present) < 2 or not alone:
-        return None
-    if len(alone) == len(present):
-        return (
-            "Every class comes from sources of its own. Source and class cannot be told apart. These figures may be "
-            "about where the images come from."
-        )
-    names = join_words(alone)
-    return (
-        f"{names} {'shares' if len(alone) == 1 else 'share'} no source with another class. A model can tell {names} "
-        "from the rest by where the images come from."
     )

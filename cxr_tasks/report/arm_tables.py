@@ -1,11 +1,9 @@
-"""The tables of a report that are about single arms: thresholds, shortcuts, sources."""
+"""The tables of a report that are about single arms: thresholds and shortcuts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import mean
 
-from cxr_tasks.evaluation.comparison import join_words
 from cxr_tasks.evaluation.findings import ArmFindings
 from cxr_tasks.evaluation.shortcuts import Score
 from cxr_tasks.report.render import Table
@@ -83,44 +81,6 @@ def shortcuts_table(arms: Sequence[NamedFindings]) -> tuple[list[Table], list[st
         f"accuracy {span} where chance is {chance:.0f} %): what is beside the lungs, or where they lie, gives "
         "the class away, so that figures on these images may not hold in another hospital. See “Shortcuts”."
     ]
-
-
-def sources_table(arms: Sequence[NamedFindings]) -> tuple[list[Table], list[str]]:
-    """Accuracy by where the images come from, for each kind of arm; and a warning where source and class coincide."""
-    known = [(arm, arm.found.sources) for arm in arms if arm.found.sources]
-    if not known:
-        return [], []
-    kinds = list(dict.fromkeys(arm.found.arm for arm, _ in known))
-    by_kind = {
-        kind: {
-            row.source: mean(
-                other.accuracy
-                for arm, sources in known
-                if arm.found.arm == kind
-                for other in sources.rows
-                if other.source == row.source
-            )
-            for row in known[0][1].rows
-        }
-        for kind in kinds
-    }
-    rows = [
-        [
-            row.source,
-            join_words(row.classes),
-            f"{row.images:,}",
-            *(percent(by_kind[kind][row.source]) for kind in kinds),
-        ]
-        for row in known[0][1].rows
-    ]
-    table = Table(
-        title="By source",
-        note="Accuracy in percent on the test images of each collection, a mean over the networks and seeds of an arm.",
-        columns=["Source", "Classes", "Test images", *kinds],
-        rows=rows,
-    )
-    warning = known[0][1].warning
-    return [table], [warning] if warning else []
 
 
 def _with_interval(score: Score) -> str:

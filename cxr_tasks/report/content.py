@@ -10,15 +10,17 @@ from cxr_tasks.arms import ARMS, is_control, needs_synthetic
 from cxr_tasks.artifacts import Comparison, Gallery, Gan, ImportedImages, Judgement, SyntheticSet
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
+from cxr_tasks.data.subgroups import OF_SUBGROUPS
 from cxr_tasks.evaluation.answer import NOTHING, answer
 from cxr_tasks.evaluation.claims import Claim, claims_of
 from cxr_tasks.evaluation.comparison import PairComparison, join_words
 from cxr_tasks.evaluation.seeds import SeedsComparison, over_seeds
-from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, sources_table, thresholds_table
+from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, thresholds_table
 from cxr_tasks.report.external_tables import external_tables, on_external
 from cxr_tasks.report.render import Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
 from cxr_tasks.report.results import Results
 from cxr_tasks.report.run_tables import cost_table, leak_table, quality_tables
+from cxr_tasks.report.subgroup_tables import subgroup_tables
 
 # Figures of benchmarks/simulation.py.
 ONE_SEED = (
@@ -45,8 +47,8 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
     summaries = _over_seeds(results.complete)
     claims = run_claims(settings, summaries)
     shortcuts, of_shortcuts = shortcuts_table(findings)
-    sources, of_sources = sources_table(findings)
     dataset, synthetic = results.dataset, results.synthetic
+    subgroups, of_coincidences, of_gaps = subgroup_tables(dataset.manifest(OF_SUBGROUPS), results.arms, settings)
     # What was trained, and not what was asked for: seeds may have failed.
     once = list(dict.fromkeys(summary.name for summary in summaries if len(summary.seeds) == 1))
     several = any(len(summary.seeds) > 1 for summary in summaries)
@@ -63,6 +65,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
         synthetic_counts=synthetic.counts if synthetic else {},
         warnings=[
             *settings.warnings,
+            *of_coincidences,
             *_two_changes(settings),
             *_no_control(settings, dataset.counts["train"], synthetic),
             *([ONE_SEED] if once and not several else []),
@@ -71,7 +74,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
             *(f"{warning}." for warning in (results.judgement.warnings if results.judgement else ())),
             *_on_imported(results.imported),
             *of_shortcuts,
-            *of_sources,
+            *of_gaps,
             *on_external(results.external),
             *(f"Synthetic set: {note}." for note in (synthetic.notes if synthetic else ())),
             *_setbacks(results),
@@ -84,7 +87,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
         sample_grids=_grids(results.gan, synthetic),
         tables=[
             *shortcuts,
-            *sources,
+            *subgroups,
             *external_tables(results.external),
             *quality_tables(results.judgement),
             cost_table(results),

@@ -36,6 +36,7 @@ from cxr_tasks.steps.common import (
     of_backbone,
     tell_setbacks,
 )
+from cxr_tasks.steps.told_subgroups import subgroup_metrics, subgroup_table
 from cxr_tasks.steps.unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -110,23 +111,32 @@ def train_arm(
             **({} if synthetic is None else {"cxr.synthetic": synthetic.origin}),
         },
     )
-    return evaluate_arm(run, model)
+    return evaluate_arm(run, dataset, model)
 
 
-def evaluate_arm(run: RunContext, model: TrainedModel) -> TrainedArm:
-    """What the predictions of a trained model say of it: metrics, calibration, operating points, shortcuts, sources."""
+def evaluate_arm(run: RunContext, dataset: Dataset, model: TrainedModel) -> TrainedArm:
+    """What predictions say of a trained model: metrics, calibration, operating points, shortcuts, subgroups.
+
+    Args:
+        run: The DAG run.
+        dataset: What it was trained and tested on.
+        model: The model.
+    """
     settings = load_settings(run)
     classes = list(settings.data.classes)
 
     def fill(folder: Path) -> Made[TrainedArm]:
+        from cxr_tasks.data.subgroups import OF_SUBGROUPS, subgroups_by_image
         from cxr_tasks.evaluation.findings import arm_findings
         from cxr_tasks.evaluation.metrics import per_class_table
 
         predictions = model.predictions()
+        told = dataset.manifest(OF_SUBGROUPS, split="test")
         found = arm_findings(
             model.training.arm,
             predictions,
             model.blanked(),
+            subgroups_by_image(told, settings.evaluation.subgroups),
             classes,
             settings.evaluation,
             settings.seeds.bootstrap,
@@ -143,16 +153,21 @@ def evaluate_arm(run: RunContext, model: TrainedModel) -> TrainedArm:
             test_macro_f1=found.test["macro_f1"],
             test_accuracy=found.test["accuracy"],
         )
-        return Made(arm, {f"{split}_{name}": value for split, of in by_split.items() for name, value in of.items()})
+        metrics = {f"{split}_{name}": value for split, of in by_split.items() for name, value in of.items()}
+        if found.subgroups is not None:
+            tracking.log_table(subgroup_table(found.subgroups), "subgroups.json")
+            metrics |= subgroup_metrics(found.subgroups)
+        return Made(arm, metrics)
 
     measured = settings.evaluation.model_dump(mode="json", exclude={"gallery", "reproduce_leak", "shortcuts"})
     arm = perform(
         run,
         TrainedArm,
         fill,
+        version=2,
         settings={**measured, "seed": settings.seeds.bootstrap, "classes": classes},
         # By its weights too: a model that was trained anew has the same reference.
-        inputs={"model": model, "weights": model.weights_digest},
+        inputs={"model": model, "weights": model.weights_digest, "dataset": dataset},
         within=model,
     )
     # As this run has it: an artifact that was made before holds the handle of the run that made it.

@@ -20,13 +20,16 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
     Raises:
         DataError: With every critical expectation that was not met.
     """
+    from cxr_tasks.data.coincidences import coincidences, coincidences_told
     from cxr_tasks.data.expectations import CHECKED, DOCS_PAGE, check_manifest
     from cxr_tasks.data.ingest import REJECTED_FILES, REJECTS
+    from cxr_tasks.data.subgroups import OF_SUBGROUPS
 
-    settings = load_settings(run).data
+    settings, subgroups = load_settings(run).data, load_settings(run).evaluation.subgroups
 
     def fill(folder: Path) -> Made[Validation]:
-        outcome = check_manifest(joined.table(CHECKED), settings, folder)
+        table = joined.table([*dict.fromkeys((*CHECKED, *OF_SUBGROUPS))])
+        outcome = check_manifest(table, settings, folder)
         # Kept with the run before anything is raised: the page is most wanted when validation fails.
         tracking.log_folder(folder / "data-docs", "data-docs")
         docs = tracking.active_artifact_url(DOCS_PAGE)
@@ -38,16 +41,23 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
                 f"The data do not pass validation: {'; '.join(outcome.failures)}. The rejected files are in "
                 f"{place}/{REJECTED_FILES}, their reasons in {place}/{REJECTS}" + (f"; page: {docs}." if docs else ".")
             )
+        # The report of a training tells of these by its own settings, so they are no warnings of the dataset.
+        found = coincidences(table, settings.classes, subgroups)
+        coinciding = coincidences_told(found)
+        for sentence in coinciding:
+            log.warning("%s", sentence)
         validation = Validation(
             expectations=outcome.expectations,
             warnings=tuple(outcome.warnings),
             data_docs=docs,
-            notes=tuple(f"warning: {warning}" for warning in outcome.warnings),
+            notes=tuple(f"warning: {warning}" for warning in (*outcome.warnings, *coinciding)),
         )
         metrics = {"expectations": outcome.expectations, "expectation_warnings": len(outcome.warnings)}
+        metrics["coincidences"] = len(found)
         return Made(validation, metrics)
 
     unasked = {"split", "shard_images", "near_duplicates", "folders", "min_split_fraction", "min_table_match"}
     unasked |= {"resize", "window", "sources"}
     checked = settings.model_dump(mode="json", exclude=unasked)
-    return perform(run, Validation, fill, version=5, settings=checked, inputs={"manifest": joined})
+    checked["subgroups"] = subgroups.model_dump(mode="json")
+    return perform(run, Validation, fill, version=6, settings=checked, inputs={"manifest": joined})

@@ -24,6 +24,7 @@ def test_good_data_pass_and_are_counted(cxr, phantoms):
     assert done.exit_code == 0, done.output
     for words in ("COVID                40     40", "all                 136    136", "pass validation"):
         assert words in done.stdout
+    assert "All 40 images of COVID are of source phantom-collection-c" in done.stdout
     assert "136 images have a lung mask" in done.stdout and "40 of 40 rows name an image of COVID" in done.stdout
 
 

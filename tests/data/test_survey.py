@@ -57,6 +57,8 @@ def test_good_data_pass_with_every_figure(surveyed: tuple[Survey, pd.DataFrame],
     assert (found.source, found.profile, found.passed) == (str(phantoms), "quick", True)
     assert found.files == found.images == COUNTS
     assert found.set_aside == found.warnings == found.failures == ()
+    # A model can tell phantoms of COVID by the collection, as in the real set.
+    assert found.coincidences[0].startswith("All 40 images of COVID are of source phantom-collection-c, and so is none")
     assert (found.known_patients, found.patients, found.groups) == (136, len(sizes), len(sizes))
     assert found.largest_groups == {
         label: table.groupby("PATIENT").size().max() for label, table in zip(COUNTS, tables, strict=True)

@@ -1,4 +1,4 @@
-"""A model that needs the lungs and one that does not, and sources that give the class away."""
+"""A model that needs the lungs and one that does not."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from cxr_tasks.errors import DataError
-from cxr_tasks.evaluation.shortcuts import BlankedLungs, blanked_lungs, by_source
+from cxr_tasks.evaluation.shortcuts import BlankedLungs, blanked_lungs
 
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
 
@@ -68,45 +68,3 @@ def test_tables_of_other_images_are_refused() -> None:
     validation = whole.assign(split="validation")
     with pytest.raises(DataError, match="has none"):
         blanked_lungs(*[validation] * 3, CLASSES, bootstrap_samples=10, confidence=0.9, seed=0)
-
-
-def test_figures_by_source() -> None:
-    predictions = table(0.8)
-    predictions["source"] = np.where(np.arange(300) % 3 == 0, "Hannover", "Padova")
-    predictions.loc[:4, "source"] = None
-    # As the manifest writes it.
-    predictions.loc[5:9, "source"] = ""
-    result = by_source(predictions, CLASSES)
-    assert [row.source for row in result.rows] == ["Hannover", "Padova"]
-    assert sum(row.images for row in result.rows) == 290
-    right = predictions[CLASSES].idxmax(axis=1) == predictions["label"]
-    assert result.rows[0].accuracy == pytest.approx(right[predictions["source"] == "Hannover"].mean())
-    assert result.rows[0].classes == CLASSES
-    assert result.warning is None
-    with pytest.raises(DataError, match="source"):
-        by_source(table(0.8), CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("sources", "words"),
-    [
-        ({"COVID": "a", "Normal": "b", "Viral Pneumonia": "c"}, "cannot be told apart"),
-        ({"COVID": "a", "Normal": "b", "Viral Pneumonia": "b"}, "COVID shares no source with another class"),
-        ({"COVID": "a", "Normal": "a", "Viral Pneumonia": "a"}, None),
-    ],
-)
-def test_sources_that_give_the_class_away(sources: dict[str, str], words: str | None) -> None:
-    predictions = table(0.8)
-    warning = by_source(predictions.assign(source=predictions["label"].map(sources)), CLASSES).warning
-    assert (warning is None) if words is None else (warning is not None and words in warning)
-
-
-def test_one_shared_image_is_enough_to_share_a_source() -> None:
-    predictions = table(0.8)
-    predictions["source"] = predictions["label"]
-    predictions.loc[predictions.index[predictions["label"] == "COVID"][0], "source"] = "Normal"
-    assert by_source(predictions, CLASSES).warning == (
-        "Viral Pneumonia shares no source with another class. A model can tell Viral Pneumonia from the rest by where "
-        "the images come from."
-    )
-    assert by_source(predictions[predictions["label"] == "COVID"], CLASSES).warning is None

@@ -97,7 +97,10 @@ def test_a_run_in_which_everything_went_well_says_everything(results: Results) -
     assert [grid.png for grid in content.sample_grids] == [b"the GAN's grid", b"the synthetic set's grid"]
     assert [table.title for table in content.tables] == [
         "Shortcuts: does it look at the lungs?",
+        "Classes by subgroup",
         "By source",
+        "By subgroup: change from none",
+        "Largest gap between subgroups",
         "Quality of the generated images",
         "What it cost",
     ]
@@ -190,8 +193,9 @@ def test_an_unfinished_gan_is_the_answer_and_its_grid_is_not_looked_for(results:
     content = gather(chosen(), Results(dataset=results.dataset, gan=waiting, judgement=said), [])
 
     assert content.answer == waiting.state and waiting.state in content.warnings
-    assert content.sample_grids == [] and [table.title for table in content.tables] == ["What it cost"]
-    assert content.tables[0].rows[0] == ["Training the GAN", "30.0", "18 × 8 epochs, of which 5 steps are done"]
+    assert content.sample_grids == []
+    assert [table.title for table in content.tables] == ["Classes by subgroup", "What it cost"]
+    assert content.tables[1].rows[0] == ["Training the GAN", "30.0", "18 × 8 epochs, of which 5 steps are done"]
 
 
 def test_an_arm_without_a_partner_stands_alone(results: Results) -> None:

@@ -7,8 +7,8 @@ import pytest
 from cxr_tasks.artifacts import LeakedModel, Training
 from cxr_tasks.evaluation.calibration import Calibration, OperatingPoint
 from cxr_tasks.evaluation.findings import ArmFindings
-from cxr_tasks.evaluation.shortcuts import BlankedLungs, Score, SourceRow, Sources
-from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, sources_table, thresholds_table
+from cxr_tasks.evaluation.shortcuts import BlankedLungs, Score
+from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, thresholds_table
 from cxr_tasks.report.run_tables import leak_table
 
 
@@ -27,7 +27,7 @@ def probes(lungs: float, warning: str | None = None) -> BlankedLungs:
     )
 
 
-def arm(name: str = "none", shortcuts: BlankedLungs | None = None, sources: Sources | None = None) -> NamedFindings:
+def arm(name: str = "none", shortcuts: BlankedLungs | None = None) -> NamedFindings:
     calibration = Calibration(temperature=1, ece_before=0, ece_after=0, nll_before=0, nll_after=0, bins=[])
     point = OperatingPoint(
         class_name="COVID",
@@ -46,7 +46,7 @@ def arm(name: str = "none", shortcuts: BlankedLungs | None = None, sources: Sour
         calibration=calibration,
         thresholds=[point],
         shortcuts=shortcuts,
-        sources=sources,
+        subgroups=None,
     )
     return NamedFindings(network="VGG16", seed=0, found=found)
 
@@ -69,20 +69,6 @@ def test_models_that_need_no_lungs_are_counted_in_a_warning():
 def test_no_warning_where_lungs_are_needed_and_no_table_without_probes():
     assert shortcuts_table([arm(shortcuts=probes(0.4))])[1] == []
     assert shortcuts_table([arm()]) == ([], [])
-
-
-def test_accuracy_by_source_is_a_mean_over_an_arms_models():
-    def sources(accuracy: float) -> Sources:
-        row = SourceRow(source="sirm.org", images=21, classes=["COVID"], accuracy=accuracy)
-        return Sources(rows=[row], warning="Every class comes from sources of its own.")
-
-    tables, warnings = sources_table(
-        [arm(sources=sources(0.8)), arm(sources=sources(0.6)), arm("both", None, sources(1))]
-    )
-
-    assert tables[0].columns[-2:] == ["none", "both"]
-    assert tables[0].rows == [["sirm.org", "COVID", "21", "70.0", "100.0"]]
-    assert warnings == ["Every class comes from sources of its own."]
 
 
 @pytest.mark.parametrize("honest", [True, False])

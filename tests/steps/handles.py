@@ -241,7 +241,7 @@ PROBES = ("lungs", "background")
 
 def trained_arm(run: RunContext, given: Dataset, *what: Any, **options: Any) -> TrainedArm:
     """An evaluated arm; ``what`` and ``options`` as for :func:`trained_model`."""
-    return evaluate_arm(run, trained_model(given, *what, **options))
+    return evaluate_arm(run, given, trained_model(given, *what, **options))
 
 
 def gan(*, finished: bool = True, networks: Any = None) -> Gan:

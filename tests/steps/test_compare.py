@@ -36,7 +36,7 @@ class TestEvaluateArm:
     def test_figures_are_those_of_the_saved_predictions(self, run, dataset):
         model = handles.trained_model(dataset)
 
-        arm = evaluate_arm(run, model)
+        arm = evaluate_arm(run, dataset, model)
 
         table = model.predictions()
         by_split = {
@@ -48,19 +48,21 @@ class TestEvaluateArm:
         found = arm.findings()
         assert (found.arm, found.validation, found.test) == ("none", by_split["validation"], by_split["test"])
         assert [point.class_name for point in found.thresholds] == handles.CLASSES
-        assert found.sources is not None and [row.source for row in found.sources.rows] == ["hospital 0", "hospital 1"]
+        assert found.subgroups is not None and found.subgroups.whole.accuracy.value == pytest.approx(arm.test_accuracy)
+        (of_source,) = found.subgroups.attributes
+        assert [row.subgroup for row in of_source.rows] == ["hospital 0", "hospital 1"]
 
     def test_it_belongs_to_the_run_of_the_training(self, run, dataset):
         model = handles.trained_model(dataset)
 
-        arm = evaluate_arm(run, model)
+        arm = evaluate_arm(run, dataset, model)
 
         assert arm.mlflow_run_id == model.mlflow_run_id and arm.model == model and arm.training == model.training
-        assert evaluate_arm(run, handles.trained_model(dataset)).reused
+        assert evaluate_arm(run, dataset, handles.trained_model(dataset)).reused
 
     @pytest.mark.parametrize("blanked", [True, False])
     def test_shortcuts_are_told_where_the_probes_were_asked_for(self, run, dataset, blanked):
-        arm = evaluate_arm(run, handles.trained_model(dataset, blanked=blanked))
+        arm = evaluate_arm(run, dataset, handles.trained_model(dataset, blanked=blanked))
 
         assert (arm.findings().shortcuts is not None) == blanked
 
@@ -70,20 +72,21 @@ class TestEvaluateArm:
             ({"evaluation": {"min_sensitivity": 0.8}}, False),
             ({"evaluation": {"bootstrap_samples": 300}}, False),
             ({"seeds": {"bootstrap": 1}}, False),
+            ({"evaluation": {"subgroups": {"min_groups": 5}}}, False),
             ({"evaluation": {"gallery": 5, "reproduce_leak": True}}, True),
             ({"seeds": {"gan": 1}, "classifiers": {"epochs": 3}}, True),
         ],
     )
     def test_it_is_made_anew_where_something_is_measured_otherwise(self, run, dataset, change, reused):
-        evaluate_arm(run, handles.trained_model(dataset))
+        evaluate_arm(run, dataset, handles.trained_model(dataset))
 
-        assert evaluate_arm(handles.begin(change), handles.trained_model(dataset)).reused == reused
+        assert evaluate_arm(handles.begin(change), dataset, handles.trained_model(dataset)).reused == reused
 
     def test_a_model_that_was_trained_anew_is_evaluated_anew(self, run, dataset):
         model = handles.trained_model(dataset)
-        evaluate_arm(run, model)
+        evaluate_arm(run, dataset, model)
 
-        anew = evaluate_arm(run, model.model_copy(update={"forced": True}))
+        anew = evaluate_arm(run, dataset, model.model_copy(update={"forced": True}))
 
         assert anew.forced and not anew.reused
 
