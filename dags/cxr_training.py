@@ -33,9 +33,9 @@ from cxr_wiring import (
     OF_BOTH,
     ON_GPU,
     READING,
-    TRAINING,
     TRAINING_FORM,
     TRAINING_SCHEDULE,
+    TRAININGS,
     cron,
     finish,
     going_on,
@@ -84,8 +84,8 @@ def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
 def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...]) -> tuple[Any, ...]:
     """Train each classifier on each arm with each seed; what needs no synthetic images does not wait for them."""
     run, waiting = common["run"], {**common, "synthetic": synthetic, "features": list(features)}
-    train = going_on(step(steps.train_arm, map_index_template=ARM, **long(TRAINING)))
-    leak = going_on(step(steps.reproduce_leak, map_index_template=ARM, **long(TRAINING)))
+    train = going_on(step(steps.train_arm, map_index_template=ARM, **long(TRAININGS)))
+    leak = going_on(step(steps.reproduce_leak, map_index_template=ARM, **long(TRAININGS)))
     real = step(steps.arms, task_id="real")(run, False)
     with_real = train.override(task_id="train").partial(**common, features=[features[0]]).expand(arm=real)
     augmented = step(steps.arms, task_id="synthetic")(run, True)

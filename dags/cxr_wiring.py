@@ -53,7 +53,7 @@ def form(**first: Field) -> dict[str, Param]:
 DATA_FORM, TRAINING_FORM = form(source=SOURCE_FIELD), form(dataset=DATASET_FIELD)
 # Where slots are few, what takes seconds goes before what takes hours, also that of another run: a data run does not
 # stay open behind trainings, and a set that cannot be read is known before them. Then comes what most waits for.
-QUICK, READING, GAN, FEATURES, TRAINING, LAST = 100, 50, 40, 30, 20, 10
+QUICK, READING, GAN, FEATURES, TRAININGS, LAST = 100, 50, 40, 30, 20, 10
 ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu", "priority_weight": GAN}
 # A cron expression, or empty for runs that are only triggered.
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")

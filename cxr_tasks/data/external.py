@@ -13,7 +13,7 @@ from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.copies import copies_of_real
 from cxr_tasks.data.given import TRAIN, VALIDATION
 
-SAME_PATIENT, TIED = "the same patient", "tied to an image that leaks"
+SAME_PATIENT, TIED_TO_LEAK = "the same patient", "tied to an image that leaks"
 LEAK_COLUMNS = ["image_id", "path", "label", "leak", "split", "known_path"]
 SHOWN_LEAKS = 3
 
@@ -59,7 +59,7 @@ def find_leaks(
     origin = leaking.drop_duplicates("group").set_index("group")
     tied = external[external["group"].isin(origin.index)]
     tied = tied.assign(
-        leak=TIED, split=tied["group"].map(origin["split"]), known_path=tied["group"].map(origin["known_path"])
+        leak=TIED_TO_LEAK, split=tied["group"].map(origin["split"]), known_path=tied["group"].map(origin["known_path"])
     )
     found = pd.concat([found, tied[LEAK_COLUMNS]], ignore_index=True)
     return found.drop_duplicates("image_id").reset_index(drop=True)

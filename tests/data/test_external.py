@@ -5,7 +5,14 @@ import pytest
 
 from cxr_tasks.config import resolve
 from cxr_tasks.data.copies import ALTERED, NEAR_DUPLICATE, SAME_FILE
-from cxr_tasks.data.external import LEAK_COLUMNS, SAME_PATIENT, TIED, find_leaks, leaks_in_words, seen_in_training
+from cxr_tasks.data.external import (
+    LEAK_COLUMNS,
+    SAME_PATIENT,
+    TIED_TO_LEAK,
+    find_leaks,
+    leaks_in_words,
+    seen_in_training,
+)
 from tests.data.test_copies import as_jpeg, listed, pictures
 
 LIMITS = resolve("quick").data.near_duplicates
@@ -46,7 +53,7 @@ def test_other_images_of_the_patient_of_a_copy_leak_too():
 
     found = leaks(pixels, group=["one", "two", "three", "two"])
 
-    assert dict(zip(found["image_id"], found["leak"], strict=True)) == {"new-3": NEAR_DUPLICATE, "new-1": TIED}
+    assert dict(zip(found["image_id"], found["leak"], strict=True)) == {"new-3": NEAR_DUPLICATE, "new-1": TIED_TO_LEAK}
 
 
 def test_test_images_are_not_what_a_training_has_seen():
