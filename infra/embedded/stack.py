@@ -171,6 +171,9 @@ class Stack:
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            # A DAG is read in a second, and in far more where other programs keep all cores busy.
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "180",
+            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "240",
             "AIRFLOW__CORE__EXECUTOR": "gpu:infra.embedded.executor.ProcessExecutor",
             # Trainings that share cores wait for each other in every operation, so each gets cores of its own.
             # More at once are not slower (benchmarks/together.py), but each holds its images and features in memory.

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import logging
 import os
+import pickle
 import sqlite3
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import mlflow
 import numpy as np
@@ -22,6 +30,7 @@ from cxr_tasks.config import merge
 from cxr_tasks.steps.common import pseudonym_key
 from cxr_tasks.store import FolderStore
 from tests.data.dicom_files import SECRETS, dicom
+from tests.privacy import contents_below, leaks
 from tests.steps.reading import SETTINGS, prepare, rows_of
 
 CLASSES = ["COVID", "Normal"]
@@ -64,41 +73,14 @@ def source(tmp_path: Path, phantoms: Path) -> Path:
     return folder
 
 
-def words_of(value: Any) -> Iterator[str]:
-    """Every text in a cell of a table or a database."""
-    yield value.decode("latin-1") if isinstance(value, bytes) else str(value)
-
-
-def texts_below(folder: Path) -> Iterator[tuple[str, str]]:
-    """Place and text of every file; tables and databases are unpacked."""
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
-        yield str(path), f"{path.name} {path.read_bytes().decode('latin-1')}"
-        if path.suffix == ".parquet":
-            for name, column in pd.read_parquet(path).items():
-                yield f"{path}: {name}", " ".join(text for cell in column for text in words_of(cell))
-        if path.suffix == ".db":
-            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
-                tables = [row[0] for row in database.execute("select name from sqlite_master where type='table'")]
-                for table in tables:
-                    rows = database.execute(f'select * from "{table}"').fetchall()
-                    yield f"{path}: {table}", " ".join(text for row in rows for cell in row for text in words_of(cell))
-
-
-def leaks(texts: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Where an identifying value shows."""
-    return [(name, place) for place, text in texts for name, secret in SECRETS.items() if secret in text]
-
-
-def mlflow_texts(run: RunContext, downloads: Path) -> Iterator[tuple[str, str]]:
+def mlflow_texts(run: RunContext, downloads: Path) -> Iterator[tuple[str, bytes]]:
     """Every record of the experiment, and every file that its runs keep."""
     for found in mlflow.MlflowClient().search_runs([run.experiment_id], max_results=1000):
-        yield f"run {found.info.run_id}", str(found.to_dictionary())
+        yield f"run {found.info.run_id}", str(found.to_dictionary()).encode()
         place = downloads / found.info.run_id
         place.mkdir(parents=True)
         mlflow.artifacts.download_artifacts(run_id=found.info.run_id, dst_path=str(place))
-        yield from texts_below(place)
+        yield from contents_below(place)
 
 
 @pytest.fixture
@@ -122,25 +104,71 @@ def test_no_identifying_field_is_in_the_store_the_logs_or_mlflow(
     assert len(patients) == 102 and (patients.groupby("patient")["split"].nunique() == 1).all()
     assert "2 DICOM files say that text is burnt" in " ".join(done.dataset().warnings)
     out = capfd.readouterr()
-    assert leaks(iter([("log", caplog.text), ("output", out.out + out.err)])) == []
-    assert leaks(texts_below(store.root)) == []
+    assert leaks(iter([("log", caplog.text.encode()), ("output", (out.out + out.err).encode())])) == []
+    assert leaks(contents_below(store.root)) == []
     assert leaks(mlflow_texts(run, tmp_path / "downloads")) == []
     assert not {"path", "patient", "study"} & set().union(
         *(pd.read_parquet(path).columns for path in (tmp_path / "downloads").rglob("manifest.parquet"))
     )
 
 
-@pytest.mark.parametrize("name", ["PatientName", "PatientID", "InstitutionName", "StudyInstanceUID"])
-def test_the_search_finds_what_is_planted(tmp_path: Path, name: str) -> None:
-    pd.DataFrame({"a": ["", f"so {SECRETS[name]}"]}).to_parquet(tmp_path / "rows.parquet", compression="zstd")
-    (tmp_path / "note.json").write_text(f'{{"a": "{SECRETS[name]}"}}')
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        database.execute("create table tags (value text)")
-        database.execute("insert into tags values (?)", [SECRETS[name]])
+@pytest.mark.parametrize("name", SECRETS)
+def test_the_search_finds_every_field_in_every_spelling(name: str) -> None:
+    secret = SECRETS[name]
+    written = {
+        "text": secret.encode("latin-1"),
+        "UTF-16": secret.encode("utf-16"),
+        "UTF-16 BE": secret.encode("utf-16-be"),
+        "JSON": json.dumps({"a": secret}).encode(),
+        "hexadecimal": secret.encode().hex().encode(),
+        "address": urlencode({"a": secret}).encode(),
+        "Base64": base64.b64encode(pickle.dumps({"a": [secret]})),
+    }
 
-    found = {place.removeprefix(f"{tmp_path}/") for _, place in leaks(texts_below(tmp_path))}
+    for spelling, content in written.items():
+        found = leaks(iter([("here", b"before" + content + b"after")]))
+        assert any(what == name and how.startswith(spelling) for what, how, _ in found), spelling
+    assert leaks(iter([("here", b"what nobody is called")])) == []
 
-    assert found >= {"rows.parquet: a", "note.json", "mlflow.db: tags"}
+
+def plant(folder: Path, how: str, secret: str) -> None:
+    """Write a file that holds ``secret`` and does not show it."""
+    rows = pd.DataFrame({"a": ["", f"so {secret}"] * 1000})
+    if how == "parquet":
+        rows.to_parquet(folder / "a.parquet", compression="zstd")
+    elif how == "database":
+        with sqlite3.connect(folder / "a.db") as database:
+            database.execute("create table tags (value text)")
+            # Longer than a page, which cuts it in two.
+            database.executemany("insert into tags values (?)", [["x" * 4085 + secret]] * 3)
+    elif how == "packed rows of a database":
+        with sqlite3.connect(folder / "airflow.sqlite") as database:
+            database.execute("create table xcom (value blob)")
+            database.execute("insert into xcom values (?)", [zlib.compress(pickle.dumps(secret) * 20)])
+    elif how == "zip in a packed tar":
+        inner = io.BytesIO()
+        with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as zipped:
+            zipped.writestr("a.txt", secret * 20)
+        with tarfile.open(folder / "a.tgz", "w:gz") as tarred:
+            info = tarfile.TarInfo("a.zip")
+            info.size = len(inner.getvalue())
+            tarred.addfile(info, io.BytesIO(inner.getvalue()))
+    elif how == "name of a file":
+        (folder / f"{secret}.png").touch()
+    else:
+        np.savez_compressed(folder / "a.npz", names=np.array([secret] * 20))
+
+
+@pytest.mark.parametrize("name", ["PatientName", "PatientBirthDate"])
+@pytest.mark.parametrize(
+    "how", ["parquet", "database", "packed rows of a database", "zip in a packed tar", "name of a file", "arrays"]
+)
+def test_the_search_finds_what_is_packed(tmp_path: Path, name: str, how: str) -> None:
+    plant(tmp_path, how, SECRETS[name])
+
+    found = leaks(contents_below(tmp_path))
+
+    assert found and {what.split()[0] for what, _, _ in found} == {name}
 
 
 def test_the_key_is_a_secret_of_the_store_that_only_its_owner_reads(
