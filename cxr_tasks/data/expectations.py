@@ -25,7 +25,7 @@ from cxr_tasks.data.shares import group_faults, group_shares
 DOCS_PAGE = "data-docs/index.html"
 # What the expectations look at.
 CHECKED = (
-    *("image_id", "path", "label", "patient", "group", "width", "height", "mean", "contrast", "inverted"),
+    *("image_id", "site", "path", "label", "patient", "group", "width", "height", "mean", "contrast", "inverted"),
     *("provenance", "status", "reason"),
 )
 LARGEST_GROUP = "share of the largest group of"
