@@ -15,10 +15,14 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cxr_tasks.data.stacks import Rows, as_stack, in_parts
+
 COVERAGE_K = 5
 # The inverse strength, as scikit-learn has it; its default, 1, fits the noise of thousands of features.
 REGULARISATION = 0.01
 SURROUNDING_NEIGHBOURS = 20
+# A multiple of the 256 rows that scikit-learn compares at once, so that parts change no bit of a distance.
+COMPARED_AT_ONCE = 4096
 
 Array = NDArray[Any]
 
@@ -28,14 +32,14 @@ class Sample:
     """Features of images.
 
     Attributes:
-        values: (n, d).
+        values: (n, d), in memory or mapped: of many images only what is drawn is read at once.
         labels: (n,) positions in the class list.
         repeated: (n,) whether an image shows the same picture as another one of the sample (see
             ``gan.filtering.repeated``), and NaN for images that were not looked at.
         copied: (n,) bool, whether an image shows the same picture as a training image.
     """
 
-    values: Array
+    values: Rows
     labels: Array
     repeated: Array | None = None
     copied: Array | None = None
@@ -56,7 +60,8 @@ class Sample:
 
     def _at(self, chosen: Array) -> Sample:
         repeated, copied = (None if each is None else each[chosen] for each in (self.repeated, self.copied))
-        return Sample(self.values[chosen], self.labels[chosen], repeated, copied)
+        values = as_stack(self.values).chosen(np.flatnonzero(chosen))
+        return Sample(values, self.labels[chosen], repeated, copied)
 
 
 def kernel_distance(x: Array, y: Array) -> float:
@@ -113,7 +118,7 @@ def density_and_coverage(real: Array, fake: Array, k: int = COVERAGE_K) -> tuple
     return float(inside.sum() / (k * fake.shape[0])), float(inside.any(axis=1).mean())
 
 
-def nearness(images: Array, training: Array) -> Array:
+def nearness(images: Rows, training: Rows) -> Array:
     """(n,) distance of each image to its nearest training image over the mean distance to the next nearest ones.
 
     A copy is far nearer to one training image than to all others, and has a value near 0. The distance alone would
@@ -122,15 +127,26 @@ def nearness(images: Array, training: Array) -> Array:
     by some pixels or mirrored for another one, so the ratio does not see such a copy.
 
     Args:
-        images: (n, d).
+        images: (n, d) with n > 0.
         training: (m, d) with m > 1. The ``SURROUNDING_NEIGHBOURS`` next nearest are used, or all.
     """
     count = min(SURROUNDING_NEIGHBOURS + 1, len(training))
-    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(training)
-    distances = search.kneighbors(images)[0]
+    parts = [_nearest_distances(some, training, count) for some in in_parts(images, COMPARED_AT_ONCE)]
+    distances = np.concatenate(parts)
     surrounding = distances[:, 1:].mean(axis=1)
     # Where all of these are equal to the image, it is a copy of each.
     return np.divide(distances[:, 0], surrounding, out=np.zeros(len(images)), where=surrounding > 0)
+
+
+def _nearest_distances(images: Array, training: Rows, count: int) -> Array:
+    """(n, count) distances of each image to the training images that are nearest to it, in ascending order."""
+    # Squares of distances are differences of large sums, which single precision does not keep.
+    asked, nearest = images.astype(np.float64), np.empty((len(images), 0))
+    for known in in_parts(training, COMPARED_AT_ONCE):
+        search = NearestNeighbors(n_neighbors=min(count, len(known)), algorithm="brute").fit(known.astype(np.float64))
+        both = np.concatenate([nearest, search.kneighbors(asked)[0]], axis=1)
+        nearest = np.sort(both, axis=1)[:, :count]
+    return nearest
 
 
 def recalls(train: Sample, test: Sample, classes: int) -> Array:
@@ -142,7 +158,8 @@ def recalls(train: Sample, test: Sample, classes: int) -> Array:
     """
     regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=2000)
     model = make_pipeline(StandardScaler(), regression)
-    predicted = model.fit(train.values, train.labels).predict(test.values)
+    model.fit(np.asarray(train.values), train.labels)
+    predicted = np.concatenate([model.predict(part.astype(np.float64)) for part in in_parts(test.values)])
     counts = confusion_matrix(test.labels, predicted, labels=range(classes)).astype(float)
     totals = counts.sum(axis=1)
     return np.divide(counts.diagonal(), totals, out=np.full(classes, np.nan), where=totals > 0)

@@ -15,7 +15,7 @@ from cxr_tasks.classifiers.features import FEATURE_BATCH
 from cxr_tasks.classifiers.weights import backbone_with_weights, scaling_images
 from cxr_tasks.config import JudgeSettings
 from cxr_tasks.data.resizing import resize_stack
-from cxr_tasks.data.stacks import Rows, in_parts
+from cxr_tasks.data.stacks import Rows, in_parts, let_go, on_disk
 from cxr_tasks.errors import WeightsError
 from cxr_tasks.image_settings import ResizeName
 
@@ -64,19 +64,17 @@ class Extractor:
         self.name = f"ResNet50, {weights.get(settings.weights, Path(settings.weights).name)}, {self.size} px"
 
     def extract(self, pixels: Rows) -> np.ndarray:
-        """(n, S, S) uint8 → (n, 2048) float32. Images are run some at a time.
+        """(n, S, S) uint8 → (n, 2048) float32, mapped from a file. Images are run some at a time.
 
         Images of another side are resized. How an image was resized shows in its features (Parmar et al., "On
         aliased resizing and surprising subtleties in GAN evaluation", 2022), so samples that are compared should
         come in one size.
         """
-        if not len(pixels):
-            return np.empty((0, self.network.output_shape[-1]), np.float32)
-        values = np.empty((len(pixels), self.network.output_shape[-1]), np.float32)
-        done = 0
-        for part in in_parts(pixels):
+        values, done = on_disk((len(pixels), self.network.output_shape[-1]), np.float32), 0
+        for part in in_parts(pixels) if len(pixels) else ():
             resized = resize_stack(part, self.size, self.resize)
             found = self.network.predict(resized[..., None], batch_size=FEATURE_BATCH, verbose=0)
             values[done : done + len(part)] = found
             done += len(part)
+            let_go(values)
         return values

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_tasks.data.stacks import joined
 from cxr_tasks.gan.distances import (
     Array,
     Sample,
@@ -61,13 +62,9 @@ def measure(
     if len({sample.values.shape[1] for sample in present}) > 1:
         raise ValueError(f"features differ in length: {[sample.values.shape[1] for sample in present]}")
     dimensions = synthetic.values.shape[1]
-    # Squares of distances are differences of large sums, which single precision does not keep.
-    synthetic, training, held_out, reference = (
-        replace(sample, values=sample.values.astype(np.float64))
-        for sample in (synthetic, training, held_out, untrained or _nobody(dimensions))
-    )
     copies = _memorised(synthetic, training, held_out)
     scores = _accuracy_scores(synthetic, training, held_out, classes, seed)
+    reference = untrained or _nobody(dimensions)
     samples = {"synthetic": synthetic, "training": training, "held-out": held_out, "untrained": reference}
     rows = [
         _class_quality(name, label, samples, copies, scores, seed)
@@ -134,7 +131,7 @@ def _accuracy_scores(
         return _Recalls(nothing, nothing, _too_few(0, "synthetic", SMALLEST_SAMPLE))
     without = set(range(len(classes))) - set(synthetic.labels.tolist())
     lent = training.of_classes(without)
-    synthetic = Sample(np.concatenate([synthetic.values, lent.values]), np.concatenate([synthetic.labels, lent.labels]))
+    synthetic = Sample(joined([synthetic.values, lent.values]), np.concatenate([synthetic.labels, lent.labels]))
     for label, name in enumerate(classes):
         counts = {
             "synthetic": (synthetic.labels == label).sum(),
@@ -202,7 +199,7 @@ class _Distances:
             # The same training images for every sample, so that figures of one row differ less by chance.
             real = self._draw("training", f"{purpose} training", draw)
             other = self._draw(which, f"{purpose} other", draw)
-            results.append(measured(real.values, other.values))
+            results.append(measured(np.asarray(real.values), np.asarray(other.values)))
         table = np.array(results).reshape(draws, -1)
         return [Measurement(value=float(column.mean()), sd=float(column.std(ddof=1))) for column in table.T]
 
@@ -277,7 +274,8 @@ def _numbers_to_draw(training: Sample, samples: Sequence[Sample]) -> dict[int, i
 def _drawn(sample: Sample, numbers: Mapping[int, int], rng: np.random.Generator) -> Sample:
     rows = [rng.permutation(np.flatnonzero(sample.labels == label))[:number] for label, number in numbers.items()]
     chosen = np.concatenate(rows)
-    return Sample(sample.values[chosen], sample.labels[chosen])
+    # Squares of distances are differences of large sums, which single precision does not keep.
+    return Sample(sample.values[chosen].astype(np.float64), sample.labels[chosen])
 
 
 def _too_few(count: int, which: str, needed: int) -> str:

@@ -35,11 +35,11 @@ def sample_images(
     """
     latent = keyed(seed, purpose).normal(0, settings.latent_sd, (len(labels), settings.latent_dim)).astype("float32")
     columns = np.asarray(labels, "int32")[:, None]
-    images = [
-        np.asarray(generator([latent[at : at + 64], columns[at : at + 64]], training=False)).mean(axis=-1)
-        for at in range(0, len(labels), 64)
-    ]
-    return np.clip(np.rint((np.concatenate(images) + 1) * 127.5), 0, 255).astype(np.uint8)
+    images = []
+    for at in range(0, len(labels), 64):
+        made = np.asarray(generator([latent[at : at + 64], columns[at : at + 64]], training=False)).mean(axis=-1)
+        images.append(np.clip(np.rint((made + 1) * 127.5), 0, 255).astype(np.uint8))
+    return np.concatenate(images)
 
 
 def build_synthetic_set(
