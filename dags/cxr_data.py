@@ -6,7 +6,8 @@ differs from the one before is published as the asset `cxr_dataset`, with what c
 starts by itself; unchanged data publish nothing.
 
 The source is a folder, a `.zip` or `.tar.gz`, `s3://bucket/prefix` or `kaggle://owner/name` that holds one folder for
-each class, each with its images directly or under `images/`. The fields on training are passed on.
+each class, each with its images directly or under `images/`. Where `data.sources` of the settings lists several, they
+make the dataset together, and the field stays empty. The fields on training are passed on.
 """
 
 from __future__ import annotations

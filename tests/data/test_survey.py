@@ -19,7 +19,7 @@ from cxr_tasks.data.ingest import MANIFEST_COLUMNS, SET_ASIDE
 from cxr_tasks.data.patients import with_pseudonyms
 from cxr_tasks.data.scan import VANISHED
 from cxr_tasks.data.survey import Survey, survey
-from cxr_tasks.errors import DataError
+from cxr_tasks.errors import DataError, SettingsError
 from tests.data.bad_files import write_bad_files
 from tests.data.reading import read_folder, split
 
@@ -201,7 +201,7 @@ def test_what_makes_a_source_unreadable_is_raised_in_a_sentence(source: Path, qu
         survey(str(source), quick)
     with pytest.raises(DataError, match="nowhere does not exist: give a folder"):
         survey(f"{source}/nowhere", quick)
-    with pytest.raises(DataError, match="No data source is given"):
+    with pytest.raises(SettingsError, match="No data source is given"):
         survey("", quick)
 
 

@@ -66,6 +66,7 @@ def test_what_a_killed_runner_left_behind_is_ended(tmp_path):
     [
         (["--profile", "papr"], "Profile 'papr' does not exist: choose one of paper, quick"),
         (["--data", "/nowhere"], "The data source /nowhere does not exist"),
+        (["--set", "data.sources=[{name: a, source: /nowhere}]"], "The data source /nowhere does not exist"),
     ],
 )
 def test_a_run_that_cannot_start_says_why_and_exits_with_2(tmp_path, arguments, sentence):

@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from cxr_tasks import steps
-from cxr_tasks.artifacts import Split, Validation
+from cxr_tasks.artifacts import Split, Training, Validation
 from cxr_tasks.config import merge, resolve
 from cxr_tasks.data.leave_source_out import TIED
 from cxr_tasks.data.phantoms import write_phantoms
 from cxr_tasks.errors import DataError, SettingsError
 from cxr_tasks.form import SOURCE_FIELD
+from cxr_tasks.local import LocalRun
 from cxr_tasks.steps.publish import _newest
 from tests.steps import reading
 
@@ -259,3 +260,19 @@ def test_a_whole_source_tests_and_each_choice_of_sources_keeps_its_own_splits(be
     for before, tests in ((stable, ()), (left, ("hospital-b",)), (other, ("hospital-a",))):
         assert split(*tests)[0].ref == before.ref
     assert set(by_stable.loc[by_stable["split"] == "test", "site"]) == {"hospital-a", "hospital-b"}
+
+
+@pytest.mark.slow
+def test_a_run_by_hand_trains_on_one_hospital_and_tests_on_the_other(untracked, hospitals):
+    split = {"method": "leave-source-out", "test_sources": ["hospital-b"]}
+    small = {"classifiers": {"names": ["cnn"], "epochs": 1}, "evaluation": {"bootstrap_samples": 50}}
+    run = LocalRun("", {"profile": "quick", "settings": merge(settings(hospitals, split=split), small)})
+
+    arm = run.arm(Training(classifier="cnn", arm="none", seed=0))
+    run.end()
+
+    predicted, rows = arm.model.predictions(), run.dataset.manifest()
+    for split_name, site in (("test", "hospital-b"), ("validation", "hospital-a")):
+        ids = predicted.loc[predicted["split"] == split_name, "image_id"]
+        assert set(ids) == set(rows.loc[(rows["split"] == split_name) & (rows["site"] == site), "image_id"])
+    assert run.dataset.counts["test"] == COUNTS
