@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -56,13 +54,12 @@ def shared_by_sources(manifest: pd.DataFrame, near: pd.DataFrame) -> list[Shared
     ]
 
 
-def tell_sources(manifest: pd.DataFrame, near: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+def tell_sources(manifest: pd.DataFrame, near: pd.DataFrame) -> list[str]:
     """What people must know of a dataset of several sources; nothing where there is one alone.
 
     Args:
         manifest: Rows of all files with their ``site``.
         near: Pairs of near-duplicates, image ids ``first`` and ``second``.
-        classes: The classes in their order.
     """
     if manifest["site"].nunique() < 2:
         return []
@@ -77,14 +74,6 @@ def tell_sources(manifest: pd.DataFrame, near: pd.DataFrame, classes: Sequence[s
             told.append(
                 f"{pair.patients:,} patient ids are in {who}, and count as one patient each: if each source numbers "
                 "its patients on its own, set patients: own for both in data.sources"
-            )
-    # The same file in two sources is of both.
-    sites = manifest[_is_read(manifest)].groupby("label")["site"].agg(["nunique", "first"])
-    for label in classes:
-        if label in sites.index and sites.at[label, "nunique"] == 1:
-            told.append(
-                f"all images of {label} are of the source {sites.at[label, 'first']}: a model may know the class by "
-                "the source and not by the disease"
             )
     return told
 

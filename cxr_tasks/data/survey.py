@@ -176,7 +176,7 @@ def survey(source: str, settings: Settings, *, progress: Listener = _ignore) -> 
         with _one_part("check expectations"):
             check = check_manifest(manifest, data, joined)
             coinciding = coincidences_told(coincidences(manifest, data.classes, settings.evaluation.subgroups))
-    told_of_given = [*tell_given(manifest, data.split), *tell_sources(manifest, near, data.classes)]
+    told_of_given = [*tell_given(manifest, data.split), *tell_sources(manifest, near)]
     shared = tuple(shared_by_sources(manifest, near)) if data.sources else ()
     given = kept_splits(data.split, set(manifest["given"]))
     manifest = split_manifest(manifest, data.split, settings.seeds.split, near=near).drop(columns=["shard", "row"])

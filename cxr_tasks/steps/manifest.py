@@ -46,7 +46,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         warnings = [
             *_tell_headers(ingested),
             *tell_contradictions(rows_of_shards(folders, scanned.site_of_shard), files),
-            *tell_sources(table, pairs, settings.classes),
+            *tell_sources(table, pairs),
         ]
         notes += [f"warning: {warning}" for warning in warnings]
         by_class = used["label"].value_counts()
@@ -73,7 +73,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         run,
         Manifest,
         fill,
-        version=10,
+        version=11,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
             "metadata": digest(files[["path", "given", *SAID]]),
