@@ -30,10 +30,9 @@ def tell_given(manifest: pd.DataFrame, settings: SplitSettings) -> list[str]:
     kept = kept_splits(settings, list(counts.index))
     told = []
     if settings.given == "ignore":
-        told.append(
-            f"The source has folders for splits ({listed} files). They are merged and divided anew: set "
-            "data.split.given to test or all to keep them"
-        )
+        # Another method has no use for them, and would refuse to keep them.
+        remedy = ": set data.split.given to test or all to keep them" if settings.method == "stable" else ""
+        told.append(f"The source has folders for splits ({listed} files). They are merged and divided anew{remedy}")
     elif "" in counts or TRAIN in counts:
         anew = [split for split in (TRAIN, VALIDATION) if split not in kept]
         drawn = f"; {' and '.join(anew)} are drawn anew from the rest" if anew else ""

@@ -83,7 +83,7 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
 
     # The assignment is cheap to make and depends on what was assigned before, so it is itself the key:
     # the same images in the same splits are the same dataset.
-    done = perform(run, Split, fill, version=3, settings=how, inputs={"manifest": joined, "assignment": version})
+    done = perform(run, Split, fill, version=4, settings=how, inputs={"manifest": joined, "assignment": version})
     assigned = dict(zip(dealt["image_id"], dealt["split"], strict=True))
     if settings.data.split.method != "paper" and not assigned.items() <= before.items():
         lease.check()

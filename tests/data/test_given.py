@@ -197,6 +197,8 @@ def test_leaks_are_counted_with_examples_whatever_becomes_of_them() -> None:
     )
     assert kept[1] == f"{merged[1]}. They are left out, and the test set is clean"
     assert [line for line in kept if "validation images are also in the test set" in line]
+    by_source = SplitSettings(method="leave-source-out", validation=0.1, test=0.1, test_sources=("b",))
+    assert tell_given(images, by_source)[0].endswith("They are merged and divided anew")
     assert tell_given(images.assign(given=""), settings("ignore")) == []
 
 
