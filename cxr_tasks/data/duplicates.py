@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.neighbours import nearest_points
 from cxr_tasks.data.overlay import SURROUNDINGS, overlaid, spectra
-from cxr_tasks.data.stacks import let_go, on_disk
+from cxr_tasks.data.stacks import drop_pages, on_disk
 
 CLASH = "identical images carry different classes"
 IDENTICAL = "identical to"
@@ -83,8 +83,8 @@ def encoded_again(dhash: np.ndarray, thumbnails: np.ndarray, settings: NearDupli
             some = proposed[start : start + AT_ONCE]
             alike = np.einsum("ij,ij->i", details[some[:, 0]], details[some[:, 1]]) > settings.correlation
             found.append(some[alike])
-        let_go(details)
-        let_go(thumbnails)
+        drop_pages(details)
+        drop_pages(thumbnails)
     return _each_once(np.concatenate(found), len(thumbnails))
 
 
@@ -171,7 +171,7 @@ def search_points(known: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np
             some -= mean
             some /= spread.clip(1e-3)
             some /= np.linalg.norm(some, axis=1, keepdims=True).clip(1e-6)
-            let_go(points_of)
+            drop_pages(points_of)
     return points, queries
 
 
@@ -184,7 +184,7 @@ def _mean_and_spread(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             some = points[start : start + AT_ONCE]
             rows = (some - mean) ** 2 if square else some
             total[square] = np.add.reduce(np.concatenate([total[square][None], rows]), axis=0)
-            let_go(points)
+            drop_pages(points)
     return mean, np.sqrt(total[1] / np.float32(len(points)))
 
 
@@ -197,8 +197,8 @@ def _in_parts(work: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.
 
     def fill(start: int) -> None:
         found[start : start + IN_CACHE] = work(rows[start : start + IN_CACHE])
-        let_go(found)
-        let_go(rows)
+        drop_pages(found)
+        drop_pages(rows)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         for _ in threads.map(fill, range(IN_CACHE, len(rows), IN_CACHE)):

@@ -159,7 +159,7 @@ def packed(arrays: Sequence[np.ndarray], numbers: np.ndarray, rows: np.ndarray) 
         if touched > TOUCHED_BYTES:
             touched = 0
             for array in arrays:
-                let_go(array)
+                drop_pages(array)
         return found
 
     return RowStack(read, (len(numbers), *some.shape[1:]), some.dtype)
@@ -188,7 +188,7 @@ def _make_room(files: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 2 * files)), hard))
 
 
-def let_go(array: np.ndarray) -> None:
+def drop_pages(array: np.ndarray) -> None:
     """Drop the pages of a mapped array from this process. What is read of it later is mapped again."""
     if isinstance(array.base, mmap.mmap):
         array.base.madvise(mmap.MADV_DONTNEED)

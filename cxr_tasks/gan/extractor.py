@@ -15,7 +15,7 @@ from cxr_tasks.classifiers.features import FEATURE_BATCH
 from cxr_tasks.classifiers.weights import backbone_with_weights, scaling_images
 from cxr_tasks.config import JudgeSettings
 from cxr_tasks.data.resizing import resize_stack
-from cxr_tasks.data.stacks import Rows, in_parts, let_go, on_disk
+from cxr_tasks.data.stacks import Rows, drop_pages, in_parts, on_disk
 from cxr_tasks.errors import WeightsError
 from cxr_tasks.image_settings import ResizeName
 
@@ -76,5 +76,5 @@ class Extractor:
             found = self.network.predict(resized[..., None], batch_size=FEATURE_BATCH, verbose=0)
             values[done : done + len(part)] = found
             done += len(part)
-            let_go(values)
+            drop_pages(values)
         return values

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 
 from cxr_tasks.classifiers.feature_store import FeatureCache, StoredFeatures
-from cxr_tasks.classifiers.features import ArmFeatures, FrozenTrunk
+from cxr_tasks.classifiers.features import FEATURE_BATCH, ArmFeatures, FrozenTrunk
 from cxr_tasks.classifiers.training_set import ExtraImages
 from cxr_tasks.config import resolve
 from cxr_tasks.data.dataset import Images
 from cxr_tasks.data.ingest import pixels_file
+from cxr_tasks.data.stacks import ROWS_AT_ONCE
 from cxr_tasks.store import open_store
 
 SIZE = 32
@@ -79,6 +80,19 @@ def test_stored_features_are_those_that_would_be_computed(trunk, data):
     for name in ("validation", "test"):
         np.testing.assert_allclose(features.held_out(name), computed.held_out(name), rtol=2e-3)
     assert features.held_out("test").dtype == np.float16
+
+
+def test_features_that_are_made_in_parts_have_the_same_bits(trunk, data, monkeypatch):
+    assert ROWS_AT_ONCE % FEATURE_BATCH == 0
+    pixels = np.random.default_rng(5).integers(0, 256, (2 * FEATURE_BATCH + 3, SIZE, SIZE)).astype("uint8")
+    whole = FrozenTrunk(trunk)(pixels)
+
+    monkeypatch.setattr("cxr_tasks.data.stacks.in_parts.__defaults__", (FEATURE_BATCH,))
+    counting = Counting(trunk)
+    stored = FeatureCache(counting, {})({"shard": "parts"}, lambda: pixels)
+
+    np.testing.assert_array_equal(stored, whole)
+    assert counting.seen == len(pixels)
 
 
 def test_the_second_arm_runs_nothing(trunk, data):

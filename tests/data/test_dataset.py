@@ -14,6 +14,7 @@ from cxr_tasks.data.dataset import (
     Images,
     centre_box,
     check_gan_input,
+    read_manifest,
     rows_of,
     select,
     select_masks,
@@ -74,6 +75,17 @@ def test_split_comes_with_its_own_pixels(
     assert images.ids.tolist() == [f"image-{n}" for n in numbers]
     assert images.labels.tolist() == [n % 3 for n in numbers]
     assert images.rows["group"].tolist() == [f"P{n}" for n in numbers]
+
+
+def test_of_a_manifest_what_is_asked_for_is_read(manifest: pd.DataFrame, tmp_path: Path) -> None:
+    manifest.to_parquet(tmp_path / "manifest.parquet", index=False)
+
+    some = read_manifest(tmp_path / "manifest.parquet", ["image_id", "window", "row"], "test")
+
+    # An old dataset lacks columns. Those that are there come as they are, with or without that of the split.
+    asked = manifest.loc[manifest["split"] == "test", ["image_id", "row"]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, asked)
+    pd.testing.assert_frame_equal(read_manifest(tmp_path / "manifest.parquet"), manifest)
 
 
 def test_the_order_of_the_manifest_is_that_of_the_images(manifest: pd.DataFrame, shards: list[Path]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_tasks.data import stacks
-from cxr_tasks.data.stacks import RowStack, as_stack, in_parts, joined, let_go, mapped, packed, save_parts
+from cxr_tasks.data.stacks import RowStack, as_stack, drop_pages, in_parts, joined, mapped, packed, save_parts
 
 ROWS = np.arange(7 * 2 * 3, dtype=np.uint8).reshape(7, 2, 3)
 INDEX = st.one_of(
@@ -143,7 +143,7 @@ def test_what_was_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_array_in_memory_is_left_alone() -> None:
-    let_go(ROWS)
+    drop_pages(ROWS)
 
     assert not isinstance(ROWS.base, mmap.mmap) and ROWS[1, 0, 0] == 6
 

@@ -173,6 +173,17 @@ def test_nearness_of_copies_is_near_zero_and_of_fresh_images_near_one() -> None:
     assert nearness(np.zeros((1, D)), training)[0] > 0.6
 
 
+@pytest.mark.parametrize("at_once", [256, 512])
+def test_nearness_in_parts_has_the_same_bits(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    random = rng(3)
+    images, training = (random.normal(size=(count, D)).astype(np.float32) for count in (300, 700))
+    whole = nearness(images, training)
+
+    monkeypatch.setattr("cxr_tasks.gan.distances.COMPARED_AT_ONCE", at_once)
+
+    np.testing.assert_array_equal(nearness(images, training), whole)
+
+
 @given(seeds, st.floats(0.1, 10))
 @settings(max_examples=15)
 def test_nearness_does_not_depend_on_place_scale_and_order(seed: int, scale: float) -> None:
