@@ -25,6 +25,8 @@ from cxr_tasks.cache import cache_folder
 ROWS_AT_ONCE = 1024
 # Pages of mapped files that a stack touches before the process lets go of them. They may stay in the system's cache.
 TOUCHED_BYTES = 32 * 2**20
+# Linux maps so many bytes around a page that is touched, if they lie in its cache.
+AROUND = 64 * 2**10
 # Files that are open beside those that are mapped.
 OTHER_FILES = 256
 
@@ -155,7 +157,7 @@ def packed(arrays: Sequence[np.ndarray], numbers: np.ndarray, rows: np.ndarray) 
         for here in np.split(order, np.flatnonzero(np.diff(asked[order])) + 1):
             if len(here):
                 found[here] = arrays[int(asked[here[0]])][places[here]]
-        touched += found.nbytes
+        touched += len(positions) * max(AROUND, some[:1].nbytes)
         if touched > TOUCHED_BYTES:
             touched = 0
             for array in arrays:
