@@ -115,12 +115,11 @@ def measure(settings: Settings, inside: Path, outside: Path | None, seeds: int) 
         found[resize] = {
             name: {"mean": runs[name].mean(), "low": runs[name].min(), "high": runs[name].max()} for name in runs
         }
-        print(resize, {name: round(each["mean"], 3) for name, each in found[resize].items()}, flush=True)
     return found
 
 
 def main() -> None:
-    """Measure, print a line a filter, and end with one JSON object."""
+    """Measure, print a table, and end with one JSON object."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--source", type=Path)
     parser.add_argument("--images", type=int, default=600)
@@ -138,7 +137,19 @@ def main() -> None:
         write_site(inside, given.images, 1, confounded=True)
         write_site(outside, given.images // 2, 2, confounded=False)
         found["sites"] = measure(settings, inside, outside, given.seeds)
-    print(json.dumps({**vars(given), "source": str(given.source or ""), **found}, indent=2))
+    rows = [
+        {
+            "images": images,
+            "resize": resize,
+            "tested": tested,
+            **{name: round(value, 3) for name, value in each.items()},
+        }
+        for images, by_filter in found.items()
+        for resize, by_test in by_filter.items()
+        for tested, each in by_test.items()
+    ]
+    print(pd.DataFrame(rows).to_string(index=False))
+    print(json.dumps({**vars(given), "source": str(given.source or ""), **found}))
 
 
 if __name__ == "__main__":

@@ -28,14 +28,10 @@ from airflow.sdk import AssetOrTimeSchedule, dag, task_group
 from cxr_announced import announced_training
 from cxr_wiring import (
     DATASET,
-    FEATURES,
-    LAST,
     OF_BOTH,
     ON_GPU,
-    READING,
     TRAINING_FORM,
     TRAINING_SCHEDULE,
-    TRAININGS,
     cron,
     finish,
     going_on,
@@ -64,7 +60,7 @@ def configure() -> dict[str, Any]:
 def gan(common: dict[str, Any]) -> dict[str, Any]:
     """Train the GAN or read what others have made, judge the images, and draw a synthetic set from them."""
     trained = if_generated(step(steps.train_gan, **ON_GPU, execution_timeout=timedelta(days=7)))(**common)
-    read = if_imported(step(steps.import_synthetic, **long(READING)))(**common)
+    read = if_imported(step(steps.import_synthetic, **long("reading")))(**common)
     made = {"gan": trained, "imported": read}
     made["judgement"] = if_wanted(step(steps.judge, **ON_GPU))(**common, **made)
     return {**made, "synthetic": if_good(step(steps.synthesize, **ON_GPU))(**common, **made)}
@@ -73,7 +69,7 @@ def gan(common: dict[str, Any]) -> dict[str, Any]:
 @task_group(group_id="features")
 def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
     """Run each frozen backbone once, over the dataset and over the synthetic set."""
-    extract = step(steps.extract_features, map_index_template="{{ task.op_kwargs.backbone }}", **long(FEATURES))
+    extract = step(steps.extract_features, map_index_template="{{ task.op_kwargs.backbone }}", **long("features"))
     backbones = step(steps.backbones)(common["run"])
     of_dataset = extract.override(task_id="of_dataset").partial(**common)
     of_synthetic = extract.override(task_id="of_synthetic").partial(**common, synthetic=synthetic)
@@ -84,8 +80,8 @@ def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
 def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...]) -> tuple[Any, ...]:
     """Train each classifier on each arm with each seed; what needs no synthetic images does not wait for them."""
     run, waiting = common["run"], {**common, "synthetic": synthetic, "features": list(features)}
-    train = going_on(step(steps.train_arm, map_index_template=ARM, **long(TRAININGS)))
-    leak = going_on(step(steps.reproduce_leak, map_index_template=ARM, **long(TRAININGS)))
+    train = going_on(step(steps.train_arm, map_index_template=ARM, **long("arms")))
+    leak = going_on(step(steps.reproduce_leak, map_index_template=ARM, **long("arms")))
     real = step(steps.arms, task_id="real")(run, False)
     with_real = train.override(task_id="train").partial(**common, features=[features[0]]).expand(arm=real)
     augmented = step(steps.arms, task_id="synthetic")(run, True)
@@ -98,13 +94,13 @@ def verdict(common: dict[str, Any], trained: list[Any], sets: Any, **made: Any) 
     """Compare each arm with baseline and control, show what they look at, promote the best, and write the report."""
     compare = going_on(step(steps.compare, map_index_template=PAIR))
     comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(common["run"]))
-    explain = going_on(step(steps.explain, map_index_template="{{ task.op_kwargs.comparison.name }}", **long(LAST)))
+    explain = going_on(step(steps.explain, map_index_template="{{ task.op_kwargs.comparison.name }}", **long("last")))
     compared = {**common, "comparisons": comparisons, "trained": trained}
     galleries = explain.partial(**common).expand(comparison=comparisons)
     # One at a time, or two runs could each find the other's champion absent.
     promotion = going_on(step(steps.promote, max_active_tis_per_dag=1))(**compared)
     # One at a time: each logs to the runs of the same arms.
-    test = going_on(step(steps.evaluate_external, map_index_template=SET, max_active_tis_per_dagrun=1, **long(LAST)))
+    test = going_on(step(steps.evaluate_external, map_index_template=SET, max_active_tis_per_dagrun=1, **long("last")))
     external = test.partial(**common, trained=trained, promotion=promotion).expand(external=sets)
     write_report = going_on(step(steps.write_report, told_failures=True))
     return write_report(**compared, galleries=galleries, promotion=promotion, external=external, **made)
@@ -121,7 +117,7 @@ def cxr_training() -> None:
     plan = configure()
     common = {"run": plan["run"], "dataset": plan["dataset"]}
     # At once: a set that cannot be read is known before hours of training, and costs its own branch alone.
-    read = step(steps.read_external, map_index_template="{{ task.op_kwargs.name }}", **long(READING))
+    read = step(steps.read_external, map_index_template="{{ task.op_kwargs.name }}", **long("reading"))
     sets = read.partial(**common).expand(name=step(steps.external_sets)(plan["run"]))
     made = gan(common)
     extracted = extract_all(common, made["synthetic"])

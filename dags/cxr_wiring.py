@@ -40,9 +40,9 @@ ARM_AND_FEATURES: TypeAdapter[Any] = TypeAdapter(tuple[Training, list[list[Featu
 DATASET = Asset(name="cxr_dataset", uri="cxr://dataset", group="cxr")
 
 
-def long(priority: int) -> dict[str, Any]:
-    """The arguments of a task that may take days."""
-    return {"pool": "training", "execution_timeout": timedelta(days=2), "priority_weight": priority}
+def long(work: str) -> dict[str, Any]:
+    """The arguments of a task that may take days; ``work`` is one of ``PRIORITIES``."""
+    return {"pool": "training", "execution_timeout": timedelta(days=2), "priority_weight": PRIORITIES[work]}
 
 
 def form(**first: Field) -> dict[str, Param]:
@@ -53,8 +53,8 @@ def form(**first: Field) -> dict[str, Param]:
 DATA_FORM, TRAINING_FORM = form(source=SOURCE_FIELD), form(dataset=DATASET_FIELD)
 # Where slots are few, what takes seconds goes before what takes hours, also that of another run: a data run does not
 # stay open behind trainings, and a set that cannot be read is known before them. Then comes what most waits for.
-QUICK, READING, GAN, FEATURES, TRAININGS, LAST = 100, 50, 40, 30, 20, 10
-ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu", "priority_weight": GAN}
+PRIORITIES = {"quick": 100, "reading": 50, "gan": 40, "features": 30, "arms": 20, "last": 10}
+ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu", "priority_weight": PRIORITIES["gan"]}
 # A cron expression, or empty for runs that are only triggered.
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
 TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
@@ -90,7 +90,7 @@ DEFAULT_ARGS = {
     "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(hours=2),
     "retry_policy": RetryWhatPasses(),
-    "priority_weight": QUICK,
+    "priority_weight": PRIORITIES["quick"],
     # By Airflow's own rule a task also weighs what follows it, so that the last tasks of a run come last of all.
     "weight_rule": "absolute",
 }

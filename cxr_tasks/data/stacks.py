@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 1024
 # Pages of mapped files that a stack touches before the process lets go of them. They may stay in the system's cache.
 TOUCHED_BYTES = 32 * 2**20
 # Linux maps so many bytes around a page that is touched, if they lie in its cache.
-AROUND = 64 * 2**10
+FAULT_AROUND = 64 * 2**10
 # Files that are open beside those that are mapped.
 OTHER_FILES = 256
 
@@ -157,7 +157,7 @@ def packed(arrays: Sequence[np.ndarray], numbers: np.ndarray, rows: np.ndarray) 
         for here in np.split(order, np.flatnonzero(np.diff(asked[order])) + 1):
             if len(here):
                 found[here] = arrays[int(asked[here[0]])][places[here]]
-        touched += len(positions) * max(AROUND, some[:1].nbytes)
+        touched += len(positions) * max(FAULT_AROUND, some[:1].nbytes)
         if touched > TOUCHED_BYTES:
             touched = 0
             for array in arrays:
@@ -199,9 +199,10 @@ def drop_pages(array: np.ndarray) -> None:
 def on_disk(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     """An array of zeros in a file without a name, mapped into memory: the system can take its pages back.
 
-    The file lies in the folder of copies, see :mod:`cxr_tasks.cache`, and goes with the array.
+    The file lies in the folder of copies, see :mod:`cxr_tasks.cache`, and goes with the array. A small
+    array needs none.
     """
-    if not math.prod(shape):
+    if math.prod(shape) * np.dtype(dtype).itemsize <= TOUCHED_BYTES:
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile(dir=cache_folder("arrays")) as file:
         return np.memmap(file, dtype, "w+", shape=shape)

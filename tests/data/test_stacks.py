@@ -135,7 +135,7 @@ def test_what_was_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     stack[:]
     assert resident_pages(path) >= 200
 
-    monkeypatch.setattr(stacks, "TOUCHED_BYTES", 2 * 64 * stacks.AROUND - 1)
+    monkeypatch.setattr(stacks, "TOUCHED_BYTES", 2 * 64 * stacks.FAULT_AROUND - 1)
     stack[:]
 
     assert resident_pages(path) < 200
