@@ -47,9 +47,10 @@ class FrozenTrunk:
         """
         if self._run is None:
             return pixels[..., None]
-        # No images make one empty batch, whose features have the right shape.
-        starts = range(0, max(1, len(pixels)), FEATURE_BATCH)
-        batches = (pixels[i : i + FEATURE_BATCH, ..., None] for i in starts)
+        if not len(pixels):
+            # On some processors TensorFlow gives features of an empty batch a wrong shape.
+            return self(np.zeros((1, *pixels.shape[1:]), pixels.dtype))[:0]
+        batches = (pixels[i : i + FEATURE_BATCH, ..., None] for i in range(0, len(pixels), FEATURE_BATCH))
         # What is too large becomes infinite, and is looked for below.
         with np.errstate(over="ignore"):
             parts = [self._run(tf.constant(batch, tf.float32)).numpy().astype(np.float16) for batch in batches]
