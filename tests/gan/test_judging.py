@@ -6,6 +6,7 @@ import pytest
 
 from cxr_tasks.config import Settings, resolve
 from cxr_tasks.data.dataset import Images
+from cxr_tasks.data.stacks import Rows
 from cxr_tasks.gan import judging
 from cxr_tasks.gan.judging import Judge
 from cxr_tasks.gan.quality import GanQuality
@@ -18,8 +19,8 @@ class Pixels:
     def __init__(self, settings: object, training: np.ndarray, seed: int, resize: str = "bilinear") -> None:
         self.name = f"pixels ({seed})"
 
-    def extract(self, pixels: np.ndarray) -> np.ndarray:
-        return pixels.reshape(len(pixels), -1).astype(np.float32)
+    def extract(self, pixels: Rows) -> np.ndarray:
+        return pixels[:].reshape(len(pixels), -1).astype(np.float32)
 
 
 def settings_of(**seeds: int) -> Settings:

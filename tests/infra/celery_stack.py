@@ -126,10 +126,6 @@ class CeleryStack:
         """End a server and what it began, without asking, as a machine does that loses power."""
         end(in_sessions({self.services[name].process.pid}), polite_seconds=0)
 
-    def start_again(self, name: str) -> None:
-        """Start PostgreSQL or Redis on the data that it had."""
-        {"postgres": self.start_postgres, "redis": self.start_redis}[name]()
-
     def start_postgres(self) -> None:
         """Start PostgreSQL; its data are made where there are none."""
         data, as_postgres = self.postgres_data, ["runuser", "-u", "postgres", "--"]
@@ -152,9 +148,11 @@ class CeleryStack:
         served = ["redis-server", "--appendonly", "yes", "--requirepass", password, "--port", str(self.redis_port)]
         served += ["--bind", "127.0.0.1", "--dir", str(self.folder / "redis")]
         self._serve("redis", served, dict(os.environ))
-        asked = ["redis-cli", "-p", str(self.redis_port), "ping"]
-        answers = {**os.environ, "REDISCLI_AUTH": password}
-        self._until(lambda: b"PONG" in subprocess.run(asked, env=answers, capture_output=True).stdout, "Redis")
+        self._until(lambda: self._ask_redis("ping") == "PONG", "Redis")
+
+    def waiting_in(self, queue: str) -> int:
+        """How many tasks no worker has taken yet."""
+        return int(self._ask_redis("llen", queue))
 
     def start_worker(self, name: str) -> None:
         """Start a worker under the host name that it always has."""
@@ -162,6 +160,11 @@ class CeleryStack:
         named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name, *started]
         port = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port())}
         self._serve(name, named, {**self.variables, **port, "HOSTNAME": name})
+
+    def _ask_redis(self, *words: str) -> str:
+        asked, password = ["redis-cli", "-p", str(self.redis_port), *words], environment("redis")["REDISCLI_AUTH"]
+        answered = subprocess.run(asked, env={**os.environ, "REDISCLI_AUTH": password}, capture_output=True, text=True)
+        return answered.stdout.strip()
 
     def _serve(self, name: str, served: list[str], variables: dict[str, str] | None = None) -> None:
         log = self.folder / f"{name}.log"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from infra.embedded.processes import in_sessions
 from tests.infra.celery_stack import CeleryStack, missing
 from tests.infra.compose import ROOT
 
@@ -61,6 +63,13 @@ class Work:
             assert time.monotonic() < deadline, f"{run} is {task['state']} after {seconds:.0f} s"
             time.sleep(1)
 
+    def until(self, is_so: Callable[[], object], what: str, seconds: float = 120) -> None:
+        """Wait."""
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+            time.sleep(0.3)
+
     def hosts(self, run: str) -> list[str]:
         """Where the task was at work, at each try."""
         mark = self.marks / run
@@ -86,30 +95,26 @@ def test_a_task_for_the_gpu_is_done_by_its_worker(work):
     assert work.hosts(run) == ["worker-gpu"]
 
 
-@pytest.mark.parametrize(("server", "tries"), [("postgres", 1), ("redis", 3)])
-def test_tasks_that_are_handed_out_while_a_server_restarts_are_not_lost(work, server, tries):
-    runs = []
-    for moment in (0.3, 3.0, 6.0):
-        runs += [work.begin(0), work.begin(0)]
-        time.sleep(moment)
-        work.stack.kill(server)
-        time.sleep(6)
-        work.stack.start_again(server)
-        time.sleep(2)
+def test_a_task_that_a_worker_takes_while_postgresql_is_away_is_not_lost(work):
+    worker = in_sessions({work.stack.services["worker-gpu"].process.pid})
+    for process in worker:
+        process.suspend()
+    run = work.begin(0)
+    work.until(lambda: work.stack.waiting_in("gpu") == 1, "the task is with Redis")
+    work.stack.kill("postgres")
+    for process in worker:
+        process.resume()
+    work.until(lambda: work.stack.waiting_in("gpu") == 0, "the worker takes the task")
+    time.sleep(6)
+    work.stack.start_postgres()
 
-    ended = [work.tries_once_ended(run) for run in runs]
-    assert [state for state, _ in ended] == ["success"] * len(runs)
-    # Where the broker is away, a try fails before the task is at work.
-    assert max(count for _, count in ended) <= tries
-    assert [len(work.hosts(run)) for run in runs] == [1] * len(runs)
+    assert work.tries_once_ended(run) == ("success", 1)
+    assert work.hosts(run) == ["worker-gpu"]
 
 
 def test_a_worker_that_was_killed_leaves_no_slot_taken(work):
     killed, waiting = work.begin(600), work.begin(0)
-    deadline = time.monotonic() + 120
-    while not work.hosts(killed):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    work.until(lambda: work.hosts(killed), "the first task is at work")
     work.stack.kill("worker-gpu")
 
     # The limit of the heartbeat is 900 s.
