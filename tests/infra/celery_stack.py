@@ -154,6 +154,10 @@ class CeleryStack:
         """How many tasks no worker has taken yet."""
         return int(self._ask_redis("llen", queue))
 
+    def unfinished(self) -> int:
+        """How many tasks workers have taken and not ended: a result that is not yet noted counts."""
+        return int(self._ask_redis("hlen", "unacked"))
+
     def start_worker(self, name: str) -> None:
         """Start a worker under the host name that it always has."""
         started = [part.replace("/opt/cxr", str(ROOT)) for part in command(name)]

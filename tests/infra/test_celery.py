@@ -83,6 +83,8 @@ def work(tmp_path_factory):
     try:
         at_work.api = at_work.stack.start()
         assert at_work.api.wait_for_dags(["work"]) is None
+        # The worker is there once it has done something.
+        assert at_work.tries_once_ended(at_work.begin(0)) == ("success", 1)
         yield at_work
     finally:
         at_work.stack.stop()
@@ -96,17 +98,21 @@ def test_a_task_for_the_gpu_is_done_by_its_worker(work):
 
 
 def test_a_task_that_a_worker_takes_while_postgresql_is_away_is_not_lost(work):
+    # A worker that still has to note a result in PostgreSQL would take no further task.
+    work.until(lambda: work.stack.unfinished() == 0, "the worker has noted what it ended")
     worker = in_sessions({work.stack.services["worker-gpu"].process.pid})
     for process in worker:
         process.suspend()
     run = work.begin(0)
     work.until(lambda: work.stack.waiting_in("gpu") == 1, "the task is with Redis")
     work.stack.kill("postgres")
-    for process in worker:
-        process.resume()
-    work.until(lambda: work.stack.waiting_in("gpu") == 0, "the worker takes the task")
-    time.sleep(6)
-    work.stack.start_postgres()
+    try:
+        for process in worker:
+            process.resume()
+        work.until(lambda: work.stack.waiting_in("gpu") == 0, "the worker takes the task")
+        time.sleep(6)
+    finally:
+        work.stack.start_postgres()
 
     assert work.tries_once_ended(run) == ("success", 1)
     assert work.hosts(run) == ["worker-gpu"]
