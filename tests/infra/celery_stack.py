@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 
 from infra.embedded.airflow_api import AirflowApi
 from infra.embedded.processes import end, in_sessions
@@ -124,7 +125,11 @@ class CeleryStack:
 
     def kill(self, name: str) -> None:
         """End a server and what it began, without asking, as a machine does that loses power."""
-        end(in_sessions({self.services[name].process.pid}), polite_seconds=0)
+        end(self.processes(name), polite_seconds=0)
+
+    def processes(self, name: str) -> set[psutil.Process]:
+        """A server and what it began."""
+        return in_sessions({self.services[name].process.pid})
 
     def start_postgres(self) -> None:
         """Start PostgreSQL; its data are made where there are none."""
@@ -157,6 +162,10 @@ class CeleryStack:
     def unfinished(self) -> int:
         """How many tasks workers have taken and not ended: a result that is not yet noted counts."""
         return int(self._ask_redis("hlen", "unacked"))
+
+    def forget(self, queue: str) -> None:
+        """Take the tasks of a queue out of Redis, as if nobody had sent them."""
+        self._ask_redis("del", queue)
 
     def start_worker(self, name: str) -> None:
         """Start a worker under the host name that it always has."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from infra.embedded.processes import in_sessions
 from tests.infra.celery_stack import CeleryStack, missing
 from tests.infra.compose import ROOT
 
@@ -48,6 +48,7 @@ class Work:
             PYTHONPATH=f"{ROOT / 'dags'}:{ROOT}",
             # A test has no minute to wait for a look.
             AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="5",
+            AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD="12",
         )
 
     def begin(self, seconds: float) -> str:
@@ -69,6 +70,24 @@ class Work:
         while not is_so():
             assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
             time.sleep(0.3)
+
+    @contextmanager
+    def begun_without_a_worker(self) -> Iterator[str]:
+        """A run whose task waits in Redis; its worker goes on afterwards."""
+        # A worker that still has to note a result in PostgreSQL would take no further task.
+        self.until(lambda: self.stack.unfinished() == 0, "the worker has noted what it ended")
+        worker = self.stack.processes("worker-gpu")
+        for process in worker:
+            process.suspend()
+        try:
+            # What it asked Redis last ends after a second.
+            time.sleep(2)
+            run = self.begin(0)
+            self.until(lambda: self.stack.waiting_in("gpu") == 1, "the task is with Redis")
+            yield run
+        finally:
+            for process in worker:
+                process.resume()
 
     def hosts(self, run: str) -> list[str]:
         """Where the task was at work, at each try."""
@@ -98,21 +117,38 @@ def test_a_task_for_the_gpu_is_done_by_its_worker(work):
 
 
 def test_a_task_that_a_worker_takes_while_postgresql_is_away_is_not_lost(work):
-    # A worker that still has to note a result in PostgreSQL would take no further task.
-    work.until(lambda: work.stack.unfinished() == 0, "the worker has noted what it ended")
-    worker = in_sessions({work.stack.services["worker-gpu"].process.pid})
-    for process in worker:
-        process.suspend()
-    run = work.begin(0)
-    work.until(lambda: work.stack.waiting_in("gpu") == 1, "the task is with Redis")
-    work.stack.kill("postgres")
+    with work.begun_without_a_worker() as run:
+        work.stack.kill("postgres")
     try:
-        for process in worker:
-            process.resume()
         work.until(lambda: work.stack.waiting_in("gpu") == 0, "the worker takes the task")
         time.sleep(6)
     finally:
         work.stack.start_postgres()
+
+    assert work.tries_once_ended(run) == ("success", 1)
+    assert work.hosts(run) == ["worker-gpu"]
+
+
+def test_a_task_that_the_scheduler_did_not_send_before_it_was_killed_is_handed_out_anew(work):
+    with work.begun_without_a_worker() as run:
+        for process in work.stack.processes("scheduler"):
+            process.suspend()
+        work.stack.forget("gpu")
+        work.stack.kill("scheduler")
+
+    # The limit of the queue is 900 s.
+    assert work.tries_once_ended(run)[0] == "success"
+    assert work.hosts(run) == ["worker-gpu"]
+
+
+def test_a_task_that_was_sent_before_the_scheduler_was_killed_is_done_once(work):
+    def adoptions() -> int:
+        return work.stack.services["scheduler"].log.read_text().count("Adopted the following 1 tasks")
+
+    before = adoptions()
+    with work.begun_without_a_worker() as run:
+        work.stack.kill("scheduler")
+        work.until(lambda: adoptions() > before, "the next scheduler takes it over")
 
     assert work.tries_once_ended(run) == ("success", 1)
     assert work.hosts(run) == ["worker-gpu"]

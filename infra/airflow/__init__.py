@@ -1,0 +1,1 @@
+"""Airflow on several machines: what docker-compose.yaml starts."""
