@@ -31,7 +31,8 @@ from typing import Any
 
 SIDE = 64
 SHARES = {"COVID": 0.24, "Normal": 0.67, "Viral Pneumonia": 0.09}
-ANATOMIES = 300
+# As many images of one anatomy at any size: pairs of near-duplicates then grow with the images and not with n².
+IMAGES_OF_AN_ANATOMY = 16
 FORM: dict[str, Any] = {
     "profile": "quick",
     "settings": {
@@ -48,7 +49,7 @@ MOST_TIME, MOST_MEMORY = 10.5, 1.2
 
 
 def generate(folder: Path, images: int) -> None:
-    """Write phantoms of a few anatomies, each framed, turned, exposed and grained in its own way."""
+    """Write phantoms of fewer anatomies, each framed, turned, exposed and grained in its own way."""
     import numpy as np
     from PIL import Image
 
@@ -60,9 +61,11 @@ def generate(folder: Path, images: int) -> None:
     grain = np.random.default_rng(0).normal(0, 2, 2**20).astype(np.float32)
     lines = np.linspace(-1, 1, SIDE, dtype=np.float32)
     with tempfile.TemporaryDirectory() as scratch:
-        write_phantoms(Path(scratch, "base"), dict.fromkeys(counts, ANATOMIES), image_size=SIDE)
+        anatomies = {name: -(-count // IMAGES_OF_AN_ANATOMY) for name, count in counts.items()}
+        write_phantoms(Path(scratch, "base"), anatomies, image_size=SIDE)
         for name, count in counts.items():
-            base = [Image.open(Path(scratch, "base", name, "images", f"{name}-{n + 1}.png")) for n in range(ANATOMIES)]
+            drawn = Path(scratch, "base", name, "images")
+            base = [Image.open(drawn / f"{name}-{n + 1}.png").convert("L") for n in range(anatomies[name])]
             (whole / name / "images").mkdir(parents=True)
             rng = np.random.default_rng(len(name))
             turns, zooms = np.deg2rad(rng.uniform(-8, 8, count)), np.exp(rng.normal(0, 0.15, (count, 2, 1)))
@@ -74,7 +77,7 @@ def generate(folder: Path, images: int) -> None:
             gains, levels = rng.uniform(0.8, 1.1, count), rng.uniform(-5, 15, count)
             slopes, grains = rng.normal(0, 30, (count, 2)), rng.integers(0, len(grain) - SIDE**2, count)
             for number in range(count):
-                framed = base[number % ANATOMIES].transform(
+                framed = base[number % len(base)].transform(
                     (SIDE, SIDE), Image.Transform.AFFINE, matrices[number].tolist(), Image.Resampling.BILINEAR
                 )
                 grays = np.asarray(framed) * np.float32(gains[number]) + np.float32(levels[number])

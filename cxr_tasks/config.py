@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
+from cxr_tasks.addresses import whole_addresses
 from cxr_tasks.arms import ARMS, control_of, is_control
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.data_settings import (
@@ -646,6 +647,8 @@ def profile_names() -> list[str]:
 def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read a profile, by name or by path to a YAML file, and lay ``overrides`` over it.
 
+    Relative paths in a profile begin in its folder.
+
     Raises:
         SettingsError: the profile is unknown, or a value is missing, misspelt or out of range.
     """
@@ -660,7 +663,7 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
         if not isinstance(values, dict):
             raise SettingsError(f"Profile {path} is not a mapping of settings.")
         values["profile"] = path.stem
-        values = _with_layout(values, overrides or {})
+        values = _with_layout(whole_addresses(values, path.absolute().parent), overrides or {})
         merged = _without_other_classes(merge(values, overrides or {}), overrides or {})
         return Settings.model_validate(_with_preset(merged))
     except yaml.YAMLError as error:

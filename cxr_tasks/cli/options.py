@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 import yaml
 
+from cxr_tasks.addresses import whole_addresses
 from cxr_tasks.arms import ARMS
 from cxr_tasks.artifacts import STEPS
 from cxr_tasks.classifiers.registry import CLASSIFIERS
@@ -190,6 +191,8 @@ def by_hand(
     """
     use_store(store)
     use_mlflow(mlflow)
+    # What was typed counts from the folder where it was typed.
+    settings = whole_addresses(settings, Path.cwd())
     return {"profile": profile, "settings": settings, "force": [str(step) for step in force or ()]}
 
 

@@ -18,6 +18,8 @@ _VIEWS = {
 }
 _VIEW_OF = {spelt: view for view, names in _VIEWS.items() for spelt in names.split("|")}
 _AGE = re.compile(r"0*(\d{1,3}(?:[.,]\d+)?)\s*(y|m|w|d)?(?:ears?|onths?|eeks?|ays?|rs?)?", re.IGNORECASE)
+# What machines write that were given no age. A DICOM age of a newborn child is of one day at least.
+_NO_AGE = re.compile(r"0{2,}\s*[ymwd]", re.IGNORECASE)
 _PER_YEAR = {"y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}
 
 
@@ -27,9 +29,12 @@ def normal_view(text: str) -> str:
 
 
 def age_in_years(text: str) -> float:
-    """The age that ``57``, ``57.0``, ``057Y`` or ``006M`` says, in years; NaN where it is none a patient can have."""
+    """The age that ``57``, ``57.0``, ``057Y`` or ``006M`` says, in years.
+
+    NaN where it is none that a patient can have, or stands for an age that nobody knows, as ``000Y`` does.
+    """
     found = _AGE.fullmatch(text.strip())
-    if not found:
+    if not found or _NO_AGE.fullmatch(text.strip()):
         return math.nan
     age = float(found[1].replace(",", ".")) / _PER_YEAR[(found[2] or "y").lower()]
     return age if age <= OLDEST else math.nan

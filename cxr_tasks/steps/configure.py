@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_tasks import tracking
+from cxr_tasks.addresses import check_whole
 from cxr_tasks.artifacts import RunContext
 from cxr_tasks.config import Settings, resolve
 from cxr_tasks.form import form_overrides, read_form
@@ -22,10 +23,11 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
         form: The fields of the trigger form, see :mod:`cxr_tasks.form`.
 
     Raises:
-        SettingsError: The form, the profile or an override is wrong.
+        SettingsError: The form, the profile or an override is wrong, or names a relative path.
     """
     filled = read_form(dag, form)
     settings = resolve(filled["profile"], form_overrides(filled))
+    check_whole(settings.model_dump(mode="json"))
     open_store().sweep()
     ref = keep_settings(settings)
     force = tuple(filled["force"])

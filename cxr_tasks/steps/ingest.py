@@ -101,7 +101,7 @@ def _ingest(run: RunContext, scanned: Scan, shard: int, files: pd.DataFrame, par
         run,
         Shard,
         fill,
-        version=6,
+        version=7,
         settings=how_read(settings, part.key),
         inputs={"files": digest(files[["path", "label", "sha256", "fault", "mask_sha256"]])},
         after=[scanned],

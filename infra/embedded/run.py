@@ -16,6 +16,7 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from cxr_tasks.addresses import whole_addresses
 from cxr_tasks.artifacts import Dataset, Report
 from cxr_tasks.config import resolve
 from cxr_tasks.data.phantoms import PHANTOM_COUNTS, write_phantoms
@@ -75,9 +76,10 @@ def run_stack(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     home = home.expanduser().absolute()
     try:
+        # Tasks work in another folder than the person who typed this.
+        settings = whole_addresses(settings, Path.cwd())
         listed = resolve(profile, settings).data
         if profile.endswith((".yaml", ".yml")):
-            # Tasks work in another folder.
             profile = str(Path(profile).absolute())
         source = absolute_source(data) if data else ""
         if listed.sources:
@@ -165,7 +167,8 @@ class StackRun:
         started = time.time()
         runs, state = self.both(source, {**(form or {}), "profile": profile})
         seconds = time.time() - started
-        summary = self._summary(runs, state, seconds, source, profile)
+        told = told_sources(source, profile, (form or {}).get("settings", {}))
+        summary = told | self._summary(runs, state, seconds, profile)
         path = self.stack.home / LAST_RUN
         aside = path.with_suffix(".tmp")
         aside.write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -242,7 +245,7 @@ class StackRun:
         if state in ("failed", "up_for_retry") and (error := self.api.error(dag, run, task)):
             console.print(f"            {error}", style="red", markup=False)
 
-    def _summary(self, runs: dict[str, str], state: str, seconds: float, source: str, profile: str) -> dict[str, Any]:
+    def _summary(self, runs: dict[str, str], state: str, seconds: float, profile: str) -> dict[str, Any]:
         tasks = []
         outcome: dict[str, Any] = {}
         for dag, run in runs.items():
@@ -266,7 +269,6 @@ class StackRun:
             "state": state,
             "seconds": round(seconds, 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "source": source,
             "profile": profile,
             "runs": runs,
             "answer": outcome.get("answer"),
@@ -284,6 +286,21 @@ class StackRun:
     def _pools(self) -> list[tuple[str, int, str]]:
         pools = json.loads((REPOSITORY / "infra" / "airflow" / "pools.json").read_text(encoding="utf-8"))
         return [(name, pool["slots"], pool["description"]) for name, pool in pools.items()]
+
+
+def told_sources(source: str, profile: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary says of where the images come from.
+
+    Args:
+        source: Address of the one source; empty where the settings list several.
+        profile: Of the run.
+        settings: What is laid over the profile.
+
+    Returns:
+        ``source``, of several their names, and ``sources``, the addresses by name.
+    """
+    sources = {each.name: each.source for each in resolve(profile, settings).data.sources}
+    return {"source": source or ", ".join(sources), "sources": sources}
 
 
 def as_dict(value: Any) -> dict[str, Any]:

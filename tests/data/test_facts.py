@@ -30,6 +30,8 @@ def test_views(text: str, view: str) -> None:
         ("058Y", 58),
         ("6 months", 0.5),
         ("026W", 0.4983),
+        ("001D", 0.0027),
+        ("0Y", 0),
         ("365D", 0.9993),
         ("0", 0),
         ("120", 120),
@@ -39,7 +41,9 @@ def test_ages(text: str, age: float) -> None:
     assert age_in_years(text) == pytest.approx(age, abs=1e-3)
 
 
-@pytest.mark.parametrize("text", ["", "411", "-3", "old", "57 to 60", "1929-01-01", "058X"])
+@pytest.mark.parametrize(
+    "text", ["", "411", "-3", "old", "57 to 60", "1929-01-01", "058X", "000Y", "000M", "000W", "000D", "00y"]
+)
 def test_ages_that_are_none(text: str) -> None:
     assert math.isnan(age_in_years(text))
 

@@ -16,7 +16,7 @@ import pytest
 from infra.embedded import run as run_module
 from infra.embedded import stack as stack_module
 from infra.embedded import status as status_module
-from infra.embedded.run import is_still_unnamed, task_name
+from infra.embedded.run import is_still_unnamed, task_name, told_sources
 from infra.embedded.stack import Stack, StackError
 from infra.embedded.status import StackStatus, stack_status
 from tests.servers import free_port
@@ -67,6 +67,7 @@ def test_what_a_killed_runner_left_behind_is_ended(tmp_path):
         (["--profile", "papr"], "Profile 'papr' does not exist: choose one of paper, quick"),
         (["--data", "/nowhere"], "The data source /nowhere does not exist"),
         (["--set", "data.sources=[{name: a, source: /nowhere}]"], "The data source /nowhere does not exist"),
+        (["--set", "data.sources=[{name: a, source: nowhere}]"], "The data source {here}/nowhere does not exist"),
     ],
 )
 def test_a_run_that_cannot_start_says_why_and_exits_with_2(tmp_path, arguments, sentence):
@@ -80,7 +81,7 @@ def test_a_run_that_cannot_start_says_why_and_exits_with_2(tmp_path, arguments, 
     )
 
     assert done.returncode == 2
-    assert done.stderr.startswith(f"Error: Cannot start: {sentence}") and done.stdout == ""
+    assert done.stderr.startswith(f"Error: Cannot start: {sentence.format(here=tmp_path)}") and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -118,6 +119,16 @@ def test_a_mapped_task_is_said_to_run_when_it_has_its_name():
     assert not is_still_unnamed({**task, "state": "success"})
     # A DAG without a template never names it.
     assert not is_still_unnamed({**task, "start_date": START})
+
+
+def test_a_summary_names_each_of_several_sources():
+    listed = [{"name": "a", "source": "/data/a"}, {"name": "b", "source": "s3://bucket/b"}]
+
+    assert told_sources("", "quick", {"data": {"sources": listed}}) == {
+        "source": "a, b",
+        "sources": {"a": "/data/a", "b": "s3://bucket/b"},
+    }
+    assert told_sources("/data/a", "quick", {}) == {"source": "/data/a", "sources": {}}
 
 
 def test_status_of_a_folder_without_a_run_says_so(tmp_path):
