@@ -346,6 +346,31 @@ def test_checkpoint_survives_the_loss_of_the_machine(s3_store: S3Store) -> None:
     assert texts(s3_store.load_checkpoint(REF)) == {"2.bin": "two"}
 
 
+def test_only_what_is_new_of_a_checkpoint_is_uploaded(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, put, sent = s3_store.load_checkpoint(REF), S3Store._upload, []
+
+    def counted(self: S3Store, source: Path, below: str, but: Any = ()) -> None:
+        sent.append({path.name for path in source.iterdir()} - {path.removeprefix(below) for path in but})
+        put(self, source, below, but)
+
+    monkeypatch.setattr(S3Store, "_upload", counted)
+    (folder / "1.bin").write_text("one")
+    S3Store(s3_store.bucket.address, s3_store.cache.root).save_checkpoint(REF)
+    (folder / "2.bin").write_text("two")
+    S3Store(s3_store.bucket.address, s3_store.cache.root).save_checkpoint(REF)
+    # As long as before: what counts is when it was written.
+    os.utime(folder / "1.bin", ns=(0, (folder / "1.bin").stat().st_mtime_ns + 1))
+    S3Store(s3_store.bucket.address, s3_store.cache.root).save_checkpoint(REF)
+    # Somebody else wrote the object, or it is gone.
+    s3_store.bucket.put(f"unfinished/{REF}/2.bin", b"another")
+    s3_store.bucket.delete([f"unfinished/{REF}/1.bin"])
+    S3Store(s3_store.bucket.address, s3_store.cache.root).save_checkpoint(REF)
+
+    assert sent == [{"1.bin"}, {"2.bin"}, {"1.bin"}, {"1.bin", "2.bin"}]
+    shutil.rmtree(s3_store.cache.root)
+    assert texts(s3_store.load_checkpoint(REF)) == {"1.bin": "one", "2.bin": "two"}
+
+
 def test_half_fetched_checkpoint_is_fetched_again(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = s3_store.load_checkpoint(REF)
     for name in ("1.bin", "2.bin"):

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 # How often a record is written when others mark the artifact as used at the same moments.
 WRITES = 5
+# What this process uploaded of checkpoints: by folder in the bucket and path, how the file was and the object's stamp.
+# Most of a checkpoint is there already when the next one is saved.
+_uploaded: dict[str, dict[str, tuple[tuple[int, int], str]]] = {}
 STORE_USE = BucketUse("store", "used", "list, read, write and delete in the bucket", SettingsError)
 
 
@@ -153,10 +156,18 @@ class S3Store(Store):
         shutil.copytree(self.cache.load_checkpoint(ref), aside)
 
         def save() -> None:
+            below = f"unfinished/{ref}/"
             with taken:
-                kept = self._upload(aside, f"unfinished/{ref}/")
-                there = self.bucket.objects(f"unfinished/{ref}/")
-                self.bucket.delete(found.path for found in there if found.path not in kept)
+                before = {found.path: found.stamp for found in self.bucket.objects(below)}
+                seen = {below + path.relative_to(aside).as_posix(): _signature(path) for path in _files(aside)}
+                uploaded = _uploaded.get(self.bucket.where(below), {})
+                same = {path for path in seen if path in before and uploaded.get(path) == (seen[path], before[path])}
+                self._upload(aside, below, but=same)
+                there = {found.path: found.stamp for found in self.bucket.objects(below)}
+                _uploaded[self.bucket.where(below)] = {
+                    path: (seen[path], stamp) for path, stamp in there.items() if path in seen
+                }
+                self.bucket.delete(path for path in there if path not in seen)
 
         return save
 
@@ -164,6 +175,7 @@ class S3Store(Store):
         """Delete the working folder and its objects."""
         self.cache.drop_checkpoint(ref)
         self._delete_below(f"unfinished/{ref}/")
+        _uploaded.pop(self.bucket.where(f"unfinished/{ref}/"), None)
 
     def lease(self, name: str, work: str, *, wait: bool = True) -> AbstractContextManager[Lease]:
         """An object below ``leases``, written on the condition that nobody else holds the name."""
@@ -271,13 +283,21 @@ class S3Store(Store):
     def _delete_below(self, folder: str) -> None:
         self.bucket.delete(found.path for found in self.bucket.objects(folder))
 
-    def _upload(self, folder: Path, below: str) -> set[str]:
-        """Upload the files of ``folder``. Returns the paths of their objects."""
-        files = {
-            below + path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-        }
+    def _upload(self, folder: Path, below: str, but: Collection[str] = ()) -> None:
+        """Upload the files of ``folder``, but for the paths ``but`` of objects."""
+        files = {below + path.relative_to(folder).as_posix(): path for path in _files(folder)}
+        files = {path: file for path, file in files.items() if path not in but}
         # The file that lists TensorFlow's checkpoints goes last: it must not name one that is not there.
         lists = {path for path, file in files.items() if file.name == "checkpoint"}
         self.bucket.upload({path: file for path, file in files.items() if path not in lists})
         self.bucket.upload({path: files[path] for path in lists})
-        return set(files)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _signature(file: Path) -> tuple[int, int]:
+    """Bytes, and when the content was written, in nanoseconds: a copy keeps both."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
