@@ -1,4 +1,4 @@
-"""Steps by hand on tiny phantoms, in processes of their own, as people call them."""
+"""Steps by hand on tiny phantoms: the first in a process of its own, as people call it, the others in this one."""
 
 import json
 import shutil
@@ -62,21 +62,26 @@ def store_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def train(script, phantoms, store_folder):
-    """Calls a command on phantoms with a CNN and the settings above."""
+def words(phantoms, store_folder):
+    """A command on phantoms with a CNN and the settings above."""
 
-    def call(command, arm, *options):
-        words = [command, phantoms, "--classifier", "cnn", "--arm", arm, "--store", store_folder, *SETTINGS, *options]
-        return script(*words, **ONE_THREAD)
+    def of(command, arm):
+        return [command, phantoms, "--classifier", "cnn", "--arm", arm, "--store", store_folder, *SETTINGS]
 
-    return call
+    return of
 
 
 @pytest.fixture
-def first(train, store_folder):
+def train(cxr, words):
+    """Calls such a command."""
+    return lambda command, arm, *options: cxr(*words(command, arm), *options)
+
+
+@pytest.fixture
+def first(script, words, store_folder):
     """The training that the tests below take as it is."""
     if not store_folder.exists():
-        done = train("train-arm", "none")
+        done = script(*words("train-arm", "none"), **ONE_THREAD)
         assert done.returncode == 0, done.stderr
         # Neither a bar nor what TensorFlow has to say.
         assert "\x1b" not in done.stderr and "oneDNN" not in done.stderr
@@ -89,7 +94,7 @@ def test_an_arm_is_trained_once_and_then_taken_as_it_is(first, train):
     again = train("train-arm", "none", "--json")
     handle = json.loads(again.stdout)
 
-    assert again.returncode == 0
+    assert again.exit_code == 0
     assert all(line.endswith("taken as it was") or line.startswith("  ") for line in again.stderr.splitlines())
     assert handle["reused"] and handle["model"]["training"] == {"classifier": "cnn", "arm": "none", "seed": 0}
 
@@ -98,14 +103,14 @@ def test_an_arm_is_trained_once_and_then_taken_as_it_is(first, train):
 def test_a_comparison_takes_what_is_there_and_trains_the_other_arm(first, train):
     compared = train("compare", "oversample")
 
-    assert compared.returncode == 0, compared.stderr
+    assert compared.exit_code == 0, compared.stderr
     assert f"{'✓ train_arm cnn none seed 0':<46} taken as it was" in compared.stderr
     assert "from none to oversample" in compared.stdout
 
 
 @pytest.mark.slow
 def test_a_training_is_tested_on_another_source_without_the_images_that_it_has_seen(
-    first, train, script, phantoms, store_folder, tmp_path
+    first, train, cxr, phantoms, store_folder, tmp_path
 ):
     other = tmp_path / "other"
     write_phantoms(other, {"COVID": 8, "Normal": 8, "Viral Pneumonia": 8}, image_size=64, seed=7)
@@ -116,17 +121,17 @@ def test_a_training_is_tested_on_another_source_without_the_images_that_it_has_s
     ref = json.loads(train("train-arm", "none", "--json").stdout)["model"]["ref"]
 
     def evaluate(*words):
-        return script("evaluate", ref, *words, "--store", store_folder, *SETTINGS, **ONE_THREAD)
+        return cxr("evaluate", ref, *words, "--store", store_folder, *SETTINGS)
 
     done, told = evaluate(other), evaluate(other, "--json", "--name", "hospital-b")
     handle = json.loads(told.stdout)
 
-    assert done.returncode == told.returncode == 0, done.stderr + told.stderr
+    assert done.exit_code == told.exit_code == 0, done.stderr + told.stderr
     assert "External test: external" in done.stdout and "are left out" in done.stdout
     assert handle["external"] == "hospital-b" and handle["findings"]["images"] >= 20
     assert handle["set"]["leaks"] and handle["findings"]["macro_f1_drop"]["low"] is not None
     gone = evaluate(tmp_path / "nowhere")
-    assert gone.returncode == 2 and "nowhere" in gone.stderr and gone.stderr.count("\n") < 6
+    assert gone.exit_code == 2 and "nowhere" in gone.stderr and gone.stderr.count("\n") < 6
 
 
 @pytest.mark.slow
@@ -150,12 +155,12 @@ def test_with_mlflow_both_runs_are_kept_and_ended(first, train, mlflow_server):
 
 
 @pytest.mark.slow
-def test_a_gan_is_trained_and_goes_on_where_its_hours_ended(script, phantoms):
+def test_a_gan_is_trained_and_goes_on_where_its_hours_ended(cxr, phantoms):
     settings = [*SETTINGS, "--set", "gan.epochs=2", "--set", "gan.width=0.1", "--set", "gan.batch_size=32"]
-    cut = script("train-gan", phantoms, *settings, "--set", "gan.max_hours=1e-9", **ONE_THREAD)
-    done = script("train-gan", phantoms, *settings, **ONE_THREAD)
+    cut = cxr("train-gan", phantoms, *settings, "--set", "gan.max_hours=1e-9")
+    done = cxr("train-gan", phantoms, *settings)
 
-    assert cut.returncode == done.returncode == 0, cut.stderr + done.stderr
+    assert cut.exit_code == done.exit_code == 0, cut.stderr + done.stderr
     assert "the next run goes on from there" in cut.stdout
     assert done.stdout.startswith("Trained for 2 epochs") and "generator.keras" in done.stdout
 
@@ -167,17 +172,17 @@ def test_synthetic_images_that_are_not_there_are_said_in_a_sentence(cxr, phantom
 
 
 @pytest.mark.slow
-def test_images_of_others_are_judged_by_hand_and_go_through_to_the_report(script, phantoms, tmp_path):
+def test_images_of_others_are_judged_by_hand_and_go_through_to_the_report(cxr, phantoms, tmp_path):
     synthetic = tmp_path / "of-others"
     write_phantoms(synthetic, {"COVID": 16, "Normal": 12, "Viral Pneumonia": 12}, image_size=96, seed=7)
     counts = "synthetic.counts={COVID: 20, Viral Pneumonia: 5}"
     settings = [*SETTINGS, "--set", counts, "--set", "classifiers.names=[cnn]", "--set", "evaluation.gallery=0"]
 
-    judged = script("judge", phantoms, synthetic, *settings, **ONE_THREAD)
+    judged = cxr("judge", phantoms, synthetic, *settings)
     source = f"synthetic.source={synthetic}"
-    reported = script("report", phantoms, *settings, "--set", source, "--out", "report.html", **ONE_THREAD)
+    reported = cxr("report", phantoms, *settings, "--set", source, "--out", "report.html")
 
-    assert judged.returncode == reported.returncode == 0, judged.stderr + reported.stderr
+    assert judged.exit_code == reported.exit_code == 0, judged.stderr + reported.stderr
     assert "KID" in judged.stdout and "copies.parquet" in judged.stdout
     done = {line.split()[1]: line for line in reported.stderr.splitlines() if line.startswith("✓")}
     assert "train_gan" not in done
