@@ -49,6 +49,19 @@ class JoinSettings(Strict):
     by: Annotated[tuple[Column, ...], Field(min_length=1)]
 
 
+class KeySettings(Strict):
+    """What a row of a table names in the place of an image file: a study, of which there may be several images.
+
+    Attributes:
+        column: The column of the key.
+        matches: What an image has of the key. ``folder``: a folder that it lies in is called so. Others are elements of
+            a DICOM header. Zeros at the beginning, which spreadsheets drop, may be missing as long as no doubt is left.
+    """
+
+    column: Said
+    matches: Literal["folder", "AccessionNumber", "StudyInstanceUID", "StudyID", "SOPInstanceUID"]
+
+
 class TableSettings(Strict):
     """A table of labels, with a row an image, in the place of class folders. ``null``: folders say the classes.
 
@@ -62,6 +75,7 @@ class TableSettings(Strict):
         columns: Names of the columns, where the file has no line of names.
         delimiter: What stands between columns. It is found where this is empty; a blank means any white space.
         path: The image file. Folders and endings may be missing, as long as no doubt is left.
+        key: In the place of ``path``: what a row names instead, as a table with a row a study does.
         label: The column of labels.
         findings: Columns of one finding each, in the place of ``label``. The column's name is the label, or the first
             of several names that it may have.
@@ -93,7 +107,8 @@ class TableSettings(Strict):
     file: str | Annotated[tuple[str, ...], Field(min_length=1)] | dict[GivenSplit, str]
     columns: tuple[Column, ...] = ()
     delimiter: str = ""
-    path: Said
+    path: Said | None = None
+    key: KeySettings | None = None
     label: str = ""
     findings: tuple[Said, ...] = ()
     separator: str = ""
@@ -119,6 +134,8 @@ class TableSettings(Strict):
     def _says_labels(self) -> TableSettings:
         if bool(self.label) == bool(self.findings):
             raise ValueError("name either the column of labels in label, or a column for each finding in findings")
+        if (self.path is None) == (self.key is None):
+            raise ValueError("name either the column of image files in path, or that of studies in key")
         if self.views and self.view is None:
             raise ValueError("views needs view, the column that says the view of an image")
         return self

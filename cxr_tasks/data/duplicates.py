@@ -284,14 +284,26 @@ def same_patient(patients: pd.Series) -> np.ndarray:
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
+def same_study(images: pd.DataFrame) -> np.ndarray:
+    """Link the images of each study whose patient nobody names: a study is of one patient.
+
+    Args:
+        images: ``patient`` and ``study`` of (n,) images, '' where unknown.
+
+    Returns:
+        (m, 2) positions, as :func:`same_patient` gives them.
+    """
+    return same_patient(images["study"].where(images["patient"] == "", ""))
+
+
 def group_names(images: pd.DataFrame, pairs: np.ndarray) -> pd.Series:
     """The name of each image's group: of its patient where known, else the smallest image id in the group.
 
-    Near-duplicates and shared patients tie images together.
+    Shared patients and ``pairs`` tie images together.
 
     Args:
         images: ``image_id`` and ``patient``.
-        pairs: (m, 2) positions of near-duplicates.
+        pairs: (m, 2) positions of near-duplicates, and of images of one study.
     """
     component = components(len(images), np.concatenate([pairs, same_patient(images["patient"])]))
     # Patients sort before image ids, whatever they are called.

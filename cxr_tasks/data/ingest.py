@@ -21,7 +21,7 @@ from PIL import Image
 
 from cxr_tasks.config import NearDuplicateSettings
 from cxr_tasks.data.decode import PLAINLY, THUMBNAIL_SIDE, Decoded, HowToRead, decode, difference_hash
-from cxr_tasks.data.duplicates import group_names, identical, near_duplicates
+from cxr_tasks.data.duplicates import group_names, identical, near_duplicates, same_study
 from cxr_tasks.data.facts import SAID
 from cxr_tasks.data.formats import NotAsked, Unusable, is_dicom
 from cxr_tasks.data.given import sacred_first
@@ -352,11 +352,11 @@ def join_shards(
     _join_said(images, scanned)
     read = images.loc[images["status"] == USED, ["image_id", "path", "label", "given"]]
     images = with_identical_aside(images, identical(sacred_first(read)))
-    good = images.loc[images["status"] == USED, ["image_id", "patient", "dhash", "shard", "row"]].reset_index()
+    good = images.loc[images["status"] == USED, ["image_id", "patient", "study", "dhash", "shard", "row"]].reset_index()
     dhash = np.fromiter((int(value, 16) for value in good["dhash"]), np.uint64, len(good))
     near = near_duplicates(dhash, thumbnails_of(shards, good), settings)
     images["group"] = images["image_id"]
-    images.loc[good["index"], "group"] = group_names(good, near).to_numpy()
+    images.loc[good["index"], "group"] = group_names(good, np.concatenate([near, same_study(good)])).to_numpy()
     images["provenance"], images["split"] = "real", ""
     manifest = images[MANIFEST_COLUMNS]
     manifest.to_parquet(folder / MANIFEST, index=False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from cxr_tasks.data.label_rules import DISAGREE, NO_CLASS, OTHERS, SEVERAL, UNCERTAIN, Reading, count_labels
 from cxr_tasks.data.layout import ClassMissing
+from cxr_tasks.data.matching import Matches
 from cxr_tasks.errors import DataError, shown
 
 NO_ROW = "in no row of the table"
@@ -30,16 +30,23 @@ REMEDY = {
 
 
 def check_match(
-    names: pd.Series, at: np.ndarray, paths: Sequence[str], files: str, least: float, archives: Iterable[str]
+    names: pd.Series,
+    found: Matches,
+    paths: Sequence[str],
+    files: str,
+    least: float,
+    remedy: str,
+    archives: Iterable[str],
 ) -> None:
     """Stop where rows and images do not find each other.
 
     Args:
-        names: Of the images, as rows have them.
-        at: The image of each row, or -1.
+        names: What messages call the rows.
+        found: Which rows speak of which images.
         paths: Of the images.
         files: What messages call the table.
         least: The share of the rows, or of the images, that must find each other.
+        remedy: What to do, in words.
         archives: Sentences on archives, which may hold the images.
 
     Raises:
@@ -49,13 +56,12 @@ def check_match(
     if not paths or not len(names):
         what = "There is no image beside it" if not paths else "It has no row"
         raise DataError(f"The table {files} names no image. {what}: give the folder that holds both.{packed}")
-    rows, images = float((at >= 0).mean()), len(np.unique(at[at >= 0])) / len(paths)
+    lost = names[found.lost]
+    rows, images = 1 - len(lost) / len(names), found.named / len(paths)
     if not rows or max(rows, images) < least:
-        lost = names[at < 0]
         raise DataError(
-            f"The table {files} does not match the images: {int((at >= 0).sum()):,} of its {len(names):,} rows name "
-            f"one of the {len(paths):,} images. Rows are {_some(lost)}, images {_some(list(paths))}. Name the column "
-            f"of file names in data.table.path.{packed}"
+            f"The table {files} does not match the images: {len(names) - len(lost):,} of its {len(names):,} rows name "
+            f"one of the {len(paths):,} images. Rows are {_some(lost)}, images {_some(list(paths))}. {remedy}{packed}"
         )
 
 
@@ -83,7 +89,7 @@ def check_filled(decided: pd.DataFrame, readings: Sequence[Reading], classes: Se
 
 def tell_labels(
     names: pd.Series,
-    at: np.ndarray,
+    found: Matches,
     decided: pd.DataFrame,
     readings: Sequence[Reading],
     paths: Sequence[str],
@@ -92,27 +98,29 @@ def tell_labels(
     """Sentences on what a table says, and on what is not used.
 
     Args:
-        names: Of the images, as rows have them.
-        at: The image of each row, or -1.
+        names: What messages call the rows.
+        found: Which rows speak of which images.
         decided: What became of each image.
         readings: What rows say.
         paths: Of the images.
         files: What messages call the table.
     """
     used = int((decided["label"] != "").sum())
-    told = f"{files}: {int((at >= 0).sum()):,} of {len(names):,} rows name an image, and {used:,} images have a class"
-    return (told,), tuple(_not_used(names, at, decided, readings, paths, files))
+    lost = names[found.lost]
+    naming = f"{len(names) - len(lost):,} of {len(names):,} rows name an image"
+    told = f"{files}: {naming}, and {used:,} images have a class"
+    return (told,), tuple(_not_used(names, lost, decided, readings, paths, files))
 
 
 def _not_used(
     names: pd.Series,
-    at: np.ndarray,
+    lost: pd.Series,
     decided: pd.DataFrame,
     readings: Sequence[Reading],
     paths: Sequence[str],
     files: str,
 ) -> Iterator[str]:
-    if (lost := names[at < 0]).size:
+    if lost.size:
         yield f"{files}: {len(lost):,} of {len(names):,} rows name no image, such as {_some(lost)}"
     for reason, words in REMEDY.items():
         some = decided[decided["reason"] == reason]

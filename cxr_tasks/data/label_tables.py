@@ -19,10 +19,11 @@ from cxr_tasks.config import DataSettings
 from cxr_tasks.data.columns import Columns, columns_of
 from cxr_tasks.data.facts import SAID, age_in_years, normal_view, sex_letter
 from cxr_tasks.data.given import SACRED, split_of_folder
+from cxr_tasks.data.keys import FOLDER, match_keys
 from cxr_tasks.data.label_notes import KEPT_OUT, NO_ROW, VIEW, check_filled, check_match, tell_labels
 from cxr_tasks.data.label_rules import LabelRules, Reading, read_labels
 from cxr_tasks.data.layout import TEXT_SUFFIXES, Layout, as_mask, enclosing, lay_out, on_archives, on_masks, pair_masks
-from cxr_tasks.data.matching import match_paths
+from cxr_tasks.data.matching import Matches, match_paths
 from cxr_tasks.data.metadata import collections
 from cxr_tasks.data.packed import can_be_opened, lay_out_with_archives
 from cxr_tasks.data.patients import known_patient
@@ -84,12 +85,19 @@ def _lay_out_table(
     above = enclosing(plain.values())
     masked = {entry.path: mask for entry in pictures if (mask := as_mask(plain[entry.path], above, {}))}
     masks = [entry for entry in pictures if entry.path in masked]
-    images, at = _match_rows(rows.table["name"].tolist(), [entry for entry in pictures if entry.path not in masked])
+    images = [entry for entry in pictures if entry.path not in masked]
+    names = rows.table["name"]
+    if table.key is None:
+        images, found = _match_rows(names.tolist(), images)
+    else:
+        found = match_keys(names.tolist(), images, source, table.key)
+        # The key may name a study, and so a patient.
+        names = pd.Series([f"row {number:,}" for number in range(1, len(names) + 1)], names.index)
     paths = [entry.path for entry in images]
     archives = [entry for entry in texts if is_archive_name(entry.path) and entry.path not in used]
     packed = tuple(on_archives([entry.path for entry in archives]))
-    check_match(rows.table["name"], at, paths, rows.files, settings.min_table_match, packed)
-    decided = _decide(rows, at, images, table, settings.classes)
+    check_match(names, found, paths, rows.files, settings.min_table_match, _remedy(table), packed)
+    decided = _decide(rows, found, images, table, settings.classes)
     lists = _listed_splits(source, texts, table, paths, address)
     order = {label: place for place, label in enumerate(settings.classes)}
     check_filled(decided, rows.readings, settings.classes, rows.files)
@@ -100,7 +108,7 @@ def _lay_out_table(
     given = dict(zip((paths[place] for place in places), chosen["given"], strict=True))
     given = {path: lists.get(path) or split or _split_of(os.path.dirname(plain[path])) for path, split in given.items()}
     pairs = pair_masks([images[place] for place in places], masks, masked, plain)
-    told, notes = tell_labels(rows.table["name"], at, decided, rows.readings, paths, rows.files)
+    told, notes = tell_labels(names, found, decided, rows.readings, paths, rows.files)
     return Layout(
         [(labels[place], images[place]) for place in places],
         [],
@@ -109,16 +117,22 @@ def _lay_out_table(
         {path: split for path, split in given.items() if split},
         said=_facts(chosen),
         told=told,
-        packed=tuple(entry for entry in archives if can_be_opened(entry)) if (at < 0).any() else (),
+        packed=tuple(entry for entry in archives if can_be_opened(entry)) if found.lost.any() else (),
     )
 
 
-def _match_rows(names: Sequence[str], images: Sequence[Entry]) -> tuple[list[Entry], np.ndarray]:
+def _remedy(table: TableSettings) -> str:
+    """What to do where rows and images do not find each other."""
+    if table.key is None:
+        return "Name the column of file names in data.table.path."
+    return f"Name the column that holds what data.table.key.matches says of the images ({table.key.matches})."
+
+
+def _match_rows(names: Sequence[str], images: Sequence[Entry]) -> tuple[list[Entry], Matches]:
     """Find the image of each row. A file in an archive counts only where no other file is the image.
 
     Returns:
-        The images without those in archives whose rows have another; and the place of each row's image among them, or
-        -1: (n,) int64.
+        The images without those in archives whose rows have another; and which of these each row names.
     """
     packed = np.array([bool(archive_of(entry.path)) for entry in images], bool)
     at = np.full(len(names), -1, np.int64)
@@ -132,7 +146,7 @@ def _match_rows(names: Sequence[str], images: Sequence[Entry]) -> tuple[list[Ent
     kept = [place for place in range(len(images)) if place not in spare]
     among = np.full(len(images) + 1, -1, np.int64)
     among[kept] = np.arange(len(kept))
-    return [images[place] for place in kept], among[at]
+    return [images[place] for place in kept], Matches.of_places(among[at], len(kept))
 
 
 def _is_image(path: str) -> bool:
@@ -215,7 +229,7 @@ def _read_all(root: Path, entries: Sequence[Entry]) -> Columns:
 
 def _mentioned(table: TableSettings) -> list[str]:
     """The columns that settings name."""
-    facts = [table.path, *table.findings, *(getattr(table, fact) for fact in SAID)]
+    facts = [table.path or (table.key and table.key.column), *table.findings, *(getattr(table, fact) for fact in SAID)]
     facts.append(table.split if not isinstance(table.split, dict) else None)
     texts = [one for said in facts if said for one in ([said] if isinstance(said, str) else said)]
     plain = [*table.keep, *([table.label] if table.label else [])]
@@ -245,7 +259,10 @@ def _join(first: Columns, other: Columns, by: Sequence[str], mentioned: Sequence
 
 def _rows_of_file(columns: Columns, table: TableSettings, split: str) -> pd.DataFrame:
     """The rows of one file without their readings."""
-    frame = pd.DataFrame({"name": columns.say(table.path, "data.table.path")})
+    if table.key is None:
+        frame = pd.DataFrame({"name": columns.say(table.path or "", "data.table.path")})
+    else:
+        frame = pd.DataFrame({"name": columns.say(table.key.column, "data.table.key.column")})
     for fact in SAID:
         said = getattr(table, fact)
         frame[fact] = "" if said is None else columns.say(said, f"data.table.{fact}")
@@ -257,7 +274,11 @@ def _rows_of_file(columns: Columns, table: TableSettings, split: str) -> pd.Data
     frame["given"] = split
     if table.split is not None and not isinstance(table.split, dict):
         frame["given"] = _map(columns.say(table.split, "data.table.split"), split_of_folder)
+    if table.key is not None and table.key.matches == FOLDER and table.study is None:
+        # Nothing else says which images are of one study. The header of a file does.
+        frame["study"] = frame["name"]
     frame["view"], frame["patient"] = _map(frame["view"], normal_view), _map(frame["patient"], known_patient)
+    frame["study"] = _map(frame["study"], known_patient)
     frame["sex"] = _map(frame["sex"], sex_letter)
     return frame
 
@@ -284,10 +305,10 @@ def _find_lists(texts: Sequence[Entry], table: TableSettings, address: str) -> l
 
 
 def _decide(
-    rows: LabelRows, at: np.ndarray, images: Sequence[Entry], table: TableSettings, classes: Sequence[str]
+    rows: LabelRows, found: Matches, images: Sequence[Entry], table: TableSettings, classes: Sequence[str]
 ) -> pd.DataFrame:
     """What becomes of each image: ``label`` or else ``reason``, ``readings``, ``given`` and ``facts.SAID``."""
-    matched = rows.table.assign(at=at)[at >= 0]
+    matched = rows.table.iloc[found.rows].assign(at=found.images)
     kept = matched[matched["keep"]]
     rules = LabelRules(table, classes)
     decided = pd.DataFrame({"label": "", "reason": NO_ROW}, index=range(len(images)))

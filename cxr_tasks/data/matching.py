@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -19,6 +20,41 @@ from cxr_tasks.names import composed, normal_form
 _ENDING = re.compile(r"\.[a-z][a-z0-9]{1,4}$", re.IGNORECASE)
 # Names mostly come without an ending, and a dot in them is then no ending.
 _KNOWN_ENDING = re.compile(r"\.(png|jpe?g)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which rows of a table speak of which images, a pair each.
+
+    Attributes:
+        rows: (m,) int64 positions of rows.
+        images: (m,) int64 positions of images.
+        of_rows: How many rows there are.
+        of_images: How many images there are.
+    """
+
+    rows: np.ndarray
+    images: np.ndarray
+    of_rows: int
+    of_images: int
+
+    @classmethod
+    def of_places(cls, places: np.ndarray, images: int) -> Matches:
+        """Each row with the image at its place, which is -1 where it has none."""
+        rows = np.flatnonzero(places >= 0)
+        return cls(rows, places[rows], len(places), images)
+
+    @property
+    def lost(self) -> np.ndarray:
+        """(rows,) bool, which rows speak of no image."""
+        lost = np.ones(self.of_rows, bool)
+        lost[self.rows] = False
+        return lost
+
+    @property
+    def named(self) -> int:
+        """How many images any row speaks of."""
+        return len(np.unique(self.images))
 
 
 def _path(name: str) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import DisjointSet
 
 from cxr_tasks.config import SplitSettings
-from cxr_tasks.data.duplicates import group_names
+from cxr_tasks.data.duplicates import group_names, same_study
 from cxr_tasks.data.given import TEST, kept_splits, sort_out
 from cxr_tasks.data.ingest import SET_ASIDE, USED
 from cxr_tasks.data.leave_source_out import as_given, prefer_sources, told_of_sources
@@ -48,7 +48,7 @@ def split_manifest(
     # Only the columns that change are copied.
     table = prefer_sources(manifest, settings.test_sources) if settings.by_source else manifest.copy(deep=False)
     used = table.index[table["status"] == USED]
-    asked = [name for name in ("image_id", "label", "patient", "given", "site") if name in table]
+    asked = [name for name in ("image_id", "label", "patient", "study", "given", "site") if name in table]
     given = assign_splits(table.loc[used, asked], settings, seed, kept, near)
     for column in ("split", "group"):
         table.loc[used, column] = given[column]
@@ -83,8 +83,8 @@ def assign_splits(
     into it are left out. With the method ``leave-source-out`` so do those of ``settings.test_sources`` in the test set.
 
     Args:
-        images: ``image_id`` (each once), ``label``, ``patient`` ('' where unknown), and ``given``, if the source gives
-            splits, or ``site``, if whole sources test.
+        images: ``image_id`` (each once), ``label``, ``patient`` ('' where unknown), ``study`` if it is known of any,
+            and ``given``, if the source gives splits, or ``site``, if whole sources test.
         settings: Method and shares.
         seed: Of the order in which groups are dealt.
         kept: Splits that images had before, by ``image_id``.
@@ -155,12 +155,13 @@ def _regroup(images: pd.DataFrame, group: pd.Series, out: pd.Series, near: pd.Da
 
 
 def _positions(images: pd.DataFrame, near: pd.DataFrame | None) -> np.ndarray:
-    """(m, 2) positions of the near-duplicates among ``images``."""
+    """(m, 2) positions of the near-duplicates among ``images``, and of images of one study."""
+    of_studies = same_study(images) if "study" in images else np.empty((0, 2), np.int64)
     if near is None or near.empty:
-        return np.empty((0, 2), np.int64)
+        return of_studies
     index = pd.Index(images["image_id"])
     pairs = np.stack([index.get_indexer(near["first"]), index.get_indexer(near["second"])], axis=1)
-    return pairs[(pairs >= 0).all(axis=1)]
+    return np.concatenate([pairs[(pairs >= 0).all(axis=1)], of_studies])
 
 
 def _plain_random(images: pd.DataFrame, settings: SplitSettings, seed: int) -> pd.Series:

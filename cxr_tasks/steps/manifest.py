@@ -73,7 +73,7 @@ def manifest(run: RunContext, scanned: Scan, ingested: list[Shard]) -> Manifest:
         run,
         Manifest,
         fill,
-        version=11,
+        version=12,
         settings=settings.near_duplicates.model_dump(mode="json"),
         inputs={
             "metadata": digest(files[["path", "given", *SAID]]),

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import pydicom
 from pydicom import uid
 from pydicom.dataset import FileDataset
 
 from cxr_tasks.data.facts import age_in_years, normal_view, sex_letter
-from cxr_tasks.data.formats import NotAsked, Unusable
+from cxr_tasks.data.formats import NotAsked, Unusable, is_dicom
 from cxr_tasks.data.patients import known_patient, pseudonym
 from cxr_tasks.image_settings import DicomSettings
 from cxr_tasks.names import composed
@@ -101,6 +102,22 @@ def read_header(content: bytes) -> FileDataset:
         # It would be unpacked to any size before anybody can look at that.
         raise Unusable("the whole DICOM file is deflated: save it with another transfer syntax")
     return dataset
+
+
+def read_element(path: Path, name: str) -> str:
+    """One element of a file's header as text; '' where the file has none, is no DICOM file or cannot be read.
+
+    The text may identify somebody: it is not to leave the process.
+    """
+    try:
+        with path.open("rb") as stream:
+            if not is_dicom(stream.read(256)):
+                return ""
+            stream.seek(0)
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=[name])
+    except Exception:  # whatever is wrong with a file is said where it is read
+        return ""
+    return text_of(dataset, name)
 
 
 def check_kind(dataset: FileDataset, settings: DicomSettings) -> tuple[str, ...]:
