@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cxr_tasks.data.decode import NOT_UTF8
 from cxr_tasks.data.facts import SAID
@@ -180,6 +182,17 @@ def shard_numbers(files: pd.DataFrame, shard_images: int, most: int = MOST_SHARD
     while shards * shard_images < len(files) and 2 * shards <= most:
         shards *= 2
     return files["path"].map(lambda path: int(hashlib.sha256(path.encode()).hexdigest()[:8], 16) % shards)
+
+
+def write_by_shard(files: pd.DataFrame, path: Path) -> None:
+    """Write rows of a scan, which have their ``shard``, so that those of one shard can be read without the others.
+
+    The rows of a shard keep their order, and are a row group of the Parquet file.
+    """
+    schema = pa.Schema.from_pandas(files, preserve_index=False)
+    with pq.ParquetWriter(path, schema) as writer:
+        for _, rows in files.groupby("shard"):
+            writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
 
 
 def entries_of(files: pd.DataFrame) -> list[Entry]:

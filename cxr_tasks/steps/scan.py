@@ -64,7 +64,14 @@ def _scan_one(run: RunContext, part: SourcePart) -> Scan:
 
     from cxr_tasks.data.label_tables import lay_out_source
     from cxr_tasks.data.patients import with_pseudonyms
-    from cxr_tasks.data.scan import known_hashes, listing_key, read_tables, scan_files, shard_numbers
+    from cxr_tasks.data.scan import (
+        known_hashes,
+        listing_key,
+        read_tables,
+        scan_files,
+        shard_numbers,
+        write_by_shard,
+    )
     from cxr_tasks.data.sources import open_source
 
     source, settings, key, store = part.address, part.settings, part.key, open_store()
@@ -84,7 +91,7 @@ def _scan_one(run: RunContext, part: SourcePart) -> Scan:
             log.warning("%s", warning)
         files = with_pseudonyms(scan_files(opened, layout, known, tables), key)
         files["shard"] = shard_numbers(files, settings.shard_images)
-        files.to_parquet(folder / Scan.FILES, index=False)
+        write_by_shard(files, folder / Scan.FILES)
         # A file that could not be read today may be read tomorrow without looking any different.
         unread = (files["fault"] != "") | ((files["mask"] != "") & (files["mask_sha256"] == ""))
         by_class = {label: int((files["label"] == label).sum()) for label in settings.classes}
@@ -102,7 +109,7 @@ def _scan_one(run: RunContext, part: SourcePart) -> Scan:
         run,
         Scan,
         fill,
-        version=7,
+        version=8,
         settings={
             "classes": list(settings.classes),
             "shard_images": settings.shard_images,
@@ -119,13 +126,14 @@ def _scan_one(run: RunContext, part: SourcePart) -> Scan:
 
 def _scan_of_all(run: RunContext, settings: DataSettings, scanned: dict[str, Scan]) -> Scan:
     """The scan of several sources as one, in which each shard is of one source."""
+    from cxr_tasks.data.scan import write_by_shard
     from cxr_tasks.data.sites import join_scans
 
     tables = {site: each.table() for site, each in scanned.items()}
 
     def fill(folder: Path) -> Made[Scan]:
         files, numbers = join_scans(tables, settings.shard_images)
-        files.to_parquet(folder / Scan.FILES, index=False)
+        write_by_shard(files, folder / Scan.FILES)
         joined = Scan(
             source=", ".join(scanned),
             shards=sum(numbers.values()),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from cxr_tasks.data.scan import (
     listing_key,
     scan_files,
     shard_numbers,
+    write_by_shard,
 )
 from cxr_tasks.data.sources import Entry, open_source
 from cxr_tasks.data.sources.folder import FolderSource
@@ -354,3 +356,20 @@ def test_files_are_spread_evenly_over_few_enough_shards() -> None:
     assert counts.between(900, 1100).all()
     # Airflow maps a task over at most 1024 things.
     assert max(numbers(paths, 1).values()) < 1024
+
+
+def test_the_rows_of_a_shard_are_read_without_the_others(source: Path, tmp_path: Path) -> None:
+    shards = [2, 0, 2, 0]
+    files = scan_folder(source, SETTINGS).assign(shard=shards)
+
+    write_by_shard(files, tmp_path / "files.parquet")
+
+    written = pq.ParquetFile(tmp_path / "files.parquet")
+    groups = [written.metadata.row_group(place) for place in range(written.num_row_groups)]
+    column = written.schema_arrow.names.index("shard")
+    bounds = [(group.column(column).statistics.min, group.column(column).statistics.max) for group in groups]
+    assert bounds == [(0, 0), (2, 2)] and [group.num_rows for group in groups] == [2, 2]
+    read = pd.read_parquet(tmp_path / "files.parquet")
+    pd.testing.assert_frame_equal(read, files.sort_values("shard", kind="stable", ignore_index=True))
+    of_one = pd.read_parquet(tmp_path / "files.parquet", filters=[("shard", "==", 2)])
+    pd.testing.assert_frame_equal(of_one, files[files["shard"] == 2].reset_index(drop=True))
