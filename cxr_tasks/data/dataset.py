@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxr_tasks.data.ingest import pixels_file
@@ -36,6 +38,7 @@ OF_IMAGES = (
     "shard",
     "row",
 )
+ROWS_READ_AT_ONCE = 2**14
 LUNG_BOX = (0.13, 0.83, 0.13, 0.87)  # top and bottom, left and right, as shares of the side
 
 
@@ -122,8 +125,18 @@ def read_manifest(path: Path, columns: Sequence[str] | None = None, split: str |
         columns: Those to read, as far as the file has them; ``None`` for all.
         split: The only one to read; ``None`` for all rows.
     """
-    there = None if columns is None else [name for name in pq.read_schema(path).names if name in columns]
-    return pd.read_parquet(path, columns=there, filters=None if split is None else [("split", "==", split)])
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        there = [name for name in schema.names if columns is None or name in columns]
+        asked = there if split is None or "split" in there else [*there, "split"]
+        # Some at a time: what Arrow reads and leaves out would fill as much memory as what stays.
+        parts = [pa.table({name: pa.array([], schema.field(name).type) for name in there})]
+        for batch in file.iter_batches(ROWS_READ_AT_ONCE, columns=asked):
+            rows = pa.table(batch)
+            parts.append((rows if split is None else rows.filter(pc.equal(rows["split"], split))).select(there))
+    whole = pa.concat_tables(parts).replace_schema_metadata(schema.metadata)
+    del parts
+    return whole.to_pandas(split_blocks=True, self_destruct=True)
 
 
 def packed_rows(rows: pd.DataFrame, files: Sequence[Path]) -> RowStack:

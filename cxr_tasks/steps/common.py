@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 # Lines that a step may say to the person at the terminal; the rest is in its log and its artifact.
 NOTES = 5
 REAL = "real"
+# What is read of a manifest to record images by their splits.
+LOGGED = ("image_id", "label", "inverted", "window", "split")
 # What mapped tasks hand on: one group a task, each with one handle an instance, or nothing where all were skipped.
 Mapped = list[list[Kind | None] | None]
 

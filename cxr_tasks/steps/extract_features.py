@@ -12,7 +12,7 @@ from cxr_tasks.artifacts import Artifact, Dataset, Features, RunContext, Synthet
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, is_forced, load_settings, perform
-from cxr_tasks.steps.common import added_by_controls, backbone_identity, dataset_tags, log_images
+from cxr_tasks.steps.common import LOGGED, added_by_controls, backbone_identity, dataset_tags, log_images
 
 if TYPE_CHECKING:
     from cxr_tasks.classifiers.feature_store import FeatureCache
@@ -68,7 +68,6 @@ def _extract(
     from cxr_tasks.classifiers.feature_store import FeatureCache, shard_features
     from cxr_tasks.classifiers.features import FrozenTrunk
     from cxr_tasks.classifiers.networks import build_network
-    from cxr_tasks.data.dataset import OF_IMAGES
 
     classes, size = list(settings.data.classes), settings.classifiers.image_size
     train = dataset.images("train", size, classes)
@@ -80,7 +79,7 @@ def _extract(
         cache(extra.content, lambda: extra.images.pixels)
         _extract_controls(settings, dataset, synthetic, train, cache)
         return cache
-    manifest = dataset.manifest(OF_IMAGES)
+    manifest = dataset.manifest(LOGGED)
     log_images(manifest[manifest["split"] != ""], "images of all splits", "features")
     for done, shard in enumerate(dataset.shards, start=1):
         shard_features(cache, shard, size)
