@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # Lines that a step may say to the person at the terminal; the rest is in its log and its artifact.
 NOTES = 5
 REAL = "real"
+ROWS_HASHED_AT_ONCE = 2**14
 # What is read of a manifest to record images by their splits.
 LOGGED = ("image_id", "label", "inverted", "window", "split")
 # What mapped tasks hand on: one group a task, each with one handle an instance, or nothing where all were skipped.
@@ -121,11 +122,26 @@ def how_trained(settings: Settings) -> dict[str, Any]:
     return {**chosen, "classes": list(settings.data.classes)}
 
 
-def digest(table: pd.DataFrame) -> str:
-    """20 hexadecimal digits that tell contents of a table apart; its index does not count."""
-    import pandas as pd
+def digest(table: pd.DataFrame, ordered_by: Sequence[str] = ()) -> str:
+    """20 hexadecimal digits that tell contents of a table apart; its index does not count.
 
-    hashes = pd.util.hash_pandas_object(table, index=False).to_numpy()
+    Args:
+        table: The table.
+        ordered_by: Columns in whose order the rows count, of which equal ones are equal rows; as they stand where
+            there are none.
+    """
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    # Some at a time, and ordered after that: both make objects of texts, which would take more memory than the table.
+    starts = range(0, max(1, len(table)), ROWS_HASHED_AT_ONCE)
+    parts = [table.iloc[start : start + ROWS_HASHED_AT_ONCE] for start in starts]
+    hashes = np.concatenate([pd.util.hash_pandas_object(part, index=False).to_numpy() for part in parts])
+    if ordered_by:
+        keys = pa.Table.from_pandas(table[list(ordered_by)], preserve_index=False)
+        hashes = hashes[pc.sort_indices(keys, [(name, "ascending") for name in ordered_by]).to_numpy()]
     return hashlib.sha256(hashes.tobytes()).hexdigest()[:20]
 
 
@@ -158,7 +174,7 @@ def log_images(
         told["pixels"] += np.where(rows["inverted"] == CORRECTED, CORRECTED, "")
     if "window" in rows:
         told["pixels"] += rows["window"].fillna("").to_numpy()
-    version = digest(told.sort_values(list(told)))
+    version = digest(told, list(told))
     counts = table["origin"].value_counts()
     tracking.log_dataset(table, name, version, context, {f"cxr.images.{kind}": str(n) for kind, n in counts.items()})
 

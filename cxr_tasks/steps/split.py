@@ -68,7 +68,7 @@ def _split(run: RunContext, joined: Manifest, settings: Settings, how: dict[str,
         told = told.assign(window=dealt["window"])
     if joined.resize != FIRST_RESIZE:
         told = told.assign(resize=joined.resize)
-    version = digest(told.sort_values("image_id"))
+    version = digest(told, ["image_id"])
 
     def fill(folder: Path) -> Made[Split]:
         table.to_parquet(folder / MANIFEST, index=False)

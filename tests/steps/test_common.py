@@ -1,5 +1,8 @@
 """What tells contents apart: weights by their file, tables by their cells, backbones by what they see."""
 
+import hashlib
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 from cxr_tasks.artifacts import Dataset
 from cxr_tasks.config import merge, resolve
+from cxr_tasks.steps import common
 from cxr_tasks.steps.common import backbone_identity, digest, flat, of_backbone, weights_identity
 from tests.steps import handles
 
@@ -80,3 +84,18 @@ def test_handles_of_mapped_tasks_come_without_what_was_skipped():
 
     assert list(flat([[vgg16, None], None, [], [resnet50]])) == [vgg16, resnet50]
     assert of_backbone([[vgg16, None], [resnet50]], "resnet50") == [resnet50]
+
+
+def test_the_digest_of_a_table_is_that_of_its_rows_however_many_are_hashed_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    names = rng.choice(["é", "Z", "a", "Ω", "aa", ""], 500)
+    table = pd.DataFrame({"name": names, "size": rng.integers(0, 3, 500), "odd": rng.choice([True, False], 500)})
+
+    def plain(rows):
+        return hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes()).hexdigest()[:20]
+
+    for at_once in (7, 500, 1000):
+        monkeypatch.setattr(common, "ROWS_HASHED_AT_ONCE", at_once)
+        assert common.digest(table) == plain(table)
+        assert common.digest(table, list(table)) == plain(table.sort_values(list(table)))
+        assert common.digest(table[:0], list(table)) == plain(table[:0])
