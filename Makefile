@@ -43,9 +43,10 @@ lint: setup-dev
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 
-# Two workers, a file each at a time, and one core for each: what trains in one does not hold up the other. In the order
-# of the folders, because the longest files have few tests and would otherwise come last.
-PYTEST = TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three workers, a file each at a time, and one core for each: what trains in one does not hold up the others, and while
+# one waits for a server two others have work. In the order of the folders, because the longest files have few tests and
+# would otherwise come last.
+PYTEST = TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: lint
 	@$(PYTEST) $(PYTEST_ARGS)
