@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cxr_tasks.evaluation.comparison import PairComparison
     from cxr_tasks.evaluation.external import ExternalFindings
     from cxr_tasks.evaluation.findings import ArmFindings
+    from cxr_tasks.evaluation.subgroups import SubgroupFindings
     from cxr_tasks.gan.quality import GanQuality
 
 
@@ -760,6 +761,7 @@ class ExternalTest(Artifact):
     step = "test_external"
     PREDICTIONS: ClassVar[str] = "predictions.parquet"
     FINDINGS: ClassVar[str] = "findings.json"
+    SUBGROUPS: ClassVar[str] = "subgroups.json"
 
     who: str
     external: str
@@ -771,6 +773,19 @@ class ExternalTest(Artifact):
         from cxr_tasks.evaluation.external import ExternalFindings
 
         return ExternalFindings.model_validate_json((self.folder() / self.FINDINGS).read_text("utf-8"))
+
+    def subgroups(self) -> SubgroupFindings | None:
+        """The figures by subgroup; ``None`` where nothing is known by which the images could be divided."""
+        from cxr_tasks.evaluation.subgroups import SubgroupFindings
+
+        kept = self.file(self.SUBGROUPS)
+        return None if kept is None else SubgroupFindings.model_validate_json(kept)
+
+    def predictions(self) -> pd.DataFrame:
+        """The prediction table of the set."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder() / self.PREDICTIONS)
 
 
 class ExternalResults(Artifact):
@@ -885,6 +900,28 @@ class Missing(Strict):
     link: str = ""
 
 
+class ExternalRow(Strict):
+    """What a report says of one model on one external set. Figures are fractions.
+
+    Attributes:
+        external: The set's name.
+        model: The model for people.
+        is_champion: Whether it is the champion.
+        drop: The internal macro F1 less the external one; ``None`` where the internal one is not known.
+    """
+
+    external: str
+    model: str
+    is_champion: bool
+    images: int
+    macro_f1: float
+    macro_f1_low: float
+    macro_f1_high: float
+    drop: float | None = None
+    drop_low: float | None = None
+    drop_high: float | None = None
+
+
 class Report(Artifact):
     """The report of a run, and what it says in short.
 
@@ -892,6 +929,7 @@ class Report(Artifact):
         answer: The first lines.
         claims: What the answer rests on.
         pairs: Every comparison by itself.
+        external: Every model on every external set.
         address: Where people see the report.
         missing: What the run was to make and did not.
     """
@@ -906,6 +944,7 @@ class Report(Artifact):
     champions: tuple[Decision, ...]
     address: str
     missing: tuple[Missing, ...] = ()
+    external: tuple[ExternalRow, ...] = ()
 
 
 def _load_model(path: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from cxr_tasks.cli.options import (
 )
 from cxr_tasks.cli.tables import report_table
 from cxr_tasks.cli.terminal import Display, open_console
+from cxr_tasks.config import resolve
 from cxr_tasks.data_settings import ExternalSettings
 from cxr_tasks.errors import UserError
 from cxr_tasks.local import absolute_source, evaluate_by_hand
@@ -71,15 +72,23 @@ def evaluate_command(
     with Display():
         tested, test = evaluate_by_hand(model, external, form)
     if as_json:
-        told = {"findings": test.findings().model_dump(mode="json"), "set": tested.model_dump(mode="json")}
+        divided = test.subgroups()
+        told: dict[str, Any] = {"findings": test.findings().model_dump(mode="json")}
+        told |= {"set": tested.model_dump(mode="json")}
+        told |= {"subgroups": divided.model_dump(mode="json") if divided else None}
         typer.echo(json.dumps({**test.model_dump(mode="json"), **told}, indent=2))
         return
     from cxr_tasks.report.external_tables import external_table_of
+    from cxr_tasks.report.subgroup_tables import tables_of_model
 
     console = open_console()
     table = external_table_of(tested, [(test.who, test)])
     console.print(report_table(table))
     console.print(f"\n{table.note}\n", markup=False)
+    if divided := test.subgroups():
+        least = resolve(profile, set_overrides(changes)).evaluation.subgroups.min_groups
+        for each in tables_of_model(divided, test.who, tested.name, least):
+            console.print(report_table(each))
     for warning in (*tested.warnings, *([test.remark] if test.remark else ())):
         console.print(f"Before you use it: {warning}.", style="yellow", markup=False)
     if test.url and tracking.is_on():

@@ -22,7 +22,7 @@ from cxr_tasks.cli.options import (
     SetOption,
     set_overrides,
 )
-from cxr_tasks.cli.tables import claims_table, models_table, pairs_table
+from cxr_tasks.cli.tables import claims_table, external_results_table, models_table, pairs_table
 from cxr_tasks.cli.terminal import open_console, time_taken
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def show_summary(summary: dict[str, Any]) -> None:
         console.print(pairs_table(summary["comparison"]))
         if summary["claims"]:
             console.print(claims_table(summary["claims"]))
+        if external := summary.get("external"):
+            console.print(external_results_table(external))
         console.print(models_table(summary["champions"]))
     if summary["answer"]:
         console.print(f"\n{summary['answer']}\n", markup=False)

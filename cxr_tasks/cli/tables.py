@@ -74,6 +74,31 @@ def pairs_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def external_results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Every model on every external set.
+
+    Args:
+        rows: The fields of :class:`cxr_tasks.artifacts.ExternalRow`.
+    """
+    from rich.table import Table
+
+    table = Table(title="Macro F1 on external sets, which trained and chose nothing", title_justify="left")
+    table.add_column("external set")
+    table.add_column("model")
+    for name in ("images", "macro F1 (interval)", "drop from the internal test (interval)"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        drop = tuple(row[f"drop{end}"] for end in ("", "_low", "_high"))
+        table.add_row(
+            row["external"],
+            row["model"] + (" (champion)" if row["is_champion"] else ""),
+            f"{row['images']:,}",
+            f"{row['macro_f1']:.3f} ({row['macro_f1_low']:.3f} to {row['macro_f1_high']:.3f})",
+            "not known" if drop[0] is None else f"{_points(*drop)} points",
+        )
+    return table
+
+
 def report_table(shown: ReportTable) -> Table:
     """A table of the report, turned round: a row a figure, and a column for all images and for each class."""
     from rich.table import Table

@@ -31,7 +31,7 @@ from cxr_tasks.cli.options import (
     by_hand,
     set_overrides,
 )
-from cxr_tasks.cli.tables import claims_table, models_table, pairs_table, report_table
+from cxr_tasks.cli.tables import claims_table, external_results_table, models_table, pairs_table, report_table
 from cxr_tasks.cli.terminal import Display, open_console, time_taken
 from cxr_tasks.config import Settings, merge, resolve
 from cxr_tasks.errors import UserError
@@ -255,6 +255,8 @@ def _show_report(console: Console, report: Report, failures: Mapping[str, Except
         console.print(pairs_table([pair.model_dump() for pair in report.pairs]))
     if report.claims:
         console.print(claims_table([claim.model_dump() for claim in report.claims]))
+    if report.external:
+        console.print(external_results_table([row.model_dump() for row in report.external]))
     if report.champions:
         console.print(models_table([decision.model_dump() for decision in report.champions]))
     console.print(f"\n{report.answer}\n", markup=False)

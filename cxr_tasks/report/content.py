@@ -20,7 +20,7 @@ from cxr_tasks.report.external_tables import external_tables, on_external
 from cxr_tasks.report.render import Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
 from cxr_tasks.report.results import Results
 from cxr_tasks.report.run_tables import cost_table, leak_table, quality_tables
-from cxr_tasks.report.subgroup_tables import subgroup_tables
+from cxr_tasks.report.subgroup_tables import external_subgroup_tables, subgroup_tables
 
 # Figures of benchmarks/simulation.py.
 ONE_SEED = (
@@ -49,6 +49,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
     shortcuts, of_shortcuts = shortcuts_table(findings)
     dataset, synthetic = results.dataset, results.synthetic
     subgroups, of_coincidences, of_gaps = subgroup_tables(dataset.manifest(OF_SUBGROUPS), results.arms, settings)
+    external_subgroups, of_external_gaps = external_subgroup_tables(results.external, settings)
     # What was trained, and not what was asked for: seeds may have failed.
     once = list(dict.fromkeys(summary.name for summary in summaries if len(summary.seeds) == 1))
     several = any(len(summary.seeds) > 1 for summary in summaries)
@@ -75,6 +76,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
             *_on_imported(results.imported),
             *of_shortcuts,
             *of_gaps,
+            *of_external_gaps,
             *on_external(results.external),
             *(f"Synthetic set: {note}." for note in (synthetic.notes if synthetic else ())),
             *_setbacks(results),
@@ -89,6 +91,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
             *shortcuts,
             *subgroups,
             *external_tables(results.external),
+            *external_subgroups,
             *quality_tables(results.judgement),
             cost_table(results),
         ],

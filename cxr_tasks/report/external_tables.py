@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cxr_tasks.artifacts import ExternalResults, ExternalSet, ExternalTest
+from cxr_tasks.artifacts import ExternalResults, ExternalRow, ExternalSet, ExternalTest
 from cxr_tasks.evaluation.comparison import join_words
 from cxr_tasks.evaluation.external import SureFigure
 from cxr_tasks.report.render import Table
@@ -52,6 +52,30 @@ def external_table_of(external: ExternalSet, tests: Sequence[tuple[str, External
     leaks = sum(external.leaks.values())
     note += f" Left out because they leak: {leaks:,} images."
     return Table(title=f"External test: {external.name}", note=note, columns=EXTERNAL_COLUMNS, rows=rows)
+
+
+def external_rows(results: Sequence[ExternalResults]) -> list[ExternalRow]:
+    """A line for each model on each external set, for the terminal and for programs."""
+    rows = list[ExternalRow]()
+    for each in results:
+        for test in each.tests:
+            found = test.findings()
+            rows.append(
+                ExternalRow(
+                    external=each.external.name,
+                    model=test.who,
+                    is_champion=test.who == each.champion,
+                    images=found.images,
+                    macro_f1=found.macro_f1.value,
+                    macro_f1_low=found.macro_f1.low,
+                    macro_f1_high=found.macro_f1.high,
+                )
+            )
+            if drop := found.macro_f1_drop:
+                rows[-1] = rows[-1].model_copy(
+                    update={"drop": drop.value, "drop_low": drop.low, "drop_high": drop.high}
+                )
+    return rows
 
 
 def on_external(results: Sequence[ExternalResults]) -> list[str]:

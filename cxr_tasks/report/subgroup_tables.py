@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cxr_tasks.artifacts import TrainedArm
+from cxr_tasks.artifacts import ExternalResults, TrainedArm
 from cxr_tasks.config import Settings
 from cxr_tasks.data.coincidences import association_of, coincidences, coincidences_told
 from cxr_tasks.data.ingest import USED
@@ -101,8 +101,57 @@ def _counts(rows: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     return [f"{int((rows['label'] == label).sum()):,}" for label in classes]
 
 
-def _by_attribute(found: dict[str, SubgroupFindings], classes: Sequence[str], least: int) -> list[Table]:
-    """A table for each attribute, with a column for each arm."""
+def external_subgroup_tables(results: Sequence[ExternalResults], settings: Settings) -> tuple[list[Table], list[str]]:
+    """What is known by subgroup on external sets: tables of the run's own arms, and sentences on gaps that are certain.
+
+    Args:
+        results: Of the sets.
+        settings: Of the run.
+    """
+    classes, chosen = list(settings.data.classes), settings.evaluation
+    tables, certain = list[Table](), list[str]()
+    for each in results:
+        predictions: dict[str, list[pd.DataFrame]] = {}
+        for test in each.tests:
+            if test.training is not None:
+                predictions.setdefault(test.training.arm, []).append(test.predictions())
+        told = subgroups_by_image(each.external.table(), chosen.subgroups)
+        found = {
+            name: one
+            for name, of_arm in predictions.items()
+            if (
+                one := subgroup_findings(
+                    of_arm, told, classes, chosen, settings.seeds.bootstrap, told_together=len(predictions)
+                )
+            )
+        }
+        where = f"External test {each.external.name}: "
+        tables += [*_by_attribute(found, classes, chosen.subgroups.min_groups, where), *_gaps(found, where)]
+        certain += [
+            f"On the external set {each.external.name}: {_gap_sentence(name, one.gap, where)}"
+            for name, one in found.items()
+            if one.gap and one.gap.is_certain
+        ]
+    return tables, certain
+
+
+def tables_of_model(found: SubgroupFindings, who: str, external: str, least: int) -> list[Table]:
+    """What one model does on the subgroups of one external set.
+
+    Args:
+        found: The figures.
+        who: What the model is called.
+        external: The set's name.
+        least: How many groups a subgroup must have to be measured.
+    """
+    named, where = {who: found}, f"External test {external}: "
+    return [*_by_attribute(named, list(found.whole.by_class), least, where), *_gaps(named, where)]
+
+
+def _by_attribute(
+    found: dict[str, SubgroupFindings], classes: Sequence[str], least: int, where: str = ""
+) -> list[Table]:
+    """A table for each attribute, with a column for each arm. ``where``: what titles begin with."""
     if not found:
         return []
     first = next(iter(found.values()))
@@ -127,7 +176,7 @@ def _by_attribute(found: dict[str, SubgroupFindings], classes: Sequence[str], le
         rows.append(["all test images", f"{first.whole.images:,}", f"{first.whole.groups:,}", *by_class, *whole])
         name = of_attribute.attribute
         said = note if not tables else f"The same figures as in “{tables[0].title}”."
-        tables.append(Table(title=f"By {name}", note=said, columns=columns, rows=rows))
+        tables.append(Table(title=_title(f"By {name}", where), note=said, columns=columns, rows=rows))
     return tables
 
 
@@ -171,7 +220,7 @@ def _changes(
     return [Table(title=title, note=note, columns=["Subgroup", *changes], rows=rows)]
 
 
-def _gaps(found: dict[str, SubgroupFindings]) -> list[Table]:
+def _gaps(found: dict[str, SubgroupFindings], where: str = "") -> list[Table]:
     """The largest gap between subgroups of each arm."""
     gaps = [(name, one.gap) for name, one in found.items() if one.gap is not None]
     if not gaps:
@@ -187,18 +236,23 @@ def _gaps(found: dict[str, SubgroupFindings]) -> list[Table]:
         "0 may be chance."
     )
     columns = ["Arm", "Attribute", "Better", "Worse", "Classes", "Gap, points", "Certain"]
-    return [Table(title="Largest gap between subgroups", note=note, columns=columns, rows=rows)]
+    return [Table(title=_title("Largest gap between subgroups", where), note=note, columns=columns, rows=rows)]
 
 
 def _certainty(gap: SubgroupGap) -> str:
     return "yes" if gap.is_certain else "no"
 
 
-def _gap_sentence(arm: str, gap: SubgroupGap) -> str:
+def _title(title: str, where: str) -> str:
+    """A title behind ``where``, of which it goes on."""
+    return where + title[0].lower() + title[1:] if where else title
+
+
+def _gap_sentence(arm: str, gap: SubgroupGap, where: str = "") -> str:
     return (
         f"The arm {arm} does worse on {gap.attribute} {gap.worse} than on {gap.attribute} {gap.better}: balanced "
         f"accuracy is {100 * gap.difference.value:.1f} points lower (joint interval {100 * gap.difference.low:.1f} to "
-        f"{100 * gap.difference.high:.1f}). See “By {gap.attribute}”."
+        f"{100 * gap.difference.high:.1f}). See “{_title(f'By {gap.attribute}', where)}”."
     )
 
 

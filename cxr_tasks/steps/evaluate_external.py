@@ -21,7 +21,7 @@ from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.registry.champions import CHAMPION, OVERALL_MODEL, TAG_DIGEST
 from cxr_tasks.steps.common import Mapped, backbone_identity, dataset_tags, flat
-from cxr_tasks.steps.external_tests import external_table, flat_findings, how_measured, keep_test, log_external
+from cxr_tasks.steps.external_tests import external_table, flat_findings, how_measured, keep_test
 from cxr_tasks.steps.tested_models import model_of_version, tested_on
 
 
@@ -100,9 +100,8 @@ def _test_arm(
             asked, of_shard = kept
         table = external_table(rows, predict_rows(rows, len(classes), of_shard, asked), classes)
         internal = arm.model.predictions()
-        found = keep_test(folder, settings, table, internal[internal["split"] == "test"], classes)
-        test = ExternalTest(who=_who(arm), external=external.name, training=arm.training)
-        return Made(test, log_external(external.name, table, found))
+        metrics = keep_test(folder, settings, external, table, internal[internal["split"] == "test"], classes)
+        return Made(ExternalTest(who=_who(arm), external=external.name, training=arm.training), metrics)
 
     test = perform(
         run,

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks import tracking
-from cxr_tasks.artifacts import ExternalTest, write_json
+from cxr_tasks.artifacts import ExternalSet, ExternalTest, write_json
 from cxr_tasks.config import Settings
 from cxr_tasks.names import slug
+from cxr_tasks.steps.told_subgroups import subgroup_metrics, subgroup_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +23,8 @@ SURE_FIGURES = ("macro_f1", "accuracy", "internal_macro_f1", "internal_accuracy"
 
 def how_measured(settings: Settings) -> dict[str, Any]:
     """What figures of an external set depend on besides predictions."""
-    chosen = settings.evaluation
-    measured = {"bootstrap_samples": chosen.bootstrap_samples, "confidence": chosen.confidence}
-    return {**measured, "seed": settings.seeds.bootstrap}
+    names = {"bootstrap_samples", "confidence", "subgroups"}
+    return {**settings.evaluation.model_dump(mode="json", include=names), "seed": settings.seeds.bootstrap}
 
 
 def external_table(rows: pd.DataFrame, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
@@ -36,18 +36,29 @@ def external_table(rows: pd.DataFrame, probabilities: np.ndarray, classes: Seque
 
 
 def keep_test(
-    folder: Path, settings: Settings, table: pd.DataFrame, internal: pd.DataFrame | None, classes: Sequence[str]
-) -> ExternalFindings:
-    """Measure a model on an external set, and keep predictions and findings in ``folder``.
+    folder: Path,
+    settings: Settings,
+    external: ExternalSet,
+    table: pd.DataFrame,
+    internal: pd.DataFrame | None,
+    classes: Sequence[str],
+) -> dict[str, float]:
+    """Measure a model on an external set, and keep predictions and findings in ``folder`` and with the MLflow run.
 
     Args:
         folder: Of the artifact.
         settings: Say what is measured.
-        table: The prediction table of the external set.
+        external: The set.
+        table: The prediction table of the set.
         internal: That of the internal test; ``None`` where it is not known.
         classes: Of the model, in their order.
+
+    Returns:
+        Metrics, which begin with the set's name.
     """
+    from cxr_tasks.data.subgroups import subgroups_by_image
     from cxr_tasks.evaluation.external import external_findings
+    from cxr_tasks.evaluation.subgroups import subgroup_findings
 
     table.to_parquet(folder / ExternalTest.PREDICTIONS, index=False)
     found = external_findings(
@@ -59,14 +70,15 @@ def keep_test(
         seed=settings.seeds.bootstrap,
     )
     write_json(folder / ExternalTest.FINDINGS, found)
-    return found
-
-
-def log_external(name: str, table: pd.DataFrame, found: ExternalFindings) -> dict[str, float]:
-    """Keep the predictions with the active MLflow run; returns metrics, which begin with the set's name."""
-    key = slug(name)
+    key, metrics = slug(external.name), {**found.metrics, **flat_findings(found)}
     tracking.log_table(table.drop(columns=["group", "source"]), f"{key}-predictions.json")
-    return {f"{key}_{metric}": value for metric, value in {**found.metrics, **flat_findings(found)}.items()}
+    told = subgroups_by_image(external.table(), settings.evaluation.subgroups)
+    divided = subgroup_findings([table], told, classes, settings.evaluation, settings.seeds.bootstrap)
+    if divided is not None:
+        write_json(folder / ExternalTest.SUBGROUPS, divided)
+        tracking.log_table(subgroup_table(divided), f"{key}-subgroups.json")
+        metrics |= subgroup_metrics(divided)
+    return {f"{key}_{metric}": value for metric, value in metrics.items()}
 
 
 def flat_findings(found: ExternalFindings) -> dict[str, float]:

@@ -17,7 +17,7 @@ from cxr_tasks.errors import UserError
 from cxr_tasks.image_settings import FIRST_RESIZE
 from cxr_tasks.pipeline import Made, perform
 from cxr_tasks.registry.champions import TAG_CLASSES, TAG_DATASET, TAG_DIGEST
-from cxr_tasks.steps.external_tests import external_table, how_measured, keep_test, log_external
+from cxr_tasks.steps.external_tests import external_table, how_measured, keep_test
 from cxr_tasks.steps.read_external import UNCHECKED, read_set
 from cxr_tasks.store import open_store
 
@@ -192,9 +192,8 @@ def tested_on(
         rows = tested.table()
         found = predict_rows(rows, len(classes), lambda shard: tested.pixels(shard, size)[..., None], network)
         table = external_table(rows, found, classes)
-        findings = keep_test(folder, settings, table, internal, classes)
-        test = ExternalTest(who=model.who, external=external.name, remark="; ".join(remarks))
-        return Made(test, log_external(external.name, table, findings))
+        metrics = keep_test(folder, settings, tested, table, internal, classes)
+        return Made(ExternalTest(who=model.who, external=external.name, remark="; ".join(remarks)), metrics)
 
     inputs: dict[str, Artifact | str] = {"weights": model.digest, "external": tested}
     inputs["internal"] = model.trained.ref if model.trained is not None and internal is not None else ""

@@ -80,6 +80,7 @@ def write_report(
 
     def fill(folder: Path) -> Made[Report]:
         from cxr_tasks.report.content import gather
+        from cxr_tasks.report.external_tables import external_rows
         from cxr_tasks.report.render import render_report
 
         content = gather(load_settings(run), results, _links(run, dataset))
@@ -94,6 +95,7 @@ def write_report(
             champions=promotion.decisions if promotion is not None else (),
             address=tracking.artifact_url(run.experiment_id, run.mlflow_run_id, Report.PAGE),
             missing=tuple(missing),
+            external=tuple(external_rows(results.external)),
         )
         return Made(report)
 
@@ -111,7 +113,7 @@ def write_report(
     ):
         inputs |= {f"{name} {i}": handle for i, handle in enumerate(handles)}
     told = {"missing": [part.model_dump() for part in missing]}
-    return perform(run, Report, fill, version=5, settings=told, inputs=inputs)
+    return perform(run, Report, fill, version=6, settings=told, inputs=inputs)
 
 
 def _planned(run: RunContext) -> Planned:

@@ -276,6 +276,7 @@ class StackRun:
             "claims": outcome.get("claims", []),
             "comparison": outcome.get("pairs", []),
             "champions": outcome.get("champions", []),
+            "external": outcome.get("external", []),
             "report": outcome.get("address"),
             "tasks": tasks,
             "airflow": self.stack.airflow_url,

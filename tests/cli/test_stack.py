@@ -63,6 +63,20 @@ SUMMARY = {
             "decision": "the first",
         }
     ],
+    "external": [
+        {
+            "external": "hospital-b",
+            "model": "CNN, none, seed 0",
+            "is_champion": True,
+            "images": 1200,
+            "macro_f1": 0.5,
+            "macro_f1_low": 0.4,
+            "macro_f1_high": 0.6,
+            "drop": 0.1,
+            "drop_low": -0.05,
+            "drop_high": 0.25,
+        }
+    ],
     "report": "http://127.0.0.1:5000/report.html",
     "tasks": [
         {"dag": "cxr_data", "task": "scan", "state": "success", "reused": True},
@@ -89,6 +103,10 @@ def test_status_says_what_the_last_run_said(cxr, home):
         "+10.0 (-15.0 to +35.0)",
         "+5.0 (-20.0 to +30.0) oversample",
         "Nothing can be said.",
+        "hospital-b",
+        "CNN, none, seed 0 (champion)",
+        "0.500 (0.400 to 0.600)",
+        "+10.0 (-5.0 to +25.0) points",
         "Before you use it: small images",
         "failed in 12 s, 1 of 2 tasks took their artifact as it was",
         "Failed   cxr_training: arms.train [cnn none seed 0]",

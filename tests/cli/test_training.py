@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from io import StringIO
 
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
-from cxr_tasks.artifacts import Training
-from cxr_tasks.cli.training import _naming, _training
+from cxr_tasks.artifacts import ExternalRow, Report, Training
+from cxr_tasks.cli.training import _naming, _show_report, _training
 from cxr_tasks.config import resolve
 from cxr_tasks.data.phantoms import write_phantoms
 from cxr_tasks.local import DATA, TRAINING
@@ -115,9 +117,11 @@ def test_a_training_is_tested_on_another_source_without_the_images_that_it_has_s
     other = tmp_path / "other"
     write_phantoms(other, {"COVID": 8, "Normal": 8, "Viral Pneumonia": 8}, image_size=64, seed=7)
     shutil.copytree(phantoms / "COVID" / "images", other / "COVID" / "images" / "again")
-    # Their names are now those of two images each, and phantoms have patients of the same names.
+    # Their names are now those of two images each, and phantoms have patients of the same names: tables name none.
     for table in other.glob("*.metadata.csv"):
-        table.unlink()
+        images = sorted((other / table.name.removesuffix(".metadata.csv") / "images").glob("*.png"))
+        told = (f"images/{path.name},machine {place % 2}\n" for place, path in enumerate(images))
+        table.write_text("FILE NAME,SOURCE\n" + "".join(told))
     ref = json.loads(train("train-arm", "none", "--json").stdout)["model"]["ref"]
 
     def evaluate(*words):
@@ -128,6 +132,8 @@ def test_a_training_is_tested_on_another_source_without_the_images_that_it_has_s
 
     assert done.exit_code == told.exit_code == 0, done.stderr + told.stderr
     assert "External test: external" in done.stdout and "are left out" in done.stdout
+    assert "External test external: by source" in done.stdout and "machine 1" in done.stdout
+    assert [row["subgroup"] for row in handle["subgroups"]["attributes"][0]["rows"]] == ["machine 0", "machine 1"]
     assert handle["external"] == "hospital-b" and handle["findings"]["images"] >= 20
     assert handle["set"]["leaks"] and handle["findings"]["macro_f1_drop"]["low"] is not None
     gone = evaluate(tmp_path / "nowhere")
@@ -190,3 +196,23 @@ def test_images_of_others_are_judged_by_hand_and_go_through_to_the_report(cxr, p
     page = (tmp_path / "report.html").read_text("utf-8")
     assert f"images from {synthetic} (COVID 16, Normal 12, Viral Pneumonia 12; 0 files set aside)" in page
     assert "COVID: 20 synthetic images are asked for, and 16 of 16 are added" in page
+
+
+def test_a_report_shows_the_external_sets_in_the_terminal():
+    figures = {"macro_f1": 0.5, "macro_f1_low": 0.4, "macro_f1_high": 0.6}
+    rows = [
+        ExternalRow(external="far", model="CNN, none, seed 0", is_champion=False, images=36, **figures),
+        ExternalRow(
+            external="far", model="old", is_champion=True, images=36, **figures, drop=0.2, drop_low=0.1, drop_high=0.3
+        ),
+    ]
+    nothing = {"warnings": (), "claims": (), "pairs": (), "champions": (), "address": ""}
+    shown = StringIO()
+
+    _show_report(Console(file=shown, width=200), Report(answer="Nothing.", external=tuple(rows), **nothing), {})
+
+    lines = shown.getvalue().splitlines()
+    assert any(
+        "CNN, none, seed 0" in line and "0.500 (0.400 to 0.600)" in line and "not known" in line for line in lines
+    )
+    assert any("old (champion)" in line and "+20.0 (+10.0 to +30.0) points" in line for line in lines)

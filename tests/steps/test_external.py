@@ -23,7 +23,7 @@ from cxr_tasks.steps.publish import _newest
 from tests.steps import handles, reading
 from tests.steps.test_write_report import NOTHING
 
-TABLE = {"file": "labels.csv", "path": "path", "label": "label", "patient": "patient"}
+TABLE = {"file": "labels.csv", "path": "path", "label": "label", "patient": "patient", "sex": "sex"}
 COUNTS = {"COVID": 20, "Normal": 24, "Viral Pneumonia": 18}
 
 
@@ -31,7 +31,10 @@ def label(folder: Path, patients: dict[str, str] | None = None) -> Path:
     """Write the table of the images in ``folder``, each of a patient of its own but for ``patients``."""
     paths = sorted(path.relative_to(folder) for path in folder.glob("*/images/*.png"))
     rows = [(str(p), p.parts[0], (patients or {}).get(p.name, f"{folder.name} {p.stem}")) for p in paths]
-    pd.DataFrame(rows, columns=["path", "label", "patient"]).to_csv(folder / "labels.csv", index=False)
+    table = pd.DataFrame(rows, columns=["path", "label", "patient"])
+    # Every third image is of a woman.
+    table["sex"] = ["FMM"[place % 3] for place in range(len(table))]
+    table.to_csv(folder / "labels.csv", index=False)
     return folder
 
 
@@ -109,8 +112,34 @@ def test_every_arm_is_tested_and_the_report_tells(begin, sources):
     page = (report.folder() / report.PAGE).read_text()
     assert "External test: b" in page and "CNN, synthetic, seed 0" in page
     assert not [part for part in report.missing if "external" in part.what]
+    assert [(row.external, row.model, row.macro_f1, row.drop) for row in report.external] == [
+        ("b", test.who, each.macro_f1.value, each.macro_f1_drop.value)
+        for test, each in zip(results.tests, found, strict=True)
+    ]
     again = steps.evaluate_external(run, dataset, external, [arms])
     assert again.ref == results.ref and again.reused
+
+
+def test_every_arm_is_told_by_subgroups_of_the_set(begin, sources):
+    run = begin()
+    dataset = reading.prepare(run, sources["a"]).dataset()
+    external = steps.read_external(run, dataset, "b")
+    arms = [handles.trained_arm(run, dataset, "cnn", arm, with_model=True) for arm in ("none", "synthetic")]
+
+    results = steps.evaluate_external(run, dataset, external, [arms, None])
+    report = steps.write_report(run, dataset, **NOTHING, trained=[arms], external=[results])
+
+    women = set(external.table().query("sex == 'F'")["image_id"])
+    for test in results.tests:
+        told, predicted = test.subgroups(), test.predictions()
+        (by_sex,) = [each for each in told.attributes if each.attribute == "sex"]
+        assert [(row.subgroup, row.images) for row in by_sex.rows] == [("F", 12), ("M", 24)]
+        theirs = predicted[predicted["image_id"].isin(women)]
+        right = theirs[handles.CLASSES].idxmax(axis=1) == theirs["label"]
+        recall = right.groupby(theirs["label"]).mean().mean()
+        assert by_sex.rows[0].balanced_accuracy.value == pytest.approx(recall)
+    page = (report.folder() / report.PAGE).read_text()
+    assert "External test b: by sex" in page and "External test b: largest gap between subgroups" in page
 
 
 def _pixels(external: ExternalSet, rows: pd.DataFrame):
@@ -262,6 +291,9 @@ def test_a_registered_model_of_another_run_is_tested_as_champion_and_by_hand(sou
     metrics, found = tracking.client().get_run(run_id).data.metrics, results.tests[0].findings()
     assert metrics["b_macro_f1"] == pytest.approx(found.macro_f1.value) and metrics["b_images"] == 36
     assert metrics["b_macro_f1_drop_low"] == pytest.approx(found.macro_f1_drop.low)
+    told = results.tests[0].subgroups().attributes[0].rows[0]
+    assert metrics["b_subgroup_sex_F_balanced_accuracy_low"] == pytest.approx(told.balanced_accuracy.low)
+    assert "b-subgroups.json" in {file.path for file in tracking.client().list_artifacts(run_id)}
     assert results.champion == f"{OVERALL_MODEL} version 1"
     assert "drop is not known" in by_hand.remark and "trained on are not known" not in by_hand.remark
     assert tested.ref == external.ref and by_hand.ref == results.tests[1].ref
