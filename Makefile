@@ -1,10 +1,11 @@
 # make run    the whole pipeline on this machine        make test   every test, the linter and the type checker
 # make lock   resolve the requirements anew             make clean  forget all runs (databases, logs, artifacts)
 # make docs   build the documentation                    make coverage  the tests, with the lines that they reach
+# make up     the stack of many services, in containers    make down, logs, backup, restore: infra/README.md
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage lint docs lock clean setup setup-dev
+.PHONY: help run test test-containers coverage lint docs lock clean setup setup-dev up down logs backup restore
 
 DATA ?=
 PROFILE ?= quick
@@ -19,7 +20,7 @@ PYTHON ?=
 export PYTHON DATA PROFILE SET CXR_HOME
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
 	@echo "make run DATA=… SET='data.layout=nih; gan.epochs=300'   lays settings over the profile"
 	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'
@@ -51,6 +52,10 @@ PYTEST = TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -
 test: lint
 	@$(PYTEST) $(PYTEST_ARGS)
 
+# The stack of docker-compose.yaml, really started, destroyed and restored. It needs a Docker engine.
+test-containers: setup-dev
+	@.venv/bin/python -m pytest -m containers -s tests/infra/test_containers.py $(PYTEST_ARGS)
+
 # Every test once more, a quarter slower, with the lines that they reach. Lines that only processes of their own reach
 # (Airflow's tasks, the console script) do not count as covered.
 coverage: setup-dev
@@ -63,6 +68,27 @@ docs: setup-dev
 
 lock: setup-dev
 	@./infra/lock.sh
+
+# In containers: nothing of .venv is needed. DATA and PROFILE count when .env is written, which is once.
+SERVICE ?=
+TO ?=
+FROM ?=
+CONTAINERS = $(or $(PYTHON),python3) infra/containers.py
+
+up:
+	@$(CONTAINERS) up
+
+down:
+	@$(CONTAINERS) down
+
+logs:
+	@$(CONTAINERS) logs $(SERVICE)
+
+backup:
+	@$(CONTAINERS) backup $(if $(TO),"$(TO)")
+
+restore:
+	@$(CONTAINERS) restore "$(or $(FROM),$(error Say which backup: make restore FROM=backup/2026-11-29T09-00-00))"
 
 clean:
 	@rm -rf "$$CXR_HOME"

@@ -9,9 +9,7 @@ here=$(dirname "$0")
 
 airflow db migrate
 
-# An existing user is left alone: a password that was changed in the UI must survive a restart.
-airflow users create --role Admin --username "$AIRFLOW_ADMIN_USERNAME" --email "$AIRFLOW_ADMIN_EMAIL" \
-    --firstname Airflow --lastname Administrator --password "$AIRFLOW_ADMIN_PASSWORD"
+python "$here/administrator.py"
 
 # A task whose pool does not exist waits for ever. Slots changed in the UI go back to what the file says.
 airflow pools import "$here/pools.json"

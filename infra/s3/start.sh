@@ -27,5 +27,5 @@ EOF
 
 # The master, the volume server and the filer ask nobody for a key, so they listen inside the container only.
 exec weed server -dir="${S3_DATA:-/data}" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
-    -master.volumeSizeLimitMB=1024 -volume.max=0 \
+    -master.volumeSizeLimitMB=1024 -master.telemetry=false -volume.max=0 \
     -s3 -s3.port=8333 -s3.ip.bind=0.0.0.0 -s3.config="$identities"

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 ROOT = Path(__file__).parents[2]
 COMPOSE_TEXT = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
-SERVICES = COMPOSE["services"]
+SERVICES = {name: {"environment": {}, **service} for name, service in COMPOSE["services"].items()}
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<operator>[-?])(?P<rest>[^}]*))?\}")
 FERNET_KEY = Fernet.generate_key().decode()
 

@@ -40,7 +40,8 @@ from tests.infra.compose import (
 
 AIRFLOW = [name for name, service in SERVICES.items() if service["image"].startswith("cxr-airflow")]
 WORKERS = ["worker-cpu", "worker-gpu"]
-ONE_SHOT = ["airflow-init", "s3-bucket"]
+ONE_SHOT = ["airflow-init", "s3-bucket", "s3-volume"]
+READ_BY_COMPOSE = {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
 WORKER_SCRIPT = "infra/airflow/worker.sh"
 
 SECRET = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|AUTH$|JWT(?!_EXPIRATION)")
@@ -48,6 +49,7 @@ SCRIPTS = [
     ROOT / "mlflow/start.sh",
     ROOT / "infra/airflow/init.sh",
     ROOT / "infra/airflow/worker.sh",
+    ROOT / "infra/redis/start.sh",
     ROOT / "infra/postgres/databases.sh",
     ROOT / "infra/s3/start.sh",
 ]
@@ -168,7 +170,7 @@ def test_profile_default_exists():
 
 def test_env_example_names_exactly_what_compose_asks_for():
     uses = list(VARIABLE.finditer(COMPOSE_TEXT))
-    assert set(example()) == {use["name"] for use in uses}
+    assert set(example()) == {use["name"] for use in uses} | READ_BY_COMPOSE
     for use in uses:
         given = example()[use["name"]]
         if use["operator"] == "?":
@@ -271,7 +273,7 @@ def test_airflow_settings_exist(airflow):
 def test_airflow_accepts_every_command(airflow):
     lines = [" ".join(line[1:3]) for line in airflow_commands()]
     assert {"api-server --port", "celery worker", "scheduler", "dag-processor", "triggerer"} <= set(lines)
-    assert {"db migrate", "users create", "pools import", "jobs check"} <= set(lines)
+    assert {"db migrate", "pools import"} <= set(lines)
     assert airflow["refused"] == []
 
 
@@ -526,19 +528,23 @@ def test_workers_see_the_data_but_cannot_change_it():
 
 def test_images_are_pinned():
     for name, service in SERVICES.items():
-        if "build" not in service:
-            assert re.search(r":\d+\.\d+", service["image"]), name
+        assert re.search(r":\d+\.\d+", resolve(service["image"], {})), name
     for path in DOCKERFILES:
         for image in re.findall(r"^FROM (\S+:\S+)", (ROOT / path).read_text(), re.MULTILINE):
             assert re.search(r":\d+\.\d+\.\d+", image), path
 
 
-def test_docker_compose_accepts_the_file(tmp_path):
-    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("the compose plugin of docker is not installed")
+COMPOSES = {"plugin": ["docker", "compose"], "program": ["docker-compose"]}
+
+
+@pytest.mark.parametrize("name", COMPOSES)
+def test_compose_accepts_the_file(tmp_path, name):
+    program = COMPOSES[name]
+    if not shutil.which(program[0]) or subprocess.run([*program, "version"], capture_output=True).returncode:
+        pytest.skip(f"{' '.join(program)} is not installed")
     file = tmp_path / "env"
     file.write_text("".join(f"{name}={value}\n" for name, value in filled().items()))
-    line = ["docker", "compose", "--file", str(ROOT / "docker-compose.yaml"), "--profile", "gpu"]
+    line = [*program, "--file", str(ROOT / "docker-compose.yaml"), "--profile", "gpu"]
     clean = {name: value for name, value in os.environ.items() if name not in example()}
 
     def check() -> subprocess.CompletedProcess[str]:
@@ -625,6 +631,47 @@ def test_the_builder_gets_what_dockerfiles_copy_and_nothing_else():
     assert {f"!{source}" for path in DOCKERFILES for source in copied(path)} == {
         line for line in ignored if line.startswith("!")
     }
+
+
+def test_each_image_of_our_own_is_built_by_one_service():
+    built = [service["image"] for service in SERVICES.values() if "build" in service]
+    assert len(set(built)) == len(built)
+    assert {service["image"] for service in SERVICES.values() if service["image"].startswith("cxr-")} == set(built)
+
+
+def test_no_service_runs_as_root_or_writes_to_its_image():
+    own_user = {name for name, service in SERVICES.items() if service["image"].startswith("cxr-")}
+    for name, service in SERVICES.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert name in own_user or re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]) or name == "s3-volume", name
+    # It gives the volume to the server's user, and ends.
+    assert SERVICES["s3-volume"]["network_mode"] == "none"
+    assert SERVICES["s3-volume"]["cap_add"] == ["CHOWN", "DAC_OVERRIDE"]
+
+
+def test_every_service_that_stays_has_a_limit_of_memory():
+    for name, service in SERVICES.items():
+        assert name in ONE_SHOT or re.fullmatch(r"\d+[mg]", resolve(service["mem_limit"], {})), name
+
+
+def test_health_checks_of_airflow_call_a_script_that_is_there():
+    asked = {name: SERVICES[name]["healthcheck"]["test"] for name in (*WORKERS, "dag-processor", "triggerer")}
+    for name, test in asked.items():
+        assert test[:2] == ["CMD", "python"], name
+        assert (ROOT / test[2].removeprefix("/opt/cxr/")).is_file(), name
+    assert {test[3] for test in asked.values()} == {"worker", "DagProcessorJob", "TriggererJob"}
+
+
+def test_redis_reads_its_password_from_a_private_file(tmp_path):
+    settings = tmp_path / "redis.conf"
+    env = environment("redis") | {"PATH": stand_in(tmp_path, "redis-server"), "REDIS_SETTINGS": str(settings)}
+    done = run_script(ROOT / "infra/redis/start.sh", env)
+    assert done.returncode == 0, done.stderr
+    assert settings.read_text().splitlines() == ["appendonly yes", f"requirepass {env['REDISCLI_AUTH']}"]
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+    assert (tmp_path / "redis-server.arguments").read_text().splitlines() == [str(settings)]
 
 
 def test_builds_name_existing_files_and_stages():
