@@ -22,7 +22,7 @@ from cxr_tasks.errors import DataError, shown
 
 UNPACKED_FILES, UNPACKING_RECORD = "files", "record.json"
 # Raise this when more or less of an archive is unpacked than before: archives in the cache are then unpacked anew.
-UNPACKING_VERSION = 2
+UNPACKING_VERSION = 3
 
 
 class ArchiveSource(Source):
@@ -71,7 +71,9 @@ class ArchiveSource(Source):
         except OSError as error:
             raise DataError(f"The archive {shown(self.address)} cannot be read ({error.strerror}).") from error
         home = cache_folder("sources", "archives", hashlib.sha256(os.fsencode(self.path)).hexdigest()[:20])
-        folder = home / f"{UNPACKING_VERSION}-{status.st_size}-{status.st_mtime_ns}"
+        # With the ctime, as a folder's files have it: another archive may be put here with the size and mtime of this.
+        state = (UNPACKING_VERSION, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        folder = home / "-".join(map(str, state))
         with locked(home):
             if not _is_whole(folder):
                 # Older unpackings, and what a killed unpacking left.

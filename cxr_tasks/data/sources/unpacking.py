@@ -132,20 +132,25 @@ class _Unpacking:
         self.declared += size
         self._check_total(self.declared)
 
-    def write(self, path: str, size: int, stamp: str, content: IO[bytes]) -> None:
-        """Write a file, whose size the archive declares to be ``size``."""
+    def write(self, path: str, size: int, content: IO[bytes]) -> None:
+        """Write a file, whose size the archive declares to be ``size``.
+
+        Its stamp is of its content: a member may be replaced by one of the same size and time.
+        """
         if fault := name_fault(path, self.root):
             self.result.add_fault(path, size, fault)
             return
+        written = checksum = 0
         with self._place(path) as target, target.open("wb") as out:
             while chunk := content.read(UNPACK_CHUNK):
                 # The sizes that an archive declares may be lies.
                 self.written += len(chunk)
                 self._check_total(self.written)
                 out.write(chunk)
+                written, checksum = written + len(chunk), zlib.crc32(chunk, checksum)
         self.links.pop(path, None)
         self.result.faults.pop(path, None)
-        self.result.stamps[path] = stamp
+        self.result.stamps[path] = f"{checksum:08x}-{written}"
 
     def link(self, path: str, target: str) -> None:
         """Note a symbolic link. Links are made after all files, so that no file is written through one."""
@@ -281,7 +286,7 @@ def _unpack_zip(path: Path, unpacking: _Unpacking) -> None:
                 if stat.S_ISLNK(member.external_attr >> 16):
                     unpacking.link(inside, os.fsdecode(content.read(UNPACK_CHUNK)))
                 else:
-                    unpacking.write(inside, member.file_size, f"{member.CRC:08x}-{member.file_size}", content)
+                    unpacking.write(inside, member.file_size, content)
 
 
 def _name_of(member: zipfile.ZipInfo) -> str:
@@ -329,11 +334,10 @@ def _unpack_tar(path: Path, unpacking: _Unpacking) -> None:
             inside = unpacking.announce(member.name, member.size)
             if member.isdir() or not inside:
                 continue
-            stamp = f"{member.size}-{member.mtime}"
             content = archive.extractfile(member) if member.isreg() else None
             if content is not None:
                 with content:
-                    unpacking.write(inside, member.size, stamp, content)
+                    unpacking.write(inside, member.size, content)
                 continue
             tarfile.data_filter(member, str(unpacking.root))
             if member.issym():
@@ -354,4 +358,4 @@ def _copy_hard_link(member: tarfile.TarInfo, inside: str, unpacking: _Unpacking)
         return
     source = unpacking.root / first
     with source.open("rb") as content:
-        unpacking.write(inside, source.stat().st_size, unpacking.result.stamps[first], content)
+        unpacking.write(inside, source.stat().st_size, content)
