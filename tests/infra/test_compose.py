@@ -285,6 +285,14 @@ def test_tasks_outlast_servers_alike_in_both_stacks(tmp_path):
     assert {name: embedded[name] for name in OUTLASTING} == OUTLASTING
 
 
+def test_what_holds_for_programs_anywhere_is_alike_in_both_stacks(tmp_path):
+    given = {**environment("mlflow"), **environment("worker-gpu")}
+    kind = re.compile(r"(AIRFLOW|MLFLOW|GX|TF)_.*(TIMEOUT|TELEMETRY|ANALYTICS|GROWTH|JOB_EXECUTION)")
+    embedded = {name: value for name, value in Stack(tmp_path, 1, 2, {}).environment.items() if kind.match(name)}
+
+    assert len(embedded) > 5 and {name: given.get(name) for name in embedded} == embedded
+
+
 def test_a_token_outlives_the_longest_task_and_a_request_half_an_hour():
     given = {name.rpartition("__")[2]: float(value) for name, value in OUTLASTING.items()}
 
