@@ -10,6 +10,8 @@ from itertools import combinations, count
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -306,7 +308,23 @@ def group_names(images: pd.DataFrame, pairs: np.ndarray) -> pd.Series:
         pairs: (m, 2) positions of near-duplicates, and of images of one study.
     """
     component = components(len(images), np.concatenate([pairs, same_patient(images["patient"])]))
+    unknown = images["patient"] == ""
+    names = images["patient"].mask(unknown, images["image_id"])
     # Patients sort before image ids, whatever they are called.
-    name = np.where(images["patient"] != "", "0" + images["patient"], "1" + images["image_id"])
-    names = pd.Series(name, index=images.index)
-    return names.groupby(component).transform("min").str[1:].rename("group")
+    smallest = first_of_each(component, unknown, names)
+    return names.iloc[smallest[component]].set_axis(images.index).rename("group")
+
+
+def first_of_each(codes: np.ndarray, *keys: pd.Series) -> np.ndarray:
+    """Which of those that share a code sorts first. No text becomes an object of Python, which takes twice its room.
+
+    Args:
+        codes: (n,) of things; each from 0 to the largest is there.
+        keys: (n,) each, by which things are sorted: by the first, and where that is equal by the next.
+
+    Returns:
+        (codes,) position of the first thing of each code.
+    """
+    table = pa.table({str(place): pa.array(key) for place, key in enumerate(keys)})
+    order = pc.sort_indices(table, [(name, "ascending") for name in table.column_names]).to_numpy()
+    return order[np.unique(codes[order], return_index=True)[1]]

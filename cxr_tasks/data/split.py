@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import DisjointSet
 
 from cxr_tasks.config import SplitSettings
-from cxr_tasks.data.duplicates import group_names, same_study
+from cxr_tasks.data.duplicates import first_of_each, group_names, same_study
 from cxr_tasks.data.given import TEST, kept_splits, sort_out
 from cxr_tasks.data.ingest import SET_ASIDE, USED
 from cxr_tasks.data.leave_source_out import as_given, prefer_sources, told_of_sources
@@ -180,33 +180,35 @@ def _deal(
     images: pd.DataFrame, group: pd.Series, before: pd.Series, quotas: Mapping[str, float], seed: int
 ) -> pd.Series:
     """Deal whole groups, class by class, to the split that is below its quota; groups seen before go on in theirs."""
-    of_group: dict[str, str] = before.groupby(group).first().dropna().to_dict()
+    # Groups are numbered: of a million images, dictionaries of their names would take gigabytes.
+    codes = pd.factorize(group)[0]
+    numbers = before.map({name: place for place, name in enumerate(SPLITS)}).to_numpy(np.float64)
+    known = np.flatnonzero(~np.isnan(numbers))[::-1]
+    split_of = np.full(codes.max(initial=-1) + 1, -1)
+    # Written backwards, so that the first image of each group is what remains.
+    split_of[codes[known]] = numbers[known]
+    sizes = np.bincount(codes, minlength=len(split_of))
     # A group's name may be a pseudonym, which is another in each store: chance goes by the images in it.
-    first: dict[str, str] = images["image_id"].groupby(group).min().to_dict()
-    groups = images.groupby(group).size().to_frame("size").join(_commonest_label(images, group))
-    for label, members in groups.groupby("label"):
-        sizes: dict[str, int] = members["size"].to_dict()
-        counts = dict.fromkeys(SPLITS, 0)
-        fresh = []
-        for name, size in sizes.items():
-            if name in of_group:
-                counts[of_group[name]] += size
-            else:
-                fresh.append(name)
-        total = sum(sizes.values())
-        for name in sorted(fresh, key=lambda name: _rank(seed, str(label), first[name])):
+    ids = images["image_id"].iloc[first_of_each(codes, images["image_id"])].array
+    labels = _commonest_label(images, codes)
+    for label, members in labels.groupby(labels).indices.items():
+        counts = {name: int(sizes[members[split_of[members] == place]].sum()) for place, name in enumerate(SPLITS)}
+        fresh, total = members[split_of[members] < 0].tolist(), int(sizes[members].sum())
+        for code in sorted(fresh, key=lambda code: _rank(seed, str(label), ids[code])):
             # Small quotas are filled first, and only by groups that fit. The training split takes the rest.
-            fits = [s for s, share in quotas.items() if counts[s] + sizes[name] <= round(share * total)]
-            of_group[name] = fits[0] if fits else "train"
-            counts[of_group[name]] += sizes[name]
-    return group.map(of_group)
+            fits = [s for s, share in quotas.items() if counts[s] + sizes[code] <= round(share * total)]
+            chosen = fits[0] if fits else "train"
+            counts[chosen] += int(sizes[code])
+            split_of[code] = SPLITS.index(chosen)
+    return pd.Series(np.array(SPLITS)[split_of[codes]], images.index, dtype="str")
 
 
-def _commonest_label(images: pd.DataFrame, group: pd.Series) -> pd.Series:
-    """The label that most images of a group have, by group. Of equals the first by name counts."""
-    counts = images.groupby([group.rename("group"), "label"]).size().rename("images").reset_index()
+def _commonest_label(images: pd.DataFrame, codes: np.ndarray) -> pd.Series:
+    """The label that most images of a group have, by the group's number. Of equals the first by name counts."""
+    group = pd.Series(codes, images.index, name="group")
+    counts = images.groupby([group, "label"]).size().rename("images").reset_index()
     ranked = counts.sort_values(["images", "label"], ascending=[False, True])
-    return ranked.drop_duplicates("group").set_index("group")["label"]
+    return ranked.drop_duplicates("group").set_index("group")["label"].sort_index()
 
 
 def _rank(seed: int, label: str, image_id: str) -> bytes:
