@@ -30,6 +30,7 @@ from infra.embedded.airflow_api import ENDED, AirflowApi
 from infra.s3 import objects
 from tests.infra.compose import COMPOSE_TEXT, ROOT, VARIABLE, example
 from tests.servers import free_port
+from tests.small_runs import ONE_PAIR
 
 # --- .env -----------------------------------------------------------------------------------------------------
 
@@ -140,25 +141,7 @@ def test_objects_are_saved_and_loaded_and_what_tells_of_files_comes_first(s3):
 
 # --- The real thing -------------------------------------------------------------------------------------------
 
-# Small: what is shown is that the parts work together.
-FORM = {
-    "profile": "quick",
-    "settings": {
-        "data": {"min_images_per_class": 10, "shard_images": 50},
-        "classifiers": {"names": ["cnn"], "epochs": 2, "image_size": 32},
-        "gan": {"image_size": 32, "epochs": 2, "width": 0.1, "batch_size": 16},
-        "judge": {
-            "image_size": 32,
-            "images_per_class": 20,
-            "max_kid_ratio": None,
-            "max_memorised": None,
-            "max_repeated": None,
-        },
-        "synthetic": {"counts": {"COVID": 8, "Viral Pneumonia": 8}, "drop_near_copies": False},
-        "evaluation": {"bootstrap_samples": 200},
-        "arms": {"baseline": "classical", "compared": ["synthetic"]},
-    },
-}
+FORM = {"profile": "quick", "settings": ONE_PAIR}
 RUN_SECONDS = 1200
 
 
