@@ -2,6 +2,7 @@
 # make lock   resolve the requirements anew             make clean  forget all runs (databases, logs, artifacts)
 # make docs   build the documentation                    make coverage  the tests, with the lines that they reach
 # make up     the stack of many services, in containers    make down, logs, backup, restore: infra/README.md
+# make test-containers   that stack started, destroyed and restored, which make test leaves out
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -20,7 +21,7 @@ PYTHON ?=
 export PYTHON DATA PROFILE SET CXR_HOME
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
 	@echo "make run DATA=… SET='data.layout=nih; gan.epochs=300'   lays settings over the profile"
 	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'

@@ -6,7 +6,7 @@ Identifiers are compared in memory and nowhere else. No message quotes one: a ro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from cxr_tasks.data.matching import Matches
 from cxr_tasks.data.sources import Entry, Source
 from cxr_tasks.data.threads import in_blocks
 from cxr_tasks.data_settings import KeySettings, cell_text
-from cxr_tasks.names import composed
 from cxr_tasks.progress import advance
 
 FOLDER = "folder"
@@ -75,5 +74,4 @@ def _unmistakable(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _spelling(text: str) -> str:
-    spelt: Callable[[str], str] = cell_text
-    return composed(spelt(text)).strip().casefold()
+    return str(cell_text(text)).casefold()

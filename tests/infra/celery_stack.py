@@ -17,10 +17,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from infra.embedded.airflow_api import AirflowApi
 from infra.embedded.processes import end, in_sessions
 from infra.embedded.services import Service, Watch
-from tests.infra.compose import ROOT, command, environment
+from tests.infra.compose import ROOT, SignedInApi, command, environment
 from tests.servers import free_port
 
 AIRFLOW = ("api-server", "scheduler", "dag-processor")
@@ -36,16 +35,6 @@ def missing() -> str:
     if not (POSTGRES_PROGRAMS / "initdb").is_file():
         lacks.append("postgresql")
     return f"not installed: {', '.join(lacks)}" if lacks else ""
-
-
-class CompanyApi(AirflowApi):
-    """A client of an API that asks who one is."""
-
-    def _sign_in(self) -> None:
-        account = environment("airflow-init")
-        body = {"username": account["AIRFLOW_ADMIN_USERNAME"], "password": account["AIRFLOW_ADMIN_PASSWORD"]}
-        answer = httpx.post(f"{self.url}/auth/token", json=body, timeout=60).raise_for_status()
-        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
 
 class CeleryStack:
@@ -97,7 +86,7 @@ class CeleryStack:
             **variables,
         }
 
-    def start(self) -> AirflowApi:
+    def start(self) -> SignedInApi:
         """Start everything; returns a client of Airflow's API."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.start_postgres()
@@ -113,7 +102,7 @@ class CeleryStack:
         # docker-compose.yaml restarts what has ended.
         kept_up = [self.services[name] for name in (*AIRFLOW, *WORKERS)]
         self.watch = Watch(kept_up, lambda service: self.restarts.append(service.name))
-        return CompanyApi(f"http://127.0.0.1:{self.api_port}")
+        return SignedInApi(f"http://127.0.0.1:{self.api_port}", environment("airflow-init"))
 
     def stop(self) -> None:
         """End every process."""

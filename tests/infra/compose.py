@@ -1,10 +1,14 @@
 """docker-compose.yaml as Compose reads it."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
 import yaml
 from cryptography.fernet import Fernet
+
+from infra.embedded.airflow_api import AirflowApi
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_TEXT = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
@@ -44,3 +48,16 @@ def environment(service: str) -> dict[str, str]:
 def command(service: str) -> list[str]:
     """The command of a service."""
     return [resolve(part, filled()) for part in SERVICES[service]["command"]]
+
+
+class SignedInApi(AirflowApi):
+    """A client of an API that asks who one is."""
+
+    def __init__(self, url: str, variables: Mapping[str, str]) -> None:
+        """Sign in as the administrator whom ``variables`` name."""
+        self._account = {part: variables[f"AIRFLOW_ADMIN_{part.upper()}"] for part in ("username", "password")}
+        super().__init__(url)
+
+    def _sign_in(self) -> None:
+        answer = httpx.post(f"{self.url}/auth/token", json=self._account, timeout=60).raise_for_status()
+        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"

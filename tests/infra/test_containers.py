@@ -26,9 +26,9 @@ import pytest
 
 from infra import containers
 from infra.containers import CannotGoOn, Containers, read_env, write_env
-from infra.embedded.airflow_api import ENDED, AirflowApi
+from infra.embedded.airflow_api import ENDED
 from infra.s3 import objects
-from tests.infra.compose import COMPOSE_TEXT, ROOT, VARIABLE, example
+from tests.infra.compose import COMPOSE_TEXT, ROOT, VARIABLE, SignedInApi, example
 from tests.servers import free_port
 from tests.small_runs import ONE_PAIR
 
@@ -145,16 +145,8 @@ FORM = {"profile": "quick", "settings": ONE_PAIR}
 RUN_SECONDS = 1200
 
 
-class SignedIn(AirflowApi):
-    """A client of an API that asks who one is."""
-
-    def __init__(self, env: dict[str, str]) -> None:
-        self.account = {"username": env["AIRFLOW_ADMIN_USERNAME"], "password": env["AIRFLOW_ADMIN_PASSWORD"]}
-        super().__init__(env["AIRFLOW_URL"])
-
-    def _sign_in(self) -> None:
-        answer = httpx.post(f"{self.url}/auth/token", json=self.account, timeout=60).raise_for_status()
-        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+class ContainersApi(SignedInApi):
+    """A client of the API, and what it tells of runs."""
 
     def wait_for(self, dag: str, run: str) -> dict[str, str]:
         """The states of a run's tasks, when it has ended."""
@@ -239,7 +231,7 @@ def stack(request, phantoms, tmp_path_factory) -> Iterator[Containers]:
 def test_a_stack_that_was_up_ran_and_was_destroyed_is_restored(stack, tmp_path):
     assert set(stack.states().values()) == {"healthy", "done"}
     assert no_secret_is_in_the_list_of_processes(stack)
-    api, tracking = SignedIn(stack.env), Tracking(stack.env)
+    api, tracking = ContainersApi(stack.env["AIRFLOW_URL"], stack.env), Tracking(stack.env)
     assert api.wait_for_dags(["cxr_data", "cxr_training"]) is None
 
     api.wait_for("cxr_data", api.trigger("cxr_data", FORM))
@@ -256,7 +248,7 @@ def test_a_stack_that_was_up_ran_and_was_destroyed_is_restored(stack, tmp_path):
     assert not stack._volumes()
     stack.restore(tmp_path / "saved")
 
-    api, tracking = SignedIn(stack.env), Tracking(stack.env)
+    api, tracking = ContainersApi(stack.env["AIRFLOW_URL"], stack.env), Tracking(stack.env)
     assert (api.history(), tracking.runs(), tracking.models()) == before
     configured = next(task for task in api.tasks("cxr_training", training) if task["task_id"] == "configure")
     log = f"/dags/cxr_training/dagRuns/{training}/taskInstances/configure/logs/{configured['try_number']}"
@@ -268,7 +260,7 @@ def test_a_stack_that_was_up_ran_and_was_destroyed_is_restored(stack, tmp_path):
         stack.restore(tmp_path / "saved")
 
 
-def begun(api: SignedIn) -> str:
+def begun(api: ContainersApi) -> str:
     """The training that new data began."""
     for _ in range(120):
         if run := api.newest_run("cxr_training"):

@@ -93,14 +93,19 @@ def test_a_set_is_read_as_the_dataset_is_and_what_leaks_is_counted_and_left_out(
     assert again.ref == clean.ref and again.reused
 
 
-def test_every_arm_is_tested_and_the_report_tells(begin, sources):
-    run = begin()
+def _two_arms(run, sources):
+    """The dataset of one hospital, the set of the other, two arms, what they do on the set, and the report."""
     dataset = reading.prepare(run, sources["a"]).dataset()
     external = steps.read_external(run, dataset, "b")
     arms = [handles.trained_arm(run, dataset, "cnn", arm, with_model=True) for arm in ("none", "synthetic")]
-
     results = steps.evaluate_external(run, dataset, external, [arms, None])
     report = steps.write_report(run, dataset, **NOTHING, trained=[arms], external=[results])
+    return dataset, external, arms, results, report
+
+
+def test_every_arm_is_tested_and_the_report_tells(begin, sources):
+    run = begin()
+    dataset, external, arms, results, report = _two_arms(run, sources)
 
     found = [test.findings() for test in results.tests]
     assert [test.who for test in results.tests] == ["CNN, none, seed 0", "CNN, synthetic, seed 0"]
@@ -121,13 +126,7 @@ def test_every_arm_is_tested_and_the_report_tells(begin, sources):
 
 
 def test_every_arm_is_told_by_subgroups_of_the_set(begin, sources):
-    run = begin()
-    dataset = reading.prepare(run, sources["a"]).dataset()
-    external = steps.read_external(run, dataset, "b")
-    arms = [handles.trained_arm(run, dataset, "cnn", arm, with_model=True) for arm in ("none", "synthetic")]
-
-    results = steps.evaluate_external(run, dataset, external, [arms, None])
-    report = steps.write_report(run, dataset, **NOTHING, trained=[arms], external=[results])
+    _, external, _, results, report = _two_arms(begin(), sources)
 
     women = set(external.table().query("sex == 'F'")["image_id"])
     for test in results.tests:
