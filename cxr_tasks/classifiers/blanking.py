@@ -43,10 +43,10 @@ def blanked_content(name: str, gray: int) -> dict[str, Any]:
     return {"split": "test", "blanked": name, "gray": gray}
 
 
-def mean_gray(train: Images) -> int:
-    """The mean gray of the training images, which tells nothing of the image at hand."""
-    total = sum(int(part.sum(dtype=np.int64)) for part in in_parts(train.pixels))
-    return round(total / math.prod(train.pixels.shape))
+def mean_gray(pixels: Rows) -> int:
+    """The mean gray of the training images (n, S, S) uint8, which tells nothing of the image at hand."""
+    total = sum(int(part.sum(dtype=np.int64)) for part in in_parts(pixels))
+    return round(total / math.prod(pixels.shape))
 
 
 def blank_lungs(pixels: np.ndarray, masks: np.ndarray, fill: int) -> np.ndarray:

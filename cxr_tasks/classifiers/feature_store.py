@@ -48,7 +48,7 @@ class FeatureCache:
             content: Says which pixels these are, for ever.
             pixels: Gives (n, S, S) uint8; called only where needed. They are run some at a time.
         """
-        store, ref = open_store(), artifact_ref(STEP, 1, self.identity, content)
+        store, ref = open_store(), artifact_ref(STEP, 2, self.identity, content)
         missing = (self.anew or store.take(ref) is None) and self._make(ref, content, pixels)
         features = mapped(store.fetch(ref) / FILE)
         if missing:

@@ -15,6 +15,8 @@ from cxr_tasks.data.stacks import Rows, as_stack, in_parts
 from cxr_tasks.errors import WeightsError
 
 FEATURE_BATCH = 64
+# TensorFlow keeps memory for every size of a batch that it has met, so the last one is filled up to a multiple.
+FILLED_UP_TO = 16
 # Where nothing is frozen: a bound on the pixels in memory, far above a batch.
 PIXELS_AT_ONCE = 512
 
@@ -53,14 +55,19 @@ class FrozenTrunk:
         batches = (pixels[i : i + FEATURE_BATCH, ..., None] for i in range(0, len(pixels), FEATURE_BATCH))
         # What is too large becomes infinite, and is looked for below.
         with np.errstate(over="ignore"):
-            parts = [self._run(tf.constant(batch, tf.float32)).numpy().astype(np.float16) for batch in batches]
-        features = np.concatenate(parts)
+            features = np.concatenate([self._of_batch(batch).astype(np.float16) for batch in batches])
         if not np.isfinite(features).all():
             raise WeightsError(
                 f"The backbone {self.name} gives features that are no numbers or above "
                 "65,504: check the weights that it was given, and classifiers.scaling."
             )
         return features
+
+    def _of_batch(self, pixels: np.ndarray) -> np.ndarray:
+        assert self._run is not None
+        missing = -len(pixels) % FILLED_UP_TO
+        filled = np.pad(pixels, [(0, missing), *[(0, 0)] * (pixels.ndim - 1)])
+        return self._run(tf.constant(filled, tf.float32)).numpy()[: len(pixels)]
 
 
 class ArmFeatures:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
 from cxr_tasks.classifiers.batches import BatchOrder, batches_of, training_batches
 from cxr_tasks.classifiers.features import FEATURE_BATCH, ArmFeatures
@@ -120,7 +121,7 @@ def fit_classifier(
     return FittedClassifier(predictions, history, best, len(chosen), len(history) * steps, told)
 
 
-def _check_features(features: Rows, ids: np.ndarray, name: str) -> None:
+def _check_features(features: Rows, ids: np.ndarray | ExtensionArray, name: str) -> None:
     """Look at the features (n, …) of the images ``ids``. The loss would not show all: ReLU makes NaN a 0.
 
     Raises:
@@ -135,7 +136,7 @@ def _are_finite(values: Rows) -> np.ndarray:
     return np.concatenate([np.isfinite(part).all(axis=tuple(range(1, part.ndim))) for part in in_parts(values)])
 
 
-def _unusable(who: str, finite: np.ndarray, ids: np.ndarray, what: str) -> WeightsError:
+def _unusable(who: str, finite: np.ndarray, ids: np.ndarray | ExtensionArray, what: str) -> WeightsError:
     lost = ids[~finite]
     advice = {
         "features": "check the weights that its backbone was given, and make extract_features anew.",

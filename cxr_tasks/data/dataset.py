@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pandas.api.extensions import ExtensionArray
 
 from cxr_tasks.data.ingest import pixels_file
 from cxr_tasks.data.masks import masks_file, unpack_masks
@@ -38,7 +39,7 @@ OF_IMAGES = (
     "shard",
     "row",
 )
-ROWS_READ_AT_ONCE = 2**14
+ROWS_READ_AT_ONCE, BYTES_READ_AT_ONCE = 2**14, 2**16
 LUNG_BOX = (0.13, 0.83, 0.13, 0.87)  # top and bottom, left and right, as shares of the side
 
 
@@ -49,13 +50,13 @@ class Images:
     Attributes:
         pixels: (n, S, S) uint8, in memory or a stack.
         labels: (n,) int64, positions in the class list.
-        ids: (n,) text.
+        ids: (n,) text, as an array of Arrow's where they came from a manifest: objects would take twice as much.
         rows: n rows of a manifest, with ``OF_IMAGES`` as far as they are known.
     """
 
     pixels: Rows
     labels: np.ndarray
-    ids: np.ndarray
+    ids: np.ndarray | ExtensionArray
     rows: pd.DataFrame
 
     def __len__(self) -> int:
@@ -79,7 +80,7 @@ class Images:
         return Images(
             joined([self.pixels, others.pixels]),
             np.concatenate([self.labels, others.labels]),
-            np.concatenate([self.ids, others.ids]),
+            pd.concat([pd.Series(self.ids, dtype="str"), pd.Series(others.ids, dtype="str")]).array,
             pd.concat([self.rows, others.rows], ignore_index=True),
         )
 
@@ -113,8 +114,8 @@ def select(manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int
     """
     rows = rows_of(manifest, split)
     pixels = packed_rows(rows, [shard / pixels_file(size) for shard in shards])
-    labels = rows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-    return Images(pixels, labels, rows["image_id"].to_numpy(object), rows)
+    labels = pc.index_in(pa.array(rows["label"]), pa.array(classes, pa.string())).to_numpy().astype(np.int64)
+    return Images(pixels, labels, rows["image_id"].array, rows)
 
 
 def read_manifest(path: Path, columns: Sequence[str] | None = None, split: str | None = None) -> pd.DataFrame:
@@ -125,18 +126,21 @@ def read_manifest(path: Path, columns: Sequence[str] | None = None, split: str |
         columns: Those to read, as far as the file has them; ``None`` for all.
         split: The only one to read; ``None`` for all rows.
     """
-    with pq.ParquetFile(path) as file:
+    # A buffer, or a whole column chunk is read at once; one thread, because each would keep memory of its own.
+    with pq.ParquetFile(path, memory_map=True, buffer_size=BYTES_READ_AT_ONCE) as file:
         schema = file.schema_arrow
         there = [name for name in schema.names if columns is None or name in columns]
         asked = there if split is None or "split" in there else [*there, "split"]
         # Some at a time: what Arrow reads and leaves out would fill as much memory as what stays.
         parts = [pa.table({name: pa.array([], schema.field(name).type) for name in there})]
-        for batch in file.iter_batches(ROWS_READ_AT_ONCE, columns=asked):
+        for batch in file.iter_batches(ROWS_READ_AT_ONCE, columns=asked, use_threads=False):
             rows = pa.table(batch)
             parts.append((rows if split is None else rows.filter(pc.equal(rows["split"], split))).select(there))
     whole = pa.concat_tables(parts).replace_schema_metadata(schema.metadata)
     del parts
-    return whole.to_pandas(split_blocks=True, self_destruct=True)
+    table = whole.to_pandas(split_blocks=True, self_destruct=True)
+    pa.default_memory_pool().release_unused()
+    return table
 
 
 def packed_rows(rows: pd.DataFrame, files: Sequence[Path]) -> RowStack:

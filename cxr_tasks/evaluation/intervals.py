@@ -21,8 +21,8 @@ from cxr_tasks.errors import DataError
 # How often a true effect of the detectable size is found: four times in five, the field's convention.
 POWER = 0.80
 
-# Bounds the bootstrap's memory (8 bytes a weight), however many groups there are.
-WEIGHTS_AT_ONCE = 4_000_000
+# Bounds the bootstrap's memory (32 bytes a weight while they are drawn), however many groups there are.
+WEIGHTS_AT_ONCE = 500_000
 
 
 @dataclass(frozen=True)

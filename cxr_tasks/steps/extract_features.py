@@ -16,7 +16,7 @@ from cxr_tasks.steps.common import LOGGED, added_by_controls, backbone_identity,
 
 if TYPE_CHECKING:
     from cxr_tasks.classifiers.feature_store import FeatureCache
-    from cxr_tasks.data.dataset import Images
+    from cxr_tasks.data.stacks import Rows
 
 
 def extract_features(
@@ -70,44 +70,51 @@ def _extract(
     from cxr_tasks.classifiers.networks import build_network
 
     classes, size = list(settings.data.classes), settings.classifiers.image_size
-    train = dataset.images("train", size, classes)
-    network = build_network(backbone, settings, train.pixels, settings.seeds.backbones)
+    # The pixels alone: while the networks run, a million rows of tables are of no use.
+    pixels = dataset.images("train", size, classes).pixels
+    network = build_network(backbone, settings, pixels, settings.seeds.backbones)
     cache = FeatureCache(FrozenTrunk(network.fast_trunk), identity, anew=anew)
     if synthetic is not None:
         extra = synthetic.extra(classes, size, dataset.resize)
         log_images(extra.images.rows, "synthetic images", "features", ["synthetic"] * len(extra.images), extra.content)
         cache(extra.content, lambda: extra.images.pixels)
-        _extract_controls(settings, dataset, synthetic, train, cache)
+        _extract_controls(settings, dataset, synthetic, cache)
         return cache
-    manifest = dataset.manifest(LOGGED)
-    log_images(manifest[manifest["split"] != ""], "images of all splits", "features")
+    _log_dataset(dataset)
     for done, shard in enumerate(dataset.shards, start=1):
         shard_features(cache, shard, size)
         progress.advance(f"features of {CLASSIFIERS[backbone].display}", done, len(dataset.shards))
     if not any(map(needs_synthetic, settings.arms.names)):
-        _extract_controls(settings, dataset, None, train, cache)
-    _extract_blanked(settings, dataset, train, cache)
+        _extract_controls(settings, dataset, None, cache)
+    _extract_blanked(settings, dataset, pixels, cache)
     return cache
 
 
+def _log_dataset(dataset: Dataset) -> None:
+    manifest = dataset.manifest(LOGGED)
+    log_images(manifest[manifest["split"] != ""], "images of all splits", "features")
+
+
 def _extract_controls(
-    settings: Settings, dataset: Dataset, synthetic: SyntheticSet | None, train: Images, cache: FeatureCache
+    settings: Settings, dataset: Dataset, synthetic: SyntheticSet | None, cache: FeatureCache
 ) -> None:
     """The images of controls that are not pixel by pixel those of the dataset: as many as the synthetic set has."""
     from cxr_tasks.classifiers.training_set import extra_images
     from cxr_tasks.data.stacks import as_stack
 
+    resized_arms = [ARMS[name] for name in settings.arms.names if ARMS[name].extra == "real_resized"]
+    if not resized_arms:
+        return
     counts = added_by_controls(settings, dataset, synthetic)
+    train = dataset.images("train", settings.classifiers.image_size, list(settings.data.classes))
+    for arm in resized_arms:
+        resized = extra_images(arm, settings, train, dataset.content, None, counts, dataset.resize)
+        assert resized is not None  # such an arm adds something
+        cache(resized.content, partial(as_stack, resized.images.pixels))
 
-    for name in settings.arms.names:
-        if ARMS[name].extra == "real_resized":
-            resized = extra_images(ARMS[name], settings, train, dataset.content, None, counts, dataset.resize)
-            assert resized is not None  # such an arm adds something
-            cache(resized.content, partial(as_stack, resized.images.pixels))
 
-
-def _extract_blanked(settings: Settings, dataset: Dataset, train: Images, cache: FeatureCache) -> None:
-    """The test images of the probes."""
+def _extract_blanked(settings: Settings, dataset: Dataset, train: Rows, cache: FeatureCache) -> None:
+    """The test images of the probes, painted over with the mean gray of ``train``."""
     from cxr_tasks.classifiers.blanking import blanked_content, blanked_images, mean_gray
     from cxr_tasks.data.stacks import as_stack
 

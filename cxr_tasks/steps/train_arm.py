@@ -288,7 +288,7 @@ def _load(
     real = dataset.images("train", size, classes)
     made = synthetic.extra(classes, size, dataset.resize) if synthetic is not None else None
     extra = extra_images(ARMS[arm.arm], settings, real, dataset.content, made, counts, dataset.resize)
-    gray, blanked = mean_gray(real), {}
+    gray, blanked = mean_gray(real.pixels), {}
     if settings.evaluation.shortcuts:
         blanked = blanked_images(held_out["test"], dataset.masks("test", size), gray)
     train = real if extra is None else real.followed_by(extra.images)

@@ -62,7 +62,4 @@ def test_the_probes_are_the_test_images_with_a_part_painted_over() -> None:
 
 
 def test_the_gray_is_one_of_all_training_images() -> None:
-    pixels = np.array([[[0, 255], [10, 12]], [[1, 2], [3, 5]]], np.uint8)
-    train = Images(pixels, np.zeros(2, np.int64), np.array(["a", "b"]), pd.DataFrame(index=range(2)))
-
-    assert mean_gray(train) == 36
+    assert mean_gray(np.array([[[0, 255], [10, 12]], [[1, 2], [3, 5]]], np.uint8)) == 36

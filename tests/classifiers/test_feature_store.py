@@ -95,6 +95,22 @@ def test_features_that_are_made_in_parts_have_the_same_bits(trunk, data, monkeyp
     assert counting.seen == len(pixels)
 
 
+def test_any_number_of_images_is_run_in_batches_of_four_sizes(trunk):
+    frozen, sizes = FrozenTrunk(trunk), set()
+    run = frozen._run
+    frozen._run = lambda batch: (sizes.add(len(batch)), run(batch))[1]
+    pixels = np.random.default_rng(6).integers(0, 256, (3 * FEATURE_BATCH, SIZE, SIZE)).astype("uint8")
+    one_by_one = np.concatenate([frozen(pixels[n : n + 1]) for n in range(FEATURE_BATCH + 1)])
+
+    for count in range(FEATURE_BATCH + 1):
+        features = frozen(pixels[:count])
+        assert len(features) == count
+        np.testing.assert_allclose(features, one_by_one[:count], rtol=2e-3)
+    frozen(pixels)
+
+    assert sizes == {16, 32, 48, 64}
+
+
 def test_the_second_arm_runs_nothing(trunk, data):
     first, second = stored(trunk, data)[0], stored(trunk, data)[0]
     for features in (first, second):
