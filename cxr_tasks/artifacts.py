@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from pydantic import BaseModel, Field
 
 from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName
+from cxr_tasks.registry.champions import Condition
 from cxr_tasks.store import open_store
 from cxr_tasks.strict import Strict
 
@@ -789,7 +790,13 @@ class ExternalTest(Artifact):
 
 
 class ExternalResults(Artifact):
-    """Every model of a run on one external set. ``champion``: the name of the test that is of the champion."""
+    """Every model of a run on one external set.
+
+    Attributes:
+        external: The set.
+        tests: Of each model.
+        champion: The name of the test that is of the champion as the run found it; empty where there was none.
+    """
 
     step = "evaluate_external"
     TABLE: ClassVar[str] = "external.json"
@@ -800,7 +807,19 @@ class ExternalResults(Artifact):
 
 
 class Decision(Strict):
-    """What became of the candidate of one registered model, in words too. ``is_new``: whether it became champion."""
+    """What became of the candidate of one registered model.
+
+    Attributes:
+        name: The registered model.
+        version: The candidate's version.
+        alias: The highest that it has now.
+        arm: What was trained, in words.
+        validation_macro_f1: What it was chosen by.
+        decision: Why it is or is not champion.
+        is_new: Whether it became champion.
+        training: Which training of the run the candidate is of; ``None`` where a run of an older version decided.
+        conditions: Every condition of the gate that was looked at.
+    """
 
     name: str
     version: str
@@ -809,6 +828,8 @@ class Decision(Strict):
     validation_macro_f1: float
     decision: str
     is_new: bool = False
+    training: Training | None = None
+    conditions: tuple[Condition, ...] = ()
 
 
 class Promotion(Artifact):

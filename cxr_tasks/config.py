@@ -25,10 +25,11 @@ from cxr_tasks.data_settings import (
     without_credentials,
 )
 from cxr_tasks.errors import SettingsError, nearest
+from cxr_tasks.gate_settings import GateSettings
 from cxr_tasks.image_settings import DicomSettings, ResizeName, WindowSettings
 from cxr_tasks.layouts import read_layout
 from cxr_tasks.names import composed, param_part, slug
-from cxr_tasks.strict import Strict
+from cxr_tasks.strict import Fraction, Strict
 
 PROFILES = Path(__file__).parent / "profiles"
 LUNG_OPACITY = "Lung_Opacity"
@@ -43,9 +44,8 @@ LONGEST_CLASS_NAME = 100
 # What ``synthetic.source`` says where the images are those of the run's own GAN.
 GAN_OF_THE_RUN = "gan"
 # Settings that say a number of each class.
-COUNTS_BY_CLASS = (("data", "expected_counts"), ("synthetic", "counts"))
+COUNTS_BY_CLASS = (("data", "expected_counts"), ("synthetic", "counts"), ("gate", "min_recall"))
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -586,10 +586,17 @@ class Settings(Strict):
     judge: JudgeSettings
     synthetic: SyntheticSettings
     evaluation: EvaluationSettings
+    gate: GateSettings
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         known = set(self.data.classes)
+        floors = self.gate.min_recall
+        if isinstance(floors, dict) and (unknown := set(floors) - known):
+            raise ValueError(
+                f"gate.min_recall names {sorted(unknown)}, which are not among data.classes: give floors of these "
+                "classes, or one for all"
+            )
         if isinstance(self.synthetic.counts, dict) and (unknown := set(self.synthetic.counts) - known):
             raise ValueError(
                 f"synthetic.counts names {sorted(unknown)}, which are not among data.classes: "

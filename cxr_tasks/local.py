@@ -188,8 +188,9 @@ class LocalRun:
         leaks = self._each(self._leak, steps.leaks(run) if synthetic is not None else [])
         comparisons = self._each(lambda pair: self._compare(pair, trained), steps.pairs(run))
         galleries = self._each(self._explain, comparisons)
-        promotion = self._attempt(lambda: self._promote(comparisons, trained)) if tracking.is_on() else None
-        external = self._each(lambda tested: self._test_external(tested, trained, promotion), read)
+        external = self._each(lambda tested: self._test_external(tested, trained), read)
+        promote = partial(self._promote, comparisons, trained, external)
+        promotion = self._attempt(promote) if tracking.is_on() else None
         return self._step(
             Report.step,
             steps.write_report,
@@ -267,19 +268,20 @@ class LocalRun:
         work = f"{Gallery.step} {comparison.name}"
         return self._step(work, steps.explain, self.training, self.dataset, comparison)
 
-    def _promote(self, comparisons: list[Comparison], trained: list[TrainedArm]) -> Promotion:
-        return self._step(Promotion.step, steps.promote, self.training, self.dataset, comparisons, [trained])
+    def _promote(
+        self, comparisons: list[Comparison], trained: list[TrainedArm], external: list[ExternalResults]
+    ) -> Promotion:
+        given = self.training, self.dataset, comparisons, [trained], [external]
+        return self._step(Promotion.step, steps.promote, *given)
 
     def _read_external(self, name: str) -> ExternalSet:
         work = f"{ExternalSet.step} {name}"
         return self._step(work, steps.read_external, self.training, self.dataset, name)
 
-    def _test_external(
-        self, external: ExternalSet, trained: list[TrainedArm], promotion: Promotion | None
-    ) -> ExternalResults:
+    def _test_external(self, external: ExternalSet, trained: list[TrainedArm]) -> ExternalResults:
         work = f"{ExternalResults.step} {external.name}"
         call = steps.evaluate_external
-        return self._step(work, call, self.training, self.dataset, external, [trained], promotion)
+        return self._step(work, call, self.training, self.dataset, external, [trained])
 
     def _makers(self) -> tuple[Gan | None, ImportedImages | None]:
         """What the synthetic images come from: one of the two."""

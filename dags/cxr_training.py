@@ -6,11 +6,12 @@ times on the same split: the **baseline** arm and the arms that are compared wit
 Frozen backbones run once over each image (**features**); what needs no synthetic images trains at once, beside the
 GAN. Images that are not good enough skip the arms with them. Controls wait to hear how many images the set
 has. Each arm is compared with its baseline, and with its control, on the same real test images; the better one by
-*validation* macro F1 becomes `challenger`, and `champion` if it beats the present one. The report answers the
-question and says how sure the answer is.
+*validation* macro F1 becomes `challenger`, and `champion` if it passes the gate: the floors of the profile, and an
+interval that says that it beats the present one. The report answers the question and says how sure the answer is.
 
-Each set of `data.external` is read at once, without images that leak from training or validation. In the end every arm
-and the champion are tested on it. Nothing is chosen by that.
+Each set of `data.external` is read at once, without images that leak from training or validation. Every arm and the
+champion are tested on it. Nothing is chosen by that, but a drop beyond the profile's limit keeps an arm from becoming
+champion.
 
 Where a part fails the rest goes on, and the report says what is missing and why. The last task, **finish**, then
 fails the run, so that it does not pass for a complete one.
@@ -97,11 +98,11 @@ def verdict(common: dict[str, Any], trained: list[Any], sets: Any, **made: Any) 
     explain = going_on(step(steps.explain, map_index_template="{{ task.op_kwargs.comparison.name }}", **long("last")))
     compared = {**common, "comparisons": comparisons, "trained": trained}
     galleries = explain.partial(**common).expand(comparison=comparisons)
-    # One at a time, or two runs could each find the other's champion absent.
-    promotion = going_on(step(steps.promote, max_active_tis_per_dag=1))(**compared)
     # One at a time: each logs to the runs of the same arms.
     test = going_on(step(steps.evaluate_external, map_index_template=SET, max_active_tis_per_dagrun=1, **long("last")))
-    external = test.partial(**common, trained=trained, promotion=promotion).expand(external=sets)
+    external = test.partial(**common, trained=trained).expand(external=sets)
+    # One at a time, or two runs could each find the other's champion absent.
+    promotion = going_on(step(steps.promote, max_active_tis_per_dag=1))(**compared, external=[external])
     write_report = going_on(step(steps.write_report, told_failures=True))
     return write_report(**compared, galleries=galleries, promotion=promotion, external=external, **made)
 

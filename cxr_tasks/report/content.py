@@ -90,7 +90,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
         tables=[
             *shortcuts,
             *subgroups,
-            *external_tables(results.external),
+            *external_tables(results.external, results.promotion),
             *external_subgroups,
             *quality_tables(results.judgement),
             cost_table(results),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cxr_tasks.artifacts import ExternalResults, ExternalRow, ExternalSet, ExternalTest
+from cxr_tasks.artifacts import ExternalResults, ExternalRow, ExternalSet, ExternalTest, Promotion
 from cxr_tasks.evaluation.comparison import join_words
 from cxr_tasks.evaluation.external import SureFigure
+from cxr_tasks.registry.champions import CHAMPION, OVERALL_MODEL
 from cxr_tasks.report.render import Table
 
 EXTERNAL_COLUMNS = [
@@ -21,10 +22,10 @@ EXTERNAL_COLUMNS = [
 ]
 
 
-def external_tables(results: Sequence[ExternalResults]) -> list[Table]:
+def external_tables(results: Sequence[ExternalResults], promotion: Promotion | None) -> list[Table]:
     """A table for each external set, with a row for each model that was tested on it."""
     return [
-        external_table_of(each.external, [(_row_name(test, each.champion), test) for test in each.tests])
+        external_table_of(each.external, [(_row_name(test, each, promotion), test) for test in each.tests])
         for each in results
         if each.tests
     ]
@@ -54,7 +55,7 @@ def external_table_of(external: ExternalSet, tests: Sequence[tuple[str, External
     return Table(title=f"External test: {external.name}", note=note, columns=EXTERNAL_COLUMNS, rows=rows)
 
 
-def external_rows(results: Sequence[ExternalResults]) -> list[ExternalRow]:
+def external_rows(results: Sequence[ExternalResults], promotion: Promotion | None) -> list[ExternalRow]:
     """A line for each model on each external set, for the terminal and for programs."""
     rows = list[ExternalRow]()
     for each in results:
@@ -64,7 +65,7 @@ def external_rows(results: Sequence[ExternalResults]) -> list[ExternalRow]:
                 ExternalRow(
                     external=each.external.name,
                     model=test.who,
-                    is_champion=test.who == each.champion,
+                    is_champion=_is_champion(test, each, promotion),
                     images=found.images,
                     macro_f1=found.macro_f1.value,
                     macro_f1_low=found.macro_f1.low,
@@ -89,8 +90,16 @@ def on_external(results: Sequence[ExternalResults]) -> list[str]:
     return told
 
 
-def _row_name(test: ExternalTest, champion: str) -> str:
-    return f"{test.who} (champion)" if test.who == champion else test.who
+def _row_name(test: ExternalTest, results: ExternalResults, promotion: Promotion | None) -> str:
+    return f"{test.who} (champion)" if _is_champion(test, results, promotion) else test.who
+
+
+def _is_champion(test: ExternalTest, results: ExternalResults, promotion: Promotion | None) -> bool:
+    """Whether a test is of the champion: of the one that the run made, or else of the one that it found."""
+    for decision in promotion.decisions if promotion is not None else ():
+        if decision.name == OVERALL_MODEL and decision.alias == CHAMPION and decision.training is not None:
+            return test.training == decision.training
+    return test.who == results.champion
 
 
 def _percent_of(figure: SureFigure | None) -> str:

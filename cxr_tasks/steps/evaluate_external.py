@@ -12,7 +12,6 @@ from cxr_tasks.artifacts import (
     ExternalResults,
     ExternalSet,
     ExternalTest,
-    Promotion,
     RunContext,
     TrainedArm,
 )
@@ -30,22 +29,22 @@ def evaluate_external(
     dataset: Dataset,
     external: ExternalSet,
     trained: Mapped[TrainedArm] | None = None,
-    promotion: Promotion | None = None,
 ) -> ExternalResults:
-    """Test every trained arm, and the champion, on an external set. Nothing is chosen by what comes out.
+    """Test every trained arm, and the champion, on an external set.
+
+    Nothing is chosen by what comes out. It may hold a challenger back; see ``registry.gate``.
 
     Args:
         run: The DAG run.
         dataset: What the arms were trained on.
         external: The set, without what leaks from ``dataset``.
         trained: The arms.
-        promotion: What was registered, after which the champion is looked up; ``None`` where nothing was.
     """
     settings = load_settings(run)
     arms: dict[str, TrainedArm] = {arm.model.ref: arm for arm in flat(trained or [])}
     tests = [_test_arm(run, settings, dataset, external, arm) for arm in arms.values()]
     champion = ""
-    version = tracking.version_by_alias(OVERALL_MODEL, CHAMPION) if promotion is not None else None
+    version = tracking.version_by_alias(OVERALL_MODEL, CHAMPION) if tracking.is_on() else None
     if version is not None:
         own = [arm for arm in arms.values() if arm.model.weights_digest == version.tags.get(TAG_DIGEST)]
         if own:

@@ -41,7 +41,7 @@ def champion_score(version: ModelVersion, dataset: Dataset, classes: list[str]) 
     except tracking.UnusableModelError as reason:
         return _recorded(version, dataset, str(reason))
     score, unknown = classification_metrics(scored, classes)["macro_f1"], seen is None
-    return Standing(score=score, is_clean=not unknown, remark=MAYBE_SEEN if unknown else "")
+    return Standing(score, scored, is_clean=not unknown, remark=MAYBE_SEEN if unknown else "")
 
 
 def _saved_predictions(version: ModelVersion) -> pd.DataFrame | None:

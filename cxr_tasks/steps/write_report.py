@@ -95,7 +95,7 @@ def write_report(
             champions=promotion.decisions if promotion is not None else (),
             address=tracking.artifact_url(run.experiment_id, run.mlflow_run_id, Report.PAGE),
             missing=tuple(missing),
-            external=tuple(external_rows(results.external)),
+            external=tuple(external_rows(results.external, results.promotion)),
         )
         return Made(report)
 

@@ -168,8 +168,11 @@ def set_alias(name: str, alias: str, version: str) -> None:
 
 
 @patient
-def tag_version(version: ModelVersion, tags: Mapping[str, str]) -> None:
-    """Set tags of a registered version."""
+def tag_version(version: ModelVersion, tags: Mapping[str, str], prefix: str = "") -> None:
+    """Set tags of a registered version, instead of those that it has under ``prefix`` (empty: beside all of them)."""
+    for name in version.tags if prefix else ():
+        if name.startswith(prefix) and name not in tags:
+            client().delete_model_version_tag(version.name, version.version, name)
     for name, value in tags.items():
         client().set_model_version_tag(version.name, version.version, name, value)
 

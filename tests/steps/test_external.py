@@ -11,13 +11,14 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from cxr_tasks import steps, tracking
-from cxr_tasks.artifacts import ExternalSet, Failure, Promotion
+from cxr_tasks.artifacts import ExternalSet, Failure
 from cxr_tasks.config import merge, resolve
 from cxr_tasks.data.copies import ALTERED, SAME_FILE
 from cxr_tasks.data.external import SAME_PATIENT
 from cxr_tasks.data.phantoms import write_phantoms
 from cxr_tasks.errors import DataError, SettingsError, UserError
 from cxr_tasks.registry.champions import OVERALL_MODEL, Candidate
+from cxr_tasks.registry.gate import Evidence, Gate
 from cxr_tasks.steps.promote import register_candidate
 from cxr_tasks.steps.publish import _newest
 from tests.steps import handles, reading
@@ -25,6 +26,10 @@ from tests.steps.test_write_report import NOTHING
 
 TABLE = {"file": "labels.csv", "path": "path", "label": "label", "patient": "patient", "sex": "sex"}
 COUNTS = {"COVID": 20, "Normal": 24, "Viral Pneumonia": 18}
+
+
+def champion_before(version: object) -> None:
+    pytest.fail("there was a champion before")
 
 
 def label(folder: Path, patients: dict[str, str] | None = None) -> Path:
@@ -272,7 +277,6 @@ def test_a_registered_model_of_another_run_is_tested_as_champion_and_by_hand(sou
     # Tests of other files may have promoted models on the same server.
     with suppress(MlflowException):
         tracking.client().delete_registered_model(OVERALL_MODEL)
-    register_candidate(OVERALL_MODEL, candidate, lambda version: pytest.fail("there was a champion before"))
     external = steps.read_external(run, dataset, "b")
     with monkeypatch.context() as patch:
         patch.setenv("CXR_MLFLOW", "off")
@@ -280,8 +284,12 @@ def test_a_registered_model_of_another_run_is_tested_as_champion_and_by_hand(sou
     with tracking.step_run(run, "train_arm", "train_arm/own", {}) as run_id:
         model = arm.model.model_copy(update={"mlflow_run_id": run_id})
         arm = arm.model_copy(update={"model": model})
+    predictions = arm.model.predictions()
+    evidence = Evidence(predictions[predictions["split"] == "validation"])
+    gate = Gate.of(resolve("quick", {"gate": {"min_macro_f1": None, "min_recall": None}}))
+    register_candidate(OVERALL_MODEL, candidate, lambda: evidence, gate, champion_before)
 
-    results = steps.evaluate_external(run, dataset, external, [[arm]], Promotion(decisions=()))
+    results = steps.evaluate_external(run, dataset, external, [[arm]])
     chosen = resolve("quick", given)
     champion = steps.find_model(f"{OVERALL_MODEL}@champion")
     tested, by_hand = steps.tested_on(run, chosen, champion, chosen.data.external[0])

@@ -22,8 +22,10 @@ from cxr_tasks import steps, tracking
 from cxr_tasks.artifacts import Comparison, Dataset, Decision, Pair, RunContext, TrainedArm, TrainedModel, Training
 from cxr_tasks.config import resolve
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
+from cxr_tasks.gate_settings import GateSettings
 from cxr_tasks.registry import champions
 from cxr_tasks.registry.champions import CHALLENGER, CHAMPION, Candidate, Standing
+from cxr_tasks.registry.gate import Evidence, Gate
 from cxr_tasks.steps.promote import register_candidate
 from cxr_tasks.steps.standing import champion_score
 from cxr_tasks.store import FolderStore
@@ -32,6 +34,8 @@ CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
 SIZE = 16
 # The gray value of every pixel of a class's images.
 GRAY = {"COVID": 50, "Normal": 127, "Viral Pneumonia": 200}
+FIRST = "First champion: it meets every floor, and there was none to beat."
+NO_FLOORS: dict[str, Any] = {"min_macro_f1": None, "min_recall": None}
 # Macro F1 of always answering the same of three equally frequent classes.
 ONE_ANSWER = 1 / 6
 
@@ -106,12 +110,19 @@ def scored(f1: float) -> Callable[[Any], Standing]:
     return lambda version: Standing(score=f1)
 
 
+def opened(name: str, chosen: Candidate, standing: Callable[[Any], Standing], **limits: Any) -> Decision:
+    """Register ``chosen``, which is right of every image, at a gate that asks for ``limits`` and no other floor."""
+    asked = GateSettings.model_validate({**resolve("quick").gate.model_dump(), **NO_FLOORS, **limits})
+    gate = Gate(asked, CLASSES, bootstrap_samples=50, seed=0)
+    return register_candidate(name, chosen, lambda: Evidence(predictions("validation", "right")), gate, standing)
+
+
 @pytest.mark.usefixtures("mlflow_uri")
 class TestRegisterCandidate:
     @pytest.fixture
     def given(self, name: str, model_uris: dict[str, str]) -> Callable[..., Decision]:
         def promoted(f1: float, score: Callable[[Any], Standing] = never, **changes: Any) -> Decision:
-            return register_candidate(name, candidate(f1, model_uri=model_uris["guesses"], **changes), score)
+            return opened(name, candidate(f1, model_uri=model_uris["guesses"], **changes), score)
 
         return promoted
 
@@ -134,7 +145,8 @@ class TestRegisterCandidate:
         decision = given(f1, scored(0.6))
 
         assert decision.alias == CHALLENGER
-        assert f"{f1:.3f} does not beat champion 1 (0.600 on the same validation images)" in decision.decision
+        assert f"Macro F1 is {f1:.3f}, and that of champion 1 0.600 on the same validation images." in decision.decision
+        assert decision.decision.endswith("Champion 1 stays.")
         assert (version_at(name, CHAMPION), version_at(name, CHALLENGER)) == ("1", "2")
 
     def test_better_one_is_champion(self, name: str, given: Callable[..., Decision]) -> None:
@@ -158,7 +170,7 @@ class TestRegisterCandidate:
         decision = given(0.99, lambda version: Standing(remark="has other classes"))
 
         assert decision.alias == CHALLENGER
-        assert "not compared" in decision.decision
+        assert "so the two are not compared" in decision.decision
         assert version_at(name, CHAMPION) == "1"
 
     def test_server_that_fails_is_not_an_empty_registry(
@@ -194,7 +206,7 @@ class TestRegisterCandidate:
 
         anew = candidate(0.9, "train_arm/one", model_uri=model_uris["sees"])
 
-        assert register_candidate(name, anew, scored(0.5)).version == "2"
+        assert opened(name, anew, scored(0.5)).version == "2"
 
 
 def publish_dataset(store: FolderStore, name: str, *, turned: bool = False, prefix: str = "") -> Dataset:
@@ -228,16 +240,21 @@ def publish_dataset(store: FolderStore, name: str, *, turned: bool = False, pref
     )
 
 
+def predictions(split: str, verdict: str) -> pd.DataFrame:
+    """The prediction table of a split, which is ``right`` or ``wrong`` throughout."""
+    rows = []
+    for k, label in enumerate(CLASSES):
+        answer = np.eye(3)[k if verdict == "right" else (k + 1) % 3]
+        rows += [(f"{split}-{label}-{n}", split, f"{split}-{label}-{n}", label, *answer) for n in range(2)]
+    return pd.DataFrame(rows, columns=["image_id", "split", "group", "label", *CLASSES])
+
+
 def publish_arm(
     store: FolderStore, classifier: str, arm: str, f1: float, model_uri: str, validation: str, model: str = ""
 ) -> TrainedArm:
     """An arm whose saved predictions are ``right`` or ``wrong`` on validation and the other way round on test."""
-    rows = []
-    for split, verdict in (("validation", validation), ("test", {"right": "wrong", "wrong": "right"}[validation])):
-        for k, label in enumerate(CLASSES):
-            answer = np.eye(3)[k if verdict == "right" else (k + 1) % 3]
-            rows += [(f"{split}-{label}-{n}", split, f"{split}-{label}-{n}", label, *answer) for n in range(2)]
-    table = pd.DataFrame(rows, columns=["image_id", "split", "group", "label", *CLASSES])
+    other = {"right": "wrong", "wrong": "right"}[validation]
+    table = pd.concat([predictions("validation", validation), predictions("test", other)], ignore_index=True)
     trained = TrainedModel(
         ref=f"train_arm/{uuid.uuid4().hex}",
         training=Training(classifier=classifier, arm=arm, seed=0),
@@ -265,7 +282,7 @@ class TestChampionScore:
         arm = publish_arm(store, "cnn", "none", 1.0, "", "right")
         changes = {"model_uri": model_uris["guesses"], "dataset": "split/a", "weights_digest": arm.model.weights_digest}
         guessing = candidate(1.0, arm.model.ref, **changes)
-        register_candidate(name, guessing, never)
+        opened(name, guessing, never)
         return tracking.version_by_alias(name, CHAMPION)
 
     def test_same_dataset_uses_the_saved_validation_predictions(self, champion: Any, store: FolderStore) -> None:
@@ -352,9 +369,7 @@ class TestChampionThatCannotBeLoaded:
 
     def decided(self, name: str, store: FolderStore, f1: float, uri: str) -> Decision:
         dataset = publish_dataset(store, "a")
-        return register_candidate(
-            name, candidate(f1, model_uri=uri), lambda version: champion_score(version, dataset, CLASSES)
-        )
+        return opened(name, candidate(f1, model_uri=uri), lambda version: champion_score(version, dataset, CLASSES))
 
     def test_the_figure_of_its_registration_counts_where_it_is_of_these_images(
         self, name: str, how: str, store: FolderStore, model_uris: dict[str, str], tmp_path: Path
@@ -365,7 +380,7 @@ class TestChampionThatCannotBeLoaded:
         decision = self.decided(name, store, 0.6, model_uris["sees"])
 
         assert decision.alias == CHALLENGER and version_at(name, CHAMPION) == "1"
-        assert "does not beat champion 1 (0.700 on the same validation images, as recorded" in decision.decision
+        assert "that of champion 1 0.700 on the same validation images, as recorded" in decision.decision
 
     def test_one_that_was_better_on_other_images_is_not_replaced_without_a_person(
         self, name: str, how: str, store: FolderStore, model_uris: dict[str, str], tmp_path: Path
@@ -375,7 +390,7 @@ class TestChampionThatCannotBeLoaded:
         decision = self.decided(name, store, 0.6, model_uris["sees"])
 
         assert decision.alias == CHALLENGER and version_at(name, CHAMPION) == "1"
-        assert "champion 1 could not be scored: " in decision.decision and "no decision" in decision.decision
+        assert "Champion 1 could not be scored: " in decision.decision and "no decision" in decision.decision
         assert {"gone": "its files are gone", "unreadable": "this version of Keras cannot read"}[
             how
         ] in decision.decision
@@ -425,7 +440,7 @@ def test_one_run_at_a_time_decides_on_a_registered_model(store: FolderStore, mon
     monkeypatch.setattr(promoting, "register_candidate", register)
     with ThreadPoolExecutor(3) as pool:
         names = ["cxr-cnn", "cxr-cnn", "cxr-vgg16"]
-        list(pool.map(lambda name: promoting._register_alone(name, candidate(0.5), never, "one"), names))
+        list(pool.map(lambda name: promoting._register_alone(name, candidate(0.5), never, None, never, "one"), names))
 
     assert seen == [1, 1, 1]
 
@@ -451,7 +466,7 @@ class TestPromote:
     @pytest.fixture
     def begin(self, store: FolderStore, new_run: Callable[..., RunContext]) -> Callable[[], RunContext]:
         with store.publish("settings/one", {}) as folder:
-            (folder / "settings.json").write_text(resolve("quick").model_dump_json())
+            (folder / "settings.json").write_text(resolve("quick", {"gate": NO_FLOORS}).model_dump_json())
         return lambda: new_run(settings="settings/one")
 
     def compared(self, baseline: TrainedArm, augmented: TrainedArm | None) -> Comparison:
@@ -514,8 +529,8 @@ class TestPromote:
 
         assert first.ref == retried.ref != later.ref
         # Another try says what the first has done; another run finds it done.
-        assert [decision.decision for decision in retried.decisions] == ["first champion: there was none to beat"] * 2
-        assert {decision.decision for decision in later.decisions} == {"the same model is champion already"}
+        assert [decision.decision for decision in retried.decisions] == [FIRST] * 2
+        assert {decision.decision for decision in later.decisions} == {"The same model is champion already."}
         assert versions(f"cxr-{classifiers[0]}") == versions(champions.OVERALL_MODEL) == 1
 
     def test_asked_again_it_decides_anew_against_the_champion_of_now(
@@ -536,7 +551,7 @@ class TestPromote:
         again = steps.promote(run, dataset, standing)
 
         assert {decision.alias for decision in again.decisions} == {CHALLENGER}
-        assert all("does not beat champion 2 (1.000" in decision.decision for decision in again.decisions)
+        assert all("that of champion 2 1.000" in decision.decision for decision in again.decisions)
         assert again.forced and not again.reused
 
     def test_the_metric_promoted_counts_champions_that_were_made(
@@ -589,6 +604,38 @@ class TestPromote:
         served = mlflow.tensorflow.load_model(f"models:/cxr-{classifiers[0]}@champion")
         pixels = np.full((1, SIZE, SIZE, 1), GRAY["COVID"], np.float32)
         assert served.predict(pixels, verbose=0).argmax() == 0
+
+    def test_a_challenger_that_the_gate_refuses_is_registered_and_says_why(
+        self,
+        begin: Callable[[], RunContext],
+        store: FolderStore,
+        model_uris: dict[str, str],
+        classifiers: tuple[str, str],
+    ) -> None:
+        limits = {"min_macro_f1": 0.9, "min_recall": None, "max_size_mb": 0.001, "max_latency_ms": 1e-6}
+        with store.publish("settings/strict", {}) as folder:
+            (folder / "settings.json").write_text(resolve("quick", {"gate": limits}).model_dump_json())
+        strict = begin().model_copy(update={"settings": "settings/strict"})
+        arm = publish_arm(store, classifiers[0], "none", 0.9, model_uris["sees"], "right", model_uris["sees file"])
+        dataset = publish_dataset(store, "a")
+
+        refused = steps.promote(strict, dataset, [self.compared(arm, None)])
+        tags = tracking.client().get_model_version(f"cxr-{classifiers[0]}", "1").tags
+        passed = steps.promote(begin(), dataset, [self.compared(arm, None)])
+
+        assert [decision.alias for decision in refused.decisions] == [CHALLENGER, CHALLENGER]
+        failed = [each.about for each in refused.decisions[0].conditions if not each.passed]
+        assert failed == ["latency", "size"]
+        words = refused.decisions[0].decision
+        assert "above the limit of 0 ms" in words and words.endswith("There is no champion yet.")
+        assert tags["cxr.gate.macro_F1"] == "passed: Macro F1 is 1.000, at or above the floor of 0.900."
+        assert tags["cxr.gate.size"].startswith("refused: The model's size is ")
+        kept = json.loads(refused.file(refused.DECISIONS))
+        assert kept[0]["conditions"] == [each.model_dump() for each in refused.decisions[0].conditions]
+        # What a gate refused once may pass another, and its version is the same.
+        assert [(decision.alias, decision.version) for decision in passed.decisions] == [(CHAMPION, "1")] * 2
+        tags = tracking.client().get_model_version(f"cxr-{classifiers[0]}", "1").tags
+        assert not [tag for tag in tags if tag.startswith("cxr.gate.")]
 
     def test_a_run_that_trained_nothing_promotes_nothing(
         self, begin: Callable[[], RunContext], store: FolderStore
