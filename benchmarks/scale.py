@@ -9,9 +9,9 @@ Three peaks are measured. ``anonymous`` is what the process holds and nobody can
 mapped files that lie in memory at the moment, sampled ten times a second from ``smaps_rollup``. ``rss`` is the highest
 ``ru_maxrss``, which counts mapped pages that the system may drop at any time.
 
-Steps that hold a table of all images (``scan``, ``manifest``, ``validate``, ``split``) grow with it, and the claim is of the
-others. The peer of the larger size is the smaller one, in the same run. Where other programs run, the seconds of the processor
-count and those on the clock do not.
+Steps that hold a table of all images (``scan``, ``manifest``, ``validate``, ``split``) grow with it, and the claim is
+of the others. The peer of the larger size is the smaller one, in the same run. Where other programs run, the seconds of
+the processor count and those on the clock do not.
 """
 
 from __future__ import annotations
