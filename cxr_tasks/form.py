@@ -17,6 +17,7 @@ from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings, merge, profile_names
 from cxr_tasks.data.sources import GIVE
 from cxr_tasks.errors import SettingsError, nearest
+from cxr_tasks.registry.champions import OVERALL_MODEL
 
 ARM_WORDS = {name: f"{name}: {arm.meaning}" for name, arm in ARMS.items()}
 CLASSIFIER_WORDS = {name: classifier.display for name, classifier in CLASSIFIERS.items()}
@@ -61,6 +62,21 @@ DATASET_FIELD = Field(
     "A version that cxr_data has published. Empty: the newest of the profile's data settings.",
     schema={"type": ["null", "string"]},
 )
+# The fields of a rollback.
+ROLLBACK_FIELDS = {
+    "model": Field("Model", "The registered model.", schema={"type": "string", "minLength": 1}, default=OVERALL_MODEL),
+    "version": Field(
+        "Version",
+        "What is to be champion. Empty: the version that was champion before.",
+        schema={"type": ["null", "string"], "pattern": "^[0-9]*$"},
+    ),
+    "reason": Field(
+        "Reason",
+        "What is wrong with the present champion. It stays with the version.",
+        schema={"type": "string", "minLength": 3},
+        default="",
+    ),
+}
 # The fields that both DAGs have.
 FIELDS: dict[str, Field] = {
     "profile": Field(

@@ -19,7 +19,7 @@ from cxr_wiring import (
     DATA_FORM,
     DATA_SCHEDULE,
     DATASET,
-    OF_BOTH,
+    OF_ALL,
     close_left_open,
     cron,
     finish,
@@ -62,7 +62,7 @@ def queue_training(run: RunContext, dataset: Dataset) -> None:
     max_active_runs=1,
     params=DATA_FORM,
     doc_md=__doc__,
-    **OF_BOTH,
+    **OF_ALL,
 )
 def cxr_data() -> None:
     """Wire the steps."""

@@ -29,7 +29,7 @@ from airflow.sdk import AssetOrTimeSchedule, dag, task_group
 from cxr_announced import announced_training
 from cxr_wiring import (
     DATASET,
-    OF_BOTH,
+    OF_ALL,
     ON_GPU,
     TRAINING_FORM,
     TRAINING_SCHEDULE,
@@ -111,7 +111,7 @@ def verdict(common: dict[str, Any], trained: list[Any], sets: Any, **made: Any) 
     schedule=AssetOrTimeSchedule(timetable=cron(TRAINING_SCHEDULE), assets=[DATASET]) if TRAINING_SCHEDULE else DATASET,
     params=TRAINING_FORM,
     doc_md=__doc__,
-    **OF_BOTH,
+    **OF_ALL,
 )
 def cxr_training() -> None:
     """Wire the groups."""

@@ -7,7 +7,7 @@ the DAGs on the import path, wherever that folder comes from.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from pydantic_core import to_jsonable_python
 
 from cxr_tasks import steps
 from cxr_tasks.artifacts import Features, Judgement, RunContext, Training
-from cxr_tasks.form import DATASET_FIELD, FIELDS, SOURCE_FIELD, Field
+from cxr_tasks.form import DATASET_FIELD, FIELDS, ROLLBACK_FIELDS, SOURCE_FIELD, Field
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -45,12 +45,13 @@ def long(work: str) -> dict[str, Any]:
     return {"pool": "training", "execution_timeout": timedelta(days=2), "priority_weight": PRIORITIES[work]}
 
 
-def form(**first: Field) -> dict[str, Param]:
-    """The fields of a trigger form: those of one DAG, and then those of both."""
-    return {name: Param(field.default, **field.json_schema()) for name, field in {**first, **FIELDS}.items()}
+def form(fields: Mapping[str, Field]) -> dict[str, Param]:
+    """The fields of a trigger form."""
+    return {name: Param(field.default, **field.json_schema()) for name, field in fields.items()}
 
 
-DATA_FORM, TRAINING_FORM = form(source=SOURCE_FIELD), form(dataset=DATASET_FIELD)
+DATA_FORM, TRAINING_FORM = form({"source": SOURCE_FIELD, **FIELDS}), form({"dataset": DATASET_FIELD, **FIELDS})
+ROLLBACK_FORM = form(ROLLBACK_FIELDS)
 # Where slots are few, what takes seconds goes before what takes hours, also that of another run: a data run does not
 # stay open behind trainings, and a set that cannot be read is known before them. Then comes what most waits for.
 PRIORITIES = {"quick": 100, "reading": 50, "gan": 40, "features": 30, "arms": 20, "last": 10}
@@ -95,8 +96,8 @@ DEFAULT_ARGS = {
     "weight_rule": "absolute",
 }
 
-# What both DAGs are made with.
-OF_BOTH: dict[str, Any] = {
+# What all DAGs are made with.
+OF_ALL: dict[str, Any] = {
     "catchup": False,
     "is_paused_upon_creation": False,
     "default_args": DEFAULT_ARGS,

@@ -18,6 +18,7 @@ LOWEST = (
     "cache",
     "config",
     "data_settings",
+    "gate_settings",
     "layouts",
     "image_settings",
     "errors",
@@ -34,7 +35,7 @@ DOMAIN = ("classifiers", "data", "evaluation", "gan")
 # The modules that may know the pipeline, the store and MLflow, beside these themselves.
 KNOWING = ("steps", "pipeline", "artifacts", "local", "cli", "classifiers.feature_store", "store", "tracking")
 # A task of a DAG that is the step of this name, and the loggers of modules.
-SHARED_NAMES = {"configure", "publish", "finish", "log"}
+SHARED_NAMES = {"configure", "publish", "finish", "roll_back", "log"}
 HEAVY = ("tensorflow", "keras", "mlflow", "pandas", "great_expectations", "matplotlib", "sklearn")
 MOST_CODE_LINES = 80
 
@@ -95,7 +96,7 @@ class TestArrows:
     def test_only_tracking_and_the_step_promote_know_mlflow(self) -> None:
         knowing = {name for name in MODULES if any(to.split(".")[0] == "mlflow" for to in imports(MODULES[name]))}
 
-        of_promote = {"cxr_tasks.steps.promote", "cxr_tasks.steps.standing"}
+        of_promote = {f"cxr_tasks.steps.{name}" for name in ("promote", "roll_back", "standing")}
         assert {name for name in knowing if not within(name, ("tracking",))} <= of_promote
 
     def test_nothing_knows_airflow(self) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cxr_tasks.registry.champions import TAG_DECISION, TAG_ROLLED_BACK, TAG_SINCE, TAG_VALIDATION
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from cxr_tasks.report.render import Table as ReportTable
+    from cxr_tasks.tracking import RegisteredVersion
 
 
 def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
@@ -127,4 +130,22 @@ def models_table(decisions: Sequence[Mapping[str, Any]]) -> Table:
     for row in decisions:
         score = f"{row['validation_macro_f1']:.3f}"
         table.add_row(row["name"], row["version"], row["alias"], row["arm"], score, row["decision"])
+    return table
+
+
+def champions_table(versions: Sequence[RegisteredVersion]) -> Table:
+    """Versions that are or were champion."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Champions", title_justify="left")
+    for name in ("model", "version", "since (UTC)", "now", "trained on", "validation macro F1", "why"):
+        table.add_column(name)
+    for version in versions:
+        tags = version.tags
+        now = ", ".join(version.aliases) or ("rolled back" if TAG_ROLLED_BACK in tags else "")
+        since = tags[TAG_SINCE].removesuffix("+00:00").replace("T", " ")
+        figure = tags.get(TAG_VALIDATION, "")[:5]
+        why = tags.get(TAG_ROLLED_BACK) or tags.get(TAG_DECISION, "")
+        table.add_row(version.name, version.version, since, now, tags.get("cxr.arm", ""), figure, escape(why))
     return table

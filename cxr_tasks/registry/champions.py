@@ -19,6 +19,9 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 OVERALL_MODEL = "cxr-overall"
 TAG_DIGEST, TAG_DATASET, TAG_CLASSES = "cxr.weights_digest", "cxr.dataset_ref", "cxr.classes"
 TAG_VALIDATION, TAG_DECISION, TAG_DECIDED_BY = "cxr.validation_macro_f1", "cxr.decision", "cxr.decided_by"
+# Of a version that is or was champion: since when, what it replaced, and why it was rolled back.
+TAG_SINCE, TAG_REPLACED, TAG_ROLLED_BACK = "cxr.champion_since", "cxr.replaced_version", "cxr.rolled_back"
+TAG_RESTORED_BY = "cxr.restored_by"
 # Followed by what a condition of the gate is about.
 TAG_CONDITION = "cxr.gate."
 

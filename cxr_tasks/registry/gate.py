@@ -33,6 +33,7 @@ class Evidence:
         picked_from: How many candidates it is the best of.
         size_mb: Of its file, in megabytes.
         latency_ms: For one image alone, in milliseconds; ``None`` where it was not measured.
+        rolled_back: When and why the same model was rolled back; empty where it never was.
         external_drops: The drop of macro F1 from the internal test set to each external set; ``None`` where it is not
             known.
     """
@@ -41,6 +42,7 @@ class Evidence:
     picked_from: int = 1
     size_mb: float | None = None
     latency_ms: float | None = None
+    rolled_back: str = ""
     external_drops: Mapping[str, float | None] = field(default_factory=dict)
 
 
@@ -110,6 +112,9 @@ class Gate:
         """The conditions that do not depend on a champion."""
         asked, metrics = self.settings, classification_metrics(evidence.predictions, self.classes)
         conditions = []
+        if evidence.rolled_back:
+            words = f"The same model was champion, and was rolled back ({evidence.rolled_back}): a person decides."
+            conditions.append(Condition(about="rollback", passed=False, words=words))
         if asked.min_macro_f1 is not None:
             conditions.append(_at_least("macro F1", "Macro F1", metrics["macro_f1"], asked.min_macro_f1))
         for name, floor in asked.recall_floors(self.classes).items():

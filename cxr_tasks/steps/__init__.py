@@ -29,6 +29,7 @@ from cxr_tasks.steps.promote import promote
 from cxr_tasks.steps.publish import dataset_of, find_dataset, note_queued, publish, queued_training
 from cxr_tasks.steps.read_external import external_sets, read_external
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
+from cxr_tasks.steps.roll_back import roll_back
 from cxr_tasks.steps.scan import scan, shards
 from cxr_tasks.steps.split import split
 from cxr_tasks.steps.synthesize import synthesize
@@ -70,6 +71,7 @@ __all__ = [
     "queued_training",
     "read_external",
     "reproduce_leak",
+    "roll_back",
     "scan",
     "sentence_of",
     "shards",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +34,9 @@ from cxr_tasks.registry.champions import (
     TAG_DECIDED_BY,
     TAG_DECISION,
     TAG_DIGEST,
+    TAG_REPLACED,
+    TAG_ROLLED_BACK,
+    TAG_SINCE,
     Candidate,
     Standing,
     best,
@@ -125,11 +130,15 @@ def register_candidate(
         challenger = tracking.register(candidate.model_uri, name, candidate.tags(tracking.TAG_ARTIFACT))
     tracking.set_alias(name, CHALLENGER, challenger.version)
     standing = champion_standing(champion) if champion is not None else None
-    ruling = gate.rule(candidate, evidence(), str(champion.version) if champion is not None else "", standing)
+    replaced = str(champion.version) if champion is not None else ""
+    shown = replace(evidence(), rolled_back=challenger.tags.get(TAG_ROLLED_BACK, ""))
+    ruling = gate.rule(candidate, shown, replaced, standing)
     promoted = ruling.alias == CHAMPION
     # First the reason and then the act: an alias that was moved can always be explained.
     told = {TAG_CONDITION + slug(each.about): each.told for each in ruling.conditions}
     told |= {TAG_DECISION: ruling.words, TAG_DECIDED_BY: dag_run if promoted else ""}
+    if promoted:
+        told |= {TAG_SINCE: datetime.now(UTC).isoformat(timespec="seconds"), TAG_REPLACED: replaced}
     tracking.tag_version(challenger, told, TAG_CONDITION)
     if promoted:
         tracking.set_alias(name, CHAMPION, challenger.version)
@@ -214,7 +223,7 @@ def _evidence(settings: Settings, arm: TrainedArm, picked_from: int, external: l
         image = np.zeros((1, *model.input_shape[1:]), np.float32)
         latency = latency_ms(lambda pixels: model.predict_on_batch(pixels), image)
     drops = {each.name: _drop(arm, each.name, external) for each in settings.data.external}
-    return Evidence(validation, picked_from, size, latency, drops)
+    return Evidence(validation, picked_from, size, latency, external_drops=drops)
 
 
 def _drop(arm: TrainedArm, name: str, external: list[ExternalResults]) -> float | None:

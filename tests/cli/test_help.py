@@ -34,6 +34,8 @@ def test_every_command_is_there():
         "compare",
         "report",
         "evaluate",
+        "champions",
+        "rollback",
         "profiles",
         "doctor",
         "store",

@@ -50,7 +50,7 @@ def loaded(in_airflow, airflow_environment):
 
 def test_every_file_loads(loaded):
     assert loaded["errors"] == {}
-    assert set(loaded["tasks"]) == {"cxr_data", "cxr_training"}
+    assert set(loaded["tasks"]) == {"cxr_data", "cxr_rollback", "cxr_training"}
 
 
 def test_parsing_imports_no_heavy_library(loaded):
@@ -141,7 +141,7 @@ print(sorted(bag.dags) if not bag.import_errors else bag.import_errors)
 
     found = in_airflow(f"INSTALLED = {str(installed)!r}\n{script}", cwd=str(tmp_path))
 
-    assert found == "['cxr_data', 'cxr_training']"
+    assert found == "['cxr_data', 'cxr_rollback', 'cxr_training']"
 
 
 def test_the_forms_offer_what_people_change(loaded):
@@ -159,6 +159,7 @@ def test_the_forms_offer_what_people_change(loaded):
 
     assert set(loaded["forms"]["cxr_training"]) == fields | {"dataset"}
     assert set(loaded["forms"]["cxr_data"]) == fields | {"source"}
+    assert set(loaded["forms"]["cxr_rollback"]) == {"model", "version", "reason"}
     assert all(loaded["docs"].values())
 
 
