@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, Field
 
+from cxr_tasks.errors import DataError, in_one_line
 from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName
 from cxr_tasks.registry.champions import Condition
 from cxr_tasks.store import open_store
@@ -741,12 +742,10 @@ class ExternalSet(Artifact):
 
     def pixels(self, shard: int, size: int) -> np.ndarray:
         """The images (n, size, size) uint8 of a shard, mapped into memory."""
-        import numpy as np
-
         from cxr_tasks.data.ingest import pixels_file
+        from cxr_tasks.data.stacks import mapped
 
-        packed: np.ndarray = np.load(open_store().fetch(self.shards[shard]) / pixels_file(size), mmap_mode="r")
-        return packed
+        return mapped(open_store().fetch(self.shards[shard]) / pixels_file(size))
 
 
 class ExternalTest(Artifact):
@@ -971,7 +970,13 @@ class Report(Artifact):
 def _load_model(path: Path) -> Any:
     import keras
 
-    return keras.models.load_model(path, compile=False)
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError) as error:
+        # Keras refuses lambdas and functions of other packages: they would run as code.
+        raise DataError(
+            f"The network {path} cannot be loaded ({in_one_line(error)}): make it anew, with its step in force."
+        ) from error
 
 
 def write_json(path: Path, value: BaseModel) -> None:

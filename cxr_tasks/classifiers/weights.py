@@ -179,7 +179,7 @@ def _load_file(name: str, model: keras.Model, path: Path) -> None:
             model.load_weights(path)
     except Exception as error:
         raise WeightsError(
-            f"The weights file {path} does not fit the {name} backbone (include_top=False): {error}"
+            f"The weights file {path} does not fit the {name} backbone (include_top=False): {in_one_line(error)}."
         ) from error
     _check_finite(name, model, path)
 

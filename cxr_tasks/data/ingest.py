@@ -29,7 +29,7 @@ from cxr_tasks.data.inverted import CORRECTED, YES, is_inverted
 from cxr_tasks.data.masks import decode_mask, masks_file
 from cxr_tasks.data.scan import read_fault
 from cxr_tasks.data.sites import with_site
-from cxr_tasks.data.stacks import drop_pages, on_disk
+from cxr_tasks.data.stacks import drop_pages, mapped, on_disk
 from cxr_tasks.data.threads import in_blocks
 from cxr_tasks.progress import advance
 
@@ -412,6 +412,6 @@ def thumbnails_of(shards: Sequence[Path], images: pd.DataFrame) -> np.ndarray:
     """The thumbnails of ``images``, rows of a manifest, from their shards: (n, 32, 32) uint8, not held in memory."""
     found, places = on_disk((len(images), THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8), images["row"].to_numpy()
     for number, rows in images.groupby("shard").indices.items():
-        found[rows] = np.load(shards[number] / THUMBNAILS, mmap_mode="r")[places[rows]]
+        found[rows] = mapped(shards[number] / THUMBNAILS)[places[rows]]
         drop_pages(found)
     return found

@@ -123,8 +123,8 @@ def split_labels(text: str, separator: str) -> list[str]:
     if text.startswith("[") and text.endswith("]"):
         try:
             found = [str(one) for one in ast.literal_eval(text)]
-        except (ValueError, SyntaxError):
-            # Some lists have gaps in them or lack a quotation mark.
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            # Some lists have gaps in them, lack a quotation mark, or are nested too deeply for Python's parser.
             found = [one.strip().strip("'\"") for one in text[1:-1].split(",")]
     else:
         found = text.split(separator) if separator else [text]

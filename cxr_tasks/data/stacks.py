@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_tasks.cache import cache_folder
+from cxr_tasks.errors import DataError, in_one_line
 
 # A multiple of every batch in which networks are run, so that parts make no batches of another size.
 ROWS_AT_ONCE = 1024
@@ -172,13 +173,22 @@ _maps: WeakValueDictionary[tuple[str, int, int], np.ndarray] = WeakValueDictiona
 
 
 def mapped(path: Path) -> np.ndarray:
-    """The array in a ``.npy`` file, mapped into memory to be read only."""
+    """The array in a ``.npy`` file, mapped into memory to be read only.
+
+    Raises:
+        DataError: It is no such file, or holds Python objects, which would run code where they are read.
+    """
     status = path.stat()
     key = (str(path), status.st_ino, status.st_mtime_ns)
     array = _maps.get(key)
     if array is None:
         _make_room(len(_maps) + OTHER_FILES)
-        array = _maps[key] = np.load(path, mmap_mode="r")
+        try:
+            array = _maps[key] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise DataError(
+                f"{path} cannot be read as numbers ({in_one_line(error)}): make what it belongs to anew."
+            ) from error
     return array
 
 

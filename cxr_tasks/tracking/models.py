@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # The status of a registered version whose files are all there.
 READY = "READY"
+# Where ``mlflow.tensorflow`` puts the network among the files of a model.
+NETWORK = "data/model.keras"
 
 
 class RegisteredVersion(NamedTuple):
@@ -179,32 +181,35 @@ def tag_version(version: ModelVersion, tags: Mapping[str, str], prefix: str = ""
 
 @patient
 def load_version(version: ModelVersion) -> Any:
-    """The Keras model of a registered version.
+    """The Keras model of a registered version, for predictions.
+
+    Whoever may edit models in MLflow may have put it there. ``mlflow.tensorflow.load_model`` would unpickle what lies
+    beside the network, and import what the model's description names. Keras reads the network alone, and no lambda.
 
     Raises:
         UnusableModelError: Its files are gone, or this Keras cannot read them. A server that does not answer is
             another error, which is worth a retry.
     """
-    import mlflow
+    import keras
 
     with tempfile.TemporaryDirectory() as place:
         folder = _download(f"models:/{version.name}/{version.version}", place)
         try:
-            return mlflow.tensorflow.load_model(folder)
+            return keras.models.load_model(folder / NETWORK, compile=False)
         except MemoryError:
             raise
         except Exception as error:
             raise UnusableModelError(f"this version of Keras cannot read its files: {in_one_line(error)}") from error
 
 
-def _download(uri: str, place: str) -> str:
+def _download(uri: str, place: str) -> Path:
     """Fetch the files of a model into the folder ``place``; returns where they are."""
     import mlflow
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
     try:
-        folder = mlflow.artifacts.download_artifacts(uri, dst_path=place)
+        folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=place))
     except RequestException:
         raise
     except (MlflowException, OSError) as error:
@@ -213,6 +218,6 @@ def _download(uri: str, place: str) -> str:
         if not gone and not str(error).startswith("No such artifact"):
             raise
         raise UnusableModelError(f"its files are gone: {in_one_line(error)}") from error
-    if not (Path(folder) / "MLmodel").is_file():
+    if not (folder / "MLmodel").is_file():
         raise UnusableModelError("its files are gone: MLflow has no file of the model any more")
     return folder
