@@ -69,6 +69,8 @@ def _choices(names: Iterable[str]) -> Any:
 
 ClassifierName = Annotated[str, _known("classifier", CLASSIFIERS), _choices(CLASSIFIERS)]
 ArmName = Annotated[str, _known("arm", ARMS), _choices(ARMS)]
+# The tables of counts and of changes are CSV.
+FORMULA_SIGNS = "=+-@"
 
 
 def _class_name(name: str) -> str:
@@ -88,6 +90,11 @@ def _class_name(name: str) -> str:
         raise ValueError(
             f"{name!r} is no name of a class, since it holds a sign that stands between names: choose another in "
             "data.classes and map the folder to that class in data.folders"
+        )
+    if name[0] in FORMULA_SIGNS:
+        raise ValueError(
+            f"{name!r} is no name of a class, since spreadsheets take {name[0]!r} for the start of a formula: choose "
+            "another in data.classes and map the folder to that class in data.folders"
         )
     if name in PREDICTION_COLUMNS:
         raise ValueError(

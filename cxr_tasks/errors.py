@@ -5,8 +5,12 @@ They are never worth a retry: the same input gives the same error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# What a terminal obeys instead of showing it: controls, breaks of lines, and what turns the direction of text round.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class UserError(Exception):
@@ -30,8 +34,12 @@ class IncompleteError(UserError):
 
 
 def shown(text: str) -> str:
-    r"""``text`` as it can be printed: bytes that are not UTF-8 become ``\udcXX``."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    r"""``text`` as it can be printed in a line: bytes that are not UTF-8 become ``\udcXX``, an escape code ``\x1b``."""
+    return UNPRINTABLE.sub(_escape_code, text.encode("utf-8", "backslashreplace").decode())
+
+
+def _escape_code(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def in_one_line(error: BaseException) -> str:

@@ -120,7 +120,9 @@ class HandleLink(BaseOperatorLink):
         handle = XCom.get_value(ti_key=ti_key, key="return_value")
         if not isinstance(handle, dict):
             return ""
-        return handle.get(self.field) or handle.get("run", {}).get(self.field, "")
+        address = handle.get(self.field) or handle.get("run", {}).get(self.field, "")
+        # Whoever may edit an XCom could put a script in the place of an address.
+        return address if address.startswith(("http://", "https://")) else ""
 
 
 class MlflowRunLink(HandleLink):

@@ -70,7 +70,8 @@ def test_any_names_give_keys_that_mlflow_takes_and_tells_apart_or_are_refused_at
 
 @pytest.mark.parametrize(
     "classes",
-    [["a/b", "c"], ["..", "c"], ["a|b", "c"], ["", "c"], [" a", "c"], ["a\nb", "c"], ["label", "c"], ["a" * 101, "c"]],
+    [["a/b", "c"], ["..", "c"], ["a|b", "c"], ["", "c"], [" a", "c"], ["a\nb", "c"], ["label", "c"], ["a" * 101, "c"]]
+    + [[f"{sign}cmd()", "c"] for sign in "=+-@"],
 )
 def test_a_name_that_nothing_can_carry_is_refused_in_a_sentence(classes: list[str]) -> None:
     with pytest.raises(SettingsError, match=r"data\.classes\.0: .* is no name of a class"):

@@ -23,7 +23,7 @@ from cxr_tasks.cli.options import (
     StoreOption,
     use_store,
 )
-from cxr_tasks.cli.terminal import open_console
+from cxr_tasks.cli.terminal import open_console, print_json
 
 NOT_WELL = 1
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -74,7 +74,7 @@ def doctor_command(
         checks.check_kaggle_credentials(),
     ]
     if as_json:
-        typer.echo(json.dumps([asdict(check) for check in found], indent=2, ensure_ascii=False))
+        print_json(json.dumps([asdict(check) for check in found], indent=2, ensure_ascii=False))
     else:
         console = open_console()
         for check in found:

@@ -22,7 +22,7 @@ from cxr_tasks.cli.options import (
     set_overrides,
 )
 from cxr_tasks.cli.tables import report_table
-from cxr_tasks.cli.terminal import Display, open_console
+from cxr_tasks.cli.terminal import Display, open_console, print_json
 from cxr_tasks.config import resolve
 from cxr_tasks.data_settings import ExternalSettings
 from cxr_tasks.errors import UserError
@@ -76,7 +76,7 @@ def evaluate_command(
         told: dict[str, Any] = {"findings": test.findings().model_dump(mode="json")}
         told |= {"set": tested.model_dump(mode="json")}
         told |= {"subgroups": divided.model_dump(mode="json") if divided else None}
-        typer.echo(json.dumps({**test.model_dump(mode="json"), **told}, indent=2))
+        print_json(json.dumps({**test.model_dump(mode="json"), **told}, indent=2))
         return
     from cxr_tasks.report.external_tables import external_table_of
     from cxr_tasks.report.subgroup_tables import tables_of_model

@@ -17,9 +17,9 @@ from cxr_tasks.cli.options import (
     SetOption,
     set_overrides,
 )
-from cxr_tasks.cli.terminal import Display, open_console
+from cxr_tasks.cli.terminal import Display, open_console, print_json
 from cxr_tasks.config import resolve
-from cxr_tasks.errors import UserError
+from cxr_tasks.errors import UserError, shown
 from cxr_tasks.local import absolute_source
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def scan_command(
     if out is not None:
         manifest.to_parquet(out, index=False)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        print_json(found.model_dump_json(indent=2))
     else:
         show_survey(found)
         if out is not None:
@@ -82,7 +82,7 @@ def show_survey(found: Survey) -> None:
         console.print(_shared_table(found))
     console.print()
     for line in _sentences(found):
-        console.print(line, markup=False)
+        console.print(shown(line), markup=False)
     if found.set_aside:
         console.print()
         console.print(_set_aside_table(found))
@@ -133,7 +133,8 @@ def _set_aside_table(found: Survey) -> Table:
     for name in ("class", "reason", "for example"):
         table.add_column(name, overflow="fold")
     for some in found.set_aside:
-        table.add_row(f"{some.files:,}", escape(some.label), escape(some.reason), escape(some.examples[0]))
+        told = (some.label, some.reason, some.examples[0])
+        table.add_row(f"{some.files:,}", *(escape(shown(text)) for text in told))
     return table
 
 
@@ -161,4 +162,4 @@ def _print_list(console: Console, title: str, colour: str, lines: Sequence[str])
     if lines:
         console.print(f"\n[bold {colour}]{title}[/]")
     for line in lines:
-        console.print(f"- {line}", markup=False)
+        console.print(f"- {shown(line)}", markup=False)

@@ -23,7 +23,7 @@ from cxr_tasks.cli.options import (
     set_overrides,
 )
 from cxr_tasks.cli.tables import claims_table, external_results_table, models_table, pairs_table
-from cxr_tasks.cli.terminal import open_console, time_taken
+from cxr_tasks.cli.terminal import open_console, print_json, time_taken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +90,7 @@ def status_command(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False)
 
     status = stack_status(home)
     if as_json:
-        typer.echo(json.dumps(asdict(status), indent=2, ensure_ascii=False))
+        print_json(json.dumps(asdict(status), indent=2, ensure_ascii=False))
         return
     console = open_console()
     if status.up:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cxr_tasks.cli.options import DEFAULT_STORE, JsonOption, StoreOption, opened_store
-from cxr_tasks.cli.terminal import file_size, help_of, open_console, time_taken
+from cxr_tasks.cli.terminal import file_size, help_of, open_console, print_json, time_taken
 from cxr_tasks.cli.upkeep import collect_garbage, verify_store
 from cxr_tasks.errors import UserError
 
@@ -38,7 +38,7 @@ def list_store(
             }
             for stored in found
         ]
-        typer.echo(json.dumps(rows, indent=2))
+        print_json(json.dumps(rows, indent=2))
         return
     from rich.table import Table
 
@@ -82,7 +82,7 @@ def show_artifact(
         ref = matching[0]
         record = opened.record(ref)
     told = {"ref": ref, **(record or {}), "where": opened.where(ref), "files": files_of(opened, ref)}
-    typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    print_json(json.dumps(told, indent=2, ensure_ascii=False))
 
 
 store_app.command("ls", help=help_of(list_store))(list_store)

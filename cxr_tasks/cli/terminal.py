@@ -13,9 +13,10 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+import typer
 from rich.markup import escape
 
-from cxr_tasks.errors import UserError
+from cxr_tasks.errors import UNPRINTABLE, UserError, shown
 from cxr_tasks.local import Watcher
 from cxr_tasks.progress import listening
 
@@ -31,11 +32,29 @@ WIDE = 200
 
 
 def open_console(stream: TextIO | None = None) -> Console:
-    """A console on ``stream``, or on stdout; whether it has colours is for the terminal and ``NO_COLOR`` to say."""
-    from rich.console import Console
+    """A console on ``stream``, or on stdout; whether it has colours is for the terminal and ``NO_COLOR`` to say.
+
+    Names of files and cells of tables may hold codes that a terminal obeys. The console writes them out.
+    """
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class WritingOut(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(_written_out(segment.text), segment.style)
 
     stream = stream or sys.stdout
-    return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else WIDE)
+    return WritingOut(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else WIDE)
+
+
+def print_json(text: str) -> None:
+    """Print JSON for programs; in its texts too, what a terminal obeys is written out."""
+    typer.echo(UNPRINTABLE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text))
+
+
+def _written_out(text: str) -> str:
+    return "".join(each if each in "\n\t" else shown(each) for each in text) if UNPRINTABLE.search(text) else text
 
 
 def print_error(sentence: str) -> None:
@@ -174,7 +193,7 @@ class Display(Watcher):
         took = "taken as it was" if handle.reused else time_taken(time.monotonic() - self._began)
         self._line("[green]✓[/]", f"{work:<44} {took}")
         for note in handle.notes:
-            self._console.print(f"  {note}", style="dim", markup=False)
+            self._console.print(f"  {shown(note)}", style="dim", markup=False)
 
     def failed(self, work: str, error: Exception) -> None:
         """Write that the step failed; who runs the command says why."""
@@ -202,7 +221,7 @@ class Display(Watcher):
             return
         handler = logging.Handler(logging.WARNING)
         handler.emit = lambda record: self._console.print(  # type: ignore[method-assign]
-            f"! {record.getMessage()}", style="yellow", markup=False
+            f"! {shown(record.getMessage())}", style="yellow", markup=False
         )
         logger = logging.getLogger("cxr_tasks")
         logger.addHandler(handler)

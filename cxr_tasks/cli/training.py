@@ -32,7 +32,7 @@ from cxr_tasks.cli.options import (
     set_overrides,
 )
 from cxr_tasks.cli.tables import claims_table, external_results_table, models_table, pairs_table, report_table
-from cxr_tasks.cli.terminal import Display, open_console, time_taken
+from cxr_tasks.cli.terminal import Display, open_console, print_json, time_taken
 from cxr_tasks.config import Settings, merge, resolve
 from cxr_tasks.errors import UserError
 from cxr_tasks.local import LocalRun, absolute_source
@@ -60,7 +60,7 @@ def train_gan_command(
     with _local_run(source, profile, set_overrides(changes), store, mlflow, force) as run:
         gan = run.gan
     if as_json:
-        typer.echo(gan.model_dump_json(indent=2))
+        print_json(gan.model_dump_json(indent=2))
         return
     console = open_console()
     if not gan.finished:
@@ -96,7 +96,7 @@ def judge_command(
         quality = judgement.quality()
     if as_json:
         told = {**judgement.model_dump(mode="json"), "quality": quality.model_dump(mode="json")}
-        typer.echo(json.dumps(told, indent=2))
+        print_json(json.dumps(told, indent=2))
         return
     from cxr_tasks.report.run_tables import quality_tables
 
@@ -131,7 +131,7 @@ def train_arm_command(
     with _local_run(source, profile, _naming(settings, training, changes), store, mlflow, force) as run:
         trained = run.arm(training)
     if as_json:
-        typer.echo(trained.model_dump_json(indent=2))
+        print_json(trained.model_dump_json(indent=2))
         return
     console, model = open_console(), trained.model
     console.print(
@@ -164,7 +164,7 @@ def compare_command(
         comparison = run.comparison(training)
         result = comparison.result()
     if as_json:
-        typer.echo(result.model_dump_json(indent=2))
+        print_json(result.model_dump_json(indent=2))
         return
     console = open_console()
     console.print(result.sentence, markup=False)
@@ -196,7 +196,7 @@ def report_command(
         report = run.report()
         shutil.copyfile(report.folder() / Report.PAGE, out)
     if as_json:
-        typer.echo(report.model_dump_json(indent=2))
+        print_json(report.model_dump_json(indent=2))
     else:
         _show_report(open_console(), report, run.failures)
         typer.echo(f"Report  {out}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_tasks.cli.options import DEFAULT_STORE, FLAG, JsonOption, StoreOption, opened_store, use_mlflow
-from cxr_tasks.cli.terminal import file_size, open_console, time_taken
+from cxr_tasks.cli.terminal import file_size, open_console, print_json, time_taken
 from cxr_tasks.errors import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def verify_store(
     opened = opened_store(store)
     found, looked_at = faults(opened, step)
     if as_json:
-        typer.echo(json.dumps([fault._asdict() for fault in found], indent=2))
+        print_json(json.dumps([fault._asdict() for fault in found], indent=2))
     else:
         console = open_console()
         for fault in found:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,10 @@ def check_manifest(manifest: pd.DataFrame, settings: DataSettings, folder: Path)
         },
     }
     context.update_data_docs_site("local_site", docs)
+    groups = group_faults(manifest[manifest["status"] == USED], settings)
+    inverted = inverted_in_words(manifest[manifest["status"] == USED], settings.classes)
+    told = {_inverted(escape(label)): said for label, said in inverted.items()}
+    manifest, settings = _for_pages(manifest, settings)
     suite = context.suites.add_or_update(gx.ExpectationSuite("dataset", _expectations(settings)))
     used = manifest[manifest["status"] == USED]
     tables = {
@@ -82,7 +87,6 @@ def check_manifest(manifest: pd.DataFrame, settings: DataSettings, folder: Path)
     for name in ("manifest", "counts"):
         asset = context.data_sources.add_or_update_pandas(name).add_dataframe_asset(name)
         batches[name] = asset.add_batch_definition_whole_dataframe("whole")
-    told = {_inverted(label): said for label, said in inverted_in_words(tables["manifest"], settings.classes).items()}
     count_suite = context.suites.add_or_update(gx.ExpectationSuite("counts", _count_expectations(settings, told)))
 
     failures: list[str] = []
@@ -107,10 +111,19 @@ def check_manifest(manifest: pd.DataFrame, settings: DataSettings, folder: Path)
             if not result.success and not config.kwargs["column"].startswith(LARGEST_GROUP):
                 is_critical = str(getattr(config.severity, "value", config.severity)) == "critical"
                 (failures if is_critical else warnings).append(
-                    told.get(config.kwargs["column"]) or _sentence(config, result.result)
+                    told.get(config.kwargs["column"]) or unescape(_sentence(config, result.result))
                 )
-    failures += group_faults(tables["manifest"], settings)
-    return ManifestCheck(failures, warnings, total)
+    return ManifestCheck(failures + groups, warnings, total)
+
+
+def _for_pages(manifest: pd.DataFrame, settings: DataSettings) -> tuple[pd.DataFrame, DataSettings]:
+    """Both with the names of classes as HTML has them.
+
+    Great Expectations puts the names of columns, and values that were not expected, into its pages as they are.
+    """
+    counts = settings.expected_counts and {escape(label): count for label, count in settings.expected_counts.items()}
+    names = {"classes": tuple(map(escape, settings.classes)), "expected_counts": counts}
+    return manifest.assign(label=manifest["label"].map(escape, na_action="ignore")), settings.model_copy(update=names)
 
 
 def _table_of_counts(manifest: pd.DataFrame, settings: DataSettings) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr_tasks.data.survey import Survey
+from tests.hostile import CODES, TEMPLATES, obeyed
 
 
 @pytest.fixture
@@ -126,3 +127,23 @@ def test_a_source_beside_a_list_of_sources_and_no_source_at_all_are_refused(cxr,
     assert (both.exit_code, none.exit_code) == (2, 2)
     assert "and data.sources lists a: name no source beside the list" in both.stderr
     assert "No data source is given: " in none.stderr
+
+
+def test_what_a_terminal_obeys_is_written_out(cxr, phantoms, tmp_path):
+    folder = shutil.copytree(phantoms, tmp_path / "codes")
+    for text in (*CODES, *TEMPLATES):
+        (folder / "COVID" / "images" / f"{text}.png".replace("/", "")).write_bytes(b"no picture" + text.encode())
+
+    told = cxr("scan", folder, "--set", "data.max_rejected_fraction=1")
+    as_json = cxr("scan", folder, "--set", "data.max_rejected_fraction=1", "--json")
+
+    assert told.exit_code == as_json.exit_code == 0, told.output
+    assert obeyed(told.output) == obeyed(as_json.output) == set()
+    assert not [line for line in told.output.splitlines() if line.startswith("Error")]
+    assert sum(some.files for some in Survey.model_validate(json.loads(as_json.stdout)).set_aside) == 12
+
+
+def test_an_address_that_a_terminal_obeys_is_written_out(cxr):
+    for text in CODES:
+        done = cxr("scan", f"/nowhere/{text}")
+        assert done.exit_code == 2 and obeyed(done.output) == set() and done.stderr.count("\n") == 1, text

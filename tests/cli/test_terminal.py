@@ -1,6 +1,7 @@
 """What a local run shows on stderr while it works."""
 
 import io
+import json
 import logging
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 from cxr_tasks import progress
 from cxr_tasks.artifacts import Gallery
-from cxr_tasks.cli.terminal import Display, file_size, time_taken
+from cxr_tasks.cli.terminal import Display, file_size, open_console, print_json, time_taken
+from tests.hostile import CODES, obeyed
 
 DONE = Gallery(comparison="compare/1", shown=3, notes=("a note [with brackets]",))
 
@@ -85,3 +87,21 @@ def test_what_libraries_write_past_python_is_shown_only_after_an_error_that_nobo
 def test_times_and_sizes_are_for_people():
     assert [time_taken(s) for s in (0.2, 61, 7500, 9.2 * 86400)] == ["0 s", "1 min 1 s", "2 h 5 min", "9 d 4 h"]
     assert [file_size(s) for s in (3, 2048, 5 * 2**20, 3 * 2**40)] == ["3 B", "2.0 KiB", "5.0 MiB", "3.0 TiB"]
+
+
+def test_a_console_writes_out_what_a_terminal_obeys_and_keeps_its_own_colours(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for text in CODES:
+        screen = Screen()
+        open_console(screen).print(f"[red]{text}[/]")
+        written = screen.getvalue()
+        assert written.startswith("\x1b[31m") and written.endswith("\x1b[0m\n")
+        assert obeyed(written.replace("\x1b[31m", "").replace("\x1b[0m", "")) == set()
+
+
+def test_json_keeps_its_texts(capsys):
+    print_json(json.dumps(CODES, ensure_ascii=False, indent=2))
+    told = capsys.readouterr().out
+
+    assert json.loads(told) == CODES and obeyed(told) == set()

@@ -180,3 +180,58 @@ for field, value in wrong.items():
 print(refused)
 """
     assert in_airflow(script) == "['gan_epochs', 'classifiers', 'seeds', 'settings', 'force']"
+
+
+def test_a_link_leads_to_a_page_and_runs_no_script(in_airflow):
+    script = """
+import sys
+sys.path.insert(0, DAGS)
+import cxr_wiring
+from airflow.sdk.execution_time.xcom import XCom
+told = []
+for url in ("https://mlflow/#/x", "javascript:alert(1)", "data:text/html,x", " javascript:alert(1)", ""):
+    XCom.get_value = classmethod(lambda cls, **_: {"url": url, "address": url, "data_docs": url})
+    told += [link.get_link(None, ti_key=None) for link in cxr_wiring.StepOperator.operator_extra_links]
+print([told[:3], "".join(told[3:])])
+"""
+    assert in_airflow(f"DAGS = {str(REPOSITORY / 'dags')!r}\n{script}") == str([["https://mlflow/#/x"] * 3, ""])
+
+
+def test_what_people_and_steps_hand_over_is_no_template(in_airflow, tmp_path):
+    """What a form or a step gives is rendered by nobody: a template could read connections and variables."""
+    (tmp_path / "handed_over.py").write_text(
+        """
+import json
+import os
+
+from airflow.sdk import dag
+from cxr_wiring import step
+
+def give(text: str) -> list[str]:
+    return [text, text]
+
+def take(text: str, all: list[str]) -> None:
+    with open(os.environ["TOLD"], "a") as file:
+        file.write(json.dumps([text, *all]) + "\\n")
+
+@dag(params={"source": ""}, schedule=None)
+def handed_over():
+    given = step(give)("{{ params.source }}")
+    step(take, map_index_template="{{ task.op_kwargs.text }}").partial(all=given).expand(text=given)
+
+handed_over()
+"""
+    )
+    script = """
+import os, sys
+sys.path.insert(0, DAGS)
+from airflow.dag_processing.dagbag import BundleDagBag
+bag = BundleDagBag(FOLDER, bundle_path=FOLDER, bundle_name="dags")
+run = bag.dags["handed_over"].test(run_conf={"source": TEXT})
+print(run.state, sorted(open(os.environ["TOLD"]).read().splitlines()))
+"""
+    text, given = "{{ 7 * 191 }}{{ params }}", {"DAGS": str(REPOSITORY / "dags"), "FOLDER": str(tmp_path)}
+    named = "\n".join(f"{name} = {value!r}" for name, value in {**given, "TEXT": text}.items())
+    told = in_airflow(f"{named}\n{script}", TOLD=str(tmp_path / "told"), AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path))
+
+    assert told == f"success {[json.dumps([text] * 3)] * 2}"

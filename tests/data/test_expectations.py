@@ -9,8 +9,10 @@ import pytest
 from cxr_tasks.data.duplicates import CLASH
 from cxr_tasks.data.expectations import DOCS_PAGE, ManifestCheck, check_manifest
 from cxr_tasks.data.ingest import MANIFEST, SET_ASIDE
+from cxr_tasks.data.inverted import YES
 from tests.data.bad_files import write_bad_files
 from tests.data.reading import data_settings, read_folder
+from tests.hostile import MARKUP, run_in_page
 
 pytestmark = pytest.mark.slow
 
@@ -150,3 +152,25 @@ def test_no_usable_image_at_all_fails_with_sentences(manifest: pd.DataFrame, tmp
         *(f"images of {label}: expected at least 30, found 0" for label in CLASSES),
         "rejected fraction: expected at most 0.05, found 1",
     ]
+
+
+def test_names_that_are_markup_run_nothing_in_the_pages_and_are_said_as_they_are(
+    manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    harmful = [text for text in MARKUP if "/" not in text]
+    manifest["label"] = manifest["label"].map(dict(zip(CLASSES, harmful, strict=True)))
+    manifest["path"] = [f"{label}/{label}-{n}.png" for n, label in enumerate(manifest["label"])]
+    manifest["group"] = manifest["path"]
+    manifest["inverted"] = YES
+    manifest.loc[0, "label"] = MARKUP[2]
+
+    result = outcome(tmp_path, manifest, classes=harmful, min_images_per_class=400, expected_counts={harmful[0]: 3})
+
+    pages = [path.read_text(encoding="utf-8") for path in (tmp_path / "data-docs").rglob("*.html")]
+    assert len(pages) > 4 and any("&lt;script&gt;alert" in page for page in pages)
+    assert [run_in_page(page) for page in pages] == [[]] * len(pages)
+    assert f"files of {harmful[0]}: expected 3, found 39" in result.failures
+    assert f"label: expected one of {', '.join(harmful)}, found {MARKUP[2]} (1 of 120)" in result.failures
+    assert [words.startswith(f"40 of 40 images of {harmful[1]} are inverted") for words in result.warnings].count(
+        True
+    ) == 1
