@@ -1,12 +1,13 @@
 # make run    the whole pipeline on this machine        make test   every test, the linter and the type checker
 # make lock   resolve the requirements anew             make clean  forget all runs (databases, logs, artifacts)
 # make docs   build the documentation                    make coverage  the tests, with the lines that they reach
+# make sbom   what the images hold, as CycloneDX, in sbom/
 # make up     the stack of many services, in containers    make down, logs, backup, restore: infra/README.md
 # make test-containers   that stack started, destroyed and restored, which make test leaves out
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers coverage lint docs lock clean setup setup-dev up down logs backup restore
+.PHONY: help run test test-containers coverage lint docs lock sbom clean setup setup-dev up down logs backup restore
 
 DATA ?=
 PROFILE ?= quick
@@ -21,7 +22,7 @@ PYTHON ?=
 export PYTHON DATA PROFILE SET CXR_HOME
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
 	@echo "make run DATA=… SET='data.layout=nih; gan.epochs=300'   lays settings over the profile"
 	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'
@@ -69,6 +70,9 @@ docs: setup-dev
 
 lock: setup-dev
 	@./infra/lock.sh
+
+sbom: setup
+	@.venv/bin/python infra/sbom.py sbom
 
 # In containers: nothing of .venv is needed. DATA and PROFILE count when .env is written, which is once.
 SERVICE ?=

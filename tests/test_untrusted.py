@@ -45,7 +45,7 @@ def spring(trap: Trap, path: Path) -> None:
     elif path.suffix == ".keras" and path.read_bytes().startswith(b"PK"):
         keras.models.load_model(path, safe_mode=False)
     else:
-        pickle.loads(path.read_bytes())
+        pickle.loads(path.read_bytes())  # noqa: S301  the trap is ours
     assert trap.is_sprung
     trap.mark.unlink()
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_with_objects_is_passed_over(trap: Trap, tmp_path: Path, ca
 
 def test_a_table_whose_type_is_pickled_is_text(trap: Trap, tmp_path: Path) -> None:
     path = trap.table(tmp_path / "labels.parquet")
-    pickle.loads(pq.read_schema(path).field("image").metadata[b"ARROW:extension:metadata"])
+    pickle.loads(pq.read_schema(path).field("image").metadata[b"ARROW:extension:metadata"])  # noqa: S301  the trap is ours
     assert trap.is_sprung
     trap.mark.unlink()
 
