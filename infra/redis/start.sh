@@ -11,4 +11,4 @@ cat >"$settings" <<END
 appendonly yes
 requirepass $REDISCLI_AUTH
 END
-exec redis-server "$settings"
+exec redis-server "$settings" "$@"

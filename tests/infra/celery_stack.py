@@ -125,8 +125,13 @@ class CeleryStack:
         data, as_postgres = self.postgres_data, ["runuser", "-u", "postgres", "--"]
         if not any(data.iterdir()):
             shutil.chown(data, "postgres", "postgres")
-            made = [*as_postgres, str(POSTGRES_PROGRAMS / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres"]
-            self._once("initdb", made, dict(os.environ))
+            # As its image does it: who comes by TCP needs a password.
+            made = [*as_postgres, str(POSTGRES_PROGRAMS / "initdb"), "-D", str(data), "-A", "scram-sha-256"]
+            with tempfile.NamedTemporaryFile("w") as password:
+                password.write(environment("postgres")["POSTGRES_PASSWORD"])
+                password.flush()
+                shutil.chown(password.name, "postgres")
+                self._once("initdb", [*made, "-U", "postgres", "--pwfile", password.name], dict(os.environ))
         # Its own data are not worth a disk's patience here.
         options = ["-c", f"port={self.postgres_port}", "-c", "unix_socket_directories=", "-c", "fsync=off"]
         options += [*command("postgres")[1:], "-c", "listen_addresses=127.0.0.1"]
@@ -137,11 +142,11 @@ class CeleryStack:
 
     def start_redis(self) -> None:
         """Start Redis; it keeps what it holds, as in docker-compose.yaml."""
-        password = environment("redis")["REDISCLI_AUTH"]
-        (self.folder / "redis").mkdir(exist_ok=True)
-        served = ["redis-server", "--appendonly", "yes", "--requirepass", password, "--port", str(self.redis_port)]
-        served += ["--bind", "127.0.0.1", "--dir", str(self.folder / "redis")]
-        self._serve("redis", served, dict(os.environ))
+        folder = self.folder / "redis"
+        folder.mkdir(exist_ok=True)
+        served = ["sh", str(ROOT / "infra/redis/start.sh"), "--port", str(self.redis_port), "--bind", "127.0.0.1"]
+        settings = {"REDIS_SETTINGS": str(folder / "redis.conf")}
+        self._serve("redis", [*served, "--dir", str(folder)], {**os.environ, **environment("redis"), **settings})
         self._until(lambda: self._ask_redis("ping") == "PONG", "Redis")
 
     def waiting_in(self, queue: str) -> int:
@@ -177,8 +182,9 @@ class CeleryStack:
         assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
 
     def _postgres_variables(self) -> dict[str, str]:
-        place = {"PGHOST": "127.0.0.1", "PGPORT": str(self.postgres_port)}
-        return {**os.environ, **environment("postgres"), **place}
+        given = environment("postgres")
+        place = {"PGHOST": "127.0.0.1", "PGPORT": str(self.postgres_port), "PGPASSWORD": given["POSTGRES_PASSWORD"]}
+        return {**os.environ, **given, **place}
 
     def _api_answers(self) -> bool:
         try:

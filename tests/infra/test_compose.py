@@ -52,6 +52,7 @@ SCRIPTS = [
     ROOT / "infra/redis/start.sh",
     ROOT / "infra/postgres/databases.sh",
     ROOT / "infra/s3/start.sh",
+    ROOT / "infra/tls/start.sh",
 ]
 DOCKERFILES = ("infra/images/airflow.Dockerfile", "mlflow/Dockerfile")
 
@@ -468,7 +469,8 @@ def test_databases_in_addresses_are_made():
 
 
 def test_health_checks_ask_the_port_that_is_served(airflow):
-    ports = listening() | {"scheduler": airflow["health_port"]}
+    tls = re.search(r"HTTP_LISTEN:-(\d+)", (ROOT / "infra/tls/start.sh").read_text())
+    ports = listening() | {"scheduler": airflow["health_port"], "tls": int(tls[1])}
     assert environment("scheduler")["AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK"] == "true"
     asked = {}
     for service, described in SERVICES.items():
@@ -476,14 +478,15 @@ def test_health_checks_ask_the_port_that_is_served(airflow):
             r"http://127\.0\.0\.1:(\d+)", " ".join(described.get("healthcheck", {}).get("test", []))
         ):
             asked[service] = int(port)
-    assert set(asked) == {"api-server", "mlflow", "scheduler", "seaweedfs"}
+    assert set(asked) == {"api-server", "mlflow", "scheduler", "seaweedfs", "tls"}
     assert asked == {service: ports[service] for service in asked}
 
 
 def test_published_ports_are_on_loopback_and_agree_with_the_links():
     published = {}
     for service, described in SERVICES.items():
-        for port in described.get("ports", []):
+        # TLS is for other machines.
+        for port in described.get("ports", []) if service != "tls" else []:
             assert VARIABLE.match(port)["name"] == "BIND_ADDRESS"
             address, outside, inside = resolve(port, {}).split(":")
             assert address == "127.0.0.1"
@@ -521,7 +524,7 @@ def test_volumes_are_declared_and_used_and_folders_exist():
             source = mount["source"] if isinstance(mount, dict) else mount.split(":")[0]
             if source.startswith("./"):
                 assert (ROOT / source).exists(), source
-            elif not source.startswith("${CXR_DATA"):
+            elif not source.startswith(("${CXR_DATA", "${TLS_FOLDER")):
                 used.add(source)
     assert used == set(COMPOSE["volumes"])
 

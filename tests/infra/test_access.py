@@ -1,0 +1,247 @@
+"""Who comes in: every door of docker-compose.yaml asks for credentials, and TLS before Airflow and MLflow leaves them
+working as they are."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from typing import ClassVar
+
+import httpx
+import pytest
+
+from tests.infra.celery_stack import missing
+from tests.infra.compose import ROOT, environment, filled
+from tests.infra.entrances import AIRFLOW_NAME, HAS_NGINX, MLFLOW_NAME, Entrances
+
+pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
+behind_tls = pytest.mark.skipif(not HAS_NGINX, reason="not installed: nginx")
+
+DAG = """
+from airflow.sdk import dag, task
+
+@dag(schedule=None, is_paused_upon_creation=False)
+def work():
+    task(lambda: None, task_id="works")()
+
+work()
+"""
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("doors")
+    (folder / "dags").mkdir()
+    (folder / "dags" / "work.py").write_text(DAG, encoding="utf-8")
+    stack = Entrances(folder / "stack", folder / "dags")
+    try:
+        stack.api = stack.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.fixture
+def browser(doors):
+    with doors.browser() as client:
+        yield client
+
+
+ADMINISTRATOR = (
+    environment("mlflow")["MLFLOW_AUTH_ADMIN_USERNAME"],
+    environment("mlflow")["MLFLOW_AUTH_ADMIN_PASSWORD"],
+)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "path", ["dags", "dags/work/dagRuns", "connections", "variables", "pools", "assets", "config"]
+    )
+    @pytest.mark.parametrize("token", ["", "Bearer nonsense", "Basic YWRtaW46YWRtaW4="])
+    def test_airflow(self, doors, path, token):
+        headers = {"Authorization": token} if token else {}
+        asked = httpx.get(f"{doors.airflow}/api/v2/{path}", headers=headers, timeout=60)
+
+        assert asked.status_code in (401, 403), asked.text
+        assert httpx.get(f"{doors.airflow}/api/v2/dags", headers=doors.api.http.headers, timeout=60).status_code == 200
+
+    def test_the_tasks_door_of_airflow(self, doors):
+        run = f"{doors.airflow}/execution/task-instances/00000000-0000-7000-8000-000000000000/run"
+
+        assert httpx.patch(run, json={}, timeout=60).status_code in (401, 403)
+        # A person's token is none of a task's.
+        assert httpx.patch(run, json={}, headers=doors.api.http.headers, timeout=60).status_code in (401, 403)
+
+    def test_a_wrong_password_of_airflow(self, doors):
+        for account in ({"username": "admin", "password": "admin"}, {"username": "nobody", "password": ""}):
+            assert httpx.post(f"{doors.airflow}/auth/token", json=account, timeout=60).status_code in (400, 401)
+
+    @pytest.mark.parametrize("login", [None, ("admin", "password1234"), ("admin", "")])
+    def test_mlflow(self, doors, login):
+        for method, path in (
+            ("GET", "api/2.0/mlflow/experiments/get?experiment_id=0"),
+            ("POST", "api/2.0/mlflow/runs/search"),
+            ("GET", "api/2.0/mlflow-artifacts/artifacts"),
+            ("PUT", "api/2.0/mlflow-artifacts/artifacts/a.txt"),
+            ("GET", "ajax-api/2.0/mlflow/registered-models/search"),
+            ("GET", "graphql"),
+            ("GET", ""),
+        ):
+            asked = httpx.request(method, f"{doors.mlflow}/{path}", auth=login, timeout=60)
+            assert asked.status_code == 401, (path, asked.status_code)
+        known = httpx.get(
+            f"{doors.mlflow}/api/2.0/mlflow/experiments/get?experiment_id=0", auth=ADMINISTRATOR, timeout=60
+        )
+        assert known.status_code == 200
+
+    def test_mlflow_of_another_name(self, doors):
+        asked = httpx.get(
+            f"{doors.mlflow}/api/2.0/mlflow/experiments/get?experiment_id=0",
+            auth=ADMINISTRATOR,
+            headers={"Host": "evil.example"},
+            timeout=60,
+        )
+
+        assert asked.status_code == 403
+
+    @pytest.mark.parametrize("password", ["", "postgres", "filled"])
+    @pytest.mark.parametrize("user", ["postgres", "airflow", "mlflow"])
+    def test_postgresql(self, doors, user, password):
+        line = [
+            "psql",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(doors.postgres_port),
+            "-U",
+            user,
+            "-d",
+            "airflow",
+            "-w",
+            "-c",
+            "select 1",
+        ]
+
+        def enter(known: str) -> int:
+            login = {"PATH": os.environ["PATH"], "PGPASSWORD": known, "PGPASSFILE": "/dev/null"}
+            return subprocess.run(line, env=login, capture_output=True, check=False, timeout=60).returncode
+
+        assert enter(password) != 0
+        assert enter(filled()["AIRFLOW_DB_PASSWORD"]) == (0 if user == "airflow" else 2)
+
+    def test_redis(self, doors):
+        def say(*lines: str) -> list[str]:
+            with socket.create_connection(("127.0.0.1", doors.redis_port), timeout=30) as door:
+                door.sendall("".join(f"{line}\r\n" for line in lines).encode())
+                return [door.recv(4096).decode().strip() for _ in lines[-1:]]
+
+        assert say("PING")[0].startswith("-NOAUTH") and say("LLEN default")[0].startswith("-NOAUTH")
+        assert say("AUTH wrong")[0].startswith("-WRONGPASS")
+        assert "+PONG" in say(f"AUTH {environment('redis')['REDISCLI_AUTH']}\r\nPING")[0]
+
+
+@behind_tls
+class TestTls:
+    def test_plain_http_leads_to_https(self, doors):
+        for name, url in ((AIRFLOW_NAME, doors.airflow_url), (MLFLOW_NAME, doors.mlflow_url)):
+            asked = httpx.get(f"http://127.0.0.1:{doors.http_port}/a?b=c", headers={"Host": name})
+            assert (asked.status_code, asked.headers["location"]) == (308, f"{url}/a?b=c")
+
+    def test_another_name_gets_no_answer(self, doors):
+        with pytest.raises(httpx.ConnectError), doors.browser() as client:
+            client.get(f"https://localhost:{doors.tls_port}/")
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(f"http://127.0.0.1:{doors.http_port}/", headers={"Host": "evil.example"})
+
+    def test_old_protocols_are_refused(self, doors):
+        line = ["openssl", "s_client", "-connect", f"127.0.0.1:{doors.tls_port}", "-servername", MLFLOW_NAME]
+        for protocol, works in (("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)):
+            done = subprocess.run([*line, protocol, "-brief"], input=b"", capture_output=True, timeout=60, check=False)
+            assert (done.returncode == 0) == works, protocol
+
+    def test_people_sign_in_to_airflow_and_stay_on_https(self, doors, browser):
+        assert browser.get(doors.airflow_url).headers["strict-transport-security"]
+        page = browser.get(f"{doors.airflow_url}/auth/login/")
+        cookies = page.headers.get_list("set-cookie")
+        assert page.status_code == 200 and cookies and all("; secure" in each.lower() for each in cookies)
+
+        account = environment("airflow-init")
+        form = {"username": account["AIRFLOW_ADMIN_USERNAME"], "password": account["AIRFLOW_ADMIN_PASSWORD"]}
+        form["csrf_token"] = page.text.partition('name="csrf_token"')[2].partition('value="')[2].partition('"')[0]
+        signed_in = browser.post(str(page.url), data=form, headers={"Referer": str(page.url)})
+        assert signed_in.status_code == 302, signed_in.text[:500]
+        assert signed_in.headers["location"].startswith(("/", doors.airflow_url))
+        (token,) = [each for each in signed_in.headers.get_list("set-cookie") if each.startswith("_token=")]
+        assert "; secure" in token.lower()
+        assert browser.get(f"{doors.airflow_url}/api/v2/dags").status_code == 200
+
+    def test_airflow_redirects_to_https_and_believes_no_browser_on_who_it_is(self, doors, browser):
+        # A missing slash is mended by a redirect, whose address is made of what the proxy says.
+        forged = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "http", "Forwarded": "host=evil.example"}
+        mended = browser.get(f"{doors.airflow_url}/auth/login", headers=forged)
+
+        assert (mended.status_code, mended.headers["location"]) == (308, f"{doors.airflow_url}/auth/login/")
+
+    def test_programs_use_both_apis(self, doors, browser):
+        account = environment("airflow-init")
+        login = {part: account[f"AIRFLOW_ADMIN_{part.upper()}"] for part in ("username", "password")}
+        token = browser.post(f"{doors.airflow_url}/auth/token", json=login).json()["access_token"]
+        dags = browser.get(f"{doors.airflow_url}/api/v2/dags", headers={"Authorization": f"Bearer {token}"})
+        assert [dag["dag_id"] for dag in dags.json()["dags"]] == ["work"]
+
+        found = browser.post(
+            f"{doors.mlflow_url}/api/2.0/mlflow/experiments/search", json={"max_results": 5}, auth=ADMINISTRATOR
+        )
+        assert found.status_code == 200 and found.json()["experiments"]
+
+    def test_mlflows_own_pages_may_change_things_and_others_may_not(self, doors, browser):
+        def search(origin: str) -> int:
+            url = f"{doors.mlflow_url}/ajax-api/2.0/mlflow/runs/search"
+            return browser.post(
+                url, json={"experiment_ids": ["0"]}, auth=ADMINISTRATOR, headers={"Origin": origin}
+            ).status_code
+
+        assert browser.get(f"{doors.mlflow_url}/", auth=ADMINISTRATOR).status_code == 200
+        assert (search(doors.mlflow_url), search("https://evil.example")) == (200, 403)
+
+    def test_a_large_artifact_goes_through_both_ways(self, doors, browser):
+        size, url = 100 * 2**20, f"{doors.mlflow_url}/api/2.0/mlflow-artifacts/artifacts/large.bin"
+        block = os.urandom(2**20)
+
+        put = browser.put(url, content=(block for _ in range(size // len(block))), auth=ADMINISTRATOR)
+        assert put.status_code == 200, put.text
+        with browser.stream("GET", url, auth=ADMINISTRATOR) as got:
+            assert sum(map(len, got.iter_bytes(2**20))) == size
+        # It waited on no disk of the proxy.
+        assert sum(path.stat().st_size for path in (doors.folder / "nginx").rglob("*") if path.is_file()) < 2**20
+
+
+class TestStart:
+    """What is wrong with the settings of TLS is said at once."""
+
+    GOOD: ClassVar = {"AIRFLOW_URL": "https://a.example", "MLFLOW_URL": "https://m.example:8443"}
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"AIRFLOW_URL": "http://a.example"}, "not to http://a.example"),
+            ({"MLFLOW_URL": "https://m.example/mlflow"}, "not to https://m.example/mlflow"),
+            ({"MLFLOW_URL": "https://m.example;evil"}, "not to https://m.example;evil"),
+            ({"MLFLOW_URL": "https://a.example:8443"}, "give each its own"),
+            ({}, "certificate.pem is missing or may not be read"),
+        ],
+    )
+    def test_a_setting_that_cannot_be_is_refused_in_a_sentence(self, changes, words, tmp_path):
+        given = {
+            **self.GOOD,
+            "CERTIFICATES": str(tmp_path),
+            "SCRATCH": str(tmp_path),
+            "PATH": os.environ["PATH"],
+            **changes,
+        }
+        done = subprocess.run(
+            ["sh", str(ROOT / "infra/tls/start.sh")], env=given, capture_output=True, text=True, timeout=30
+        )
+
+        assert done.returncode == 1 and words in done.stderr and done.stderr.count("\n") == 1
