@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
@@ -683,8 +683,10 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
     except yaml.YAMLError as error:
         raise SettingsError(f"Profile {path} is not valid YAML: {error}") from error
     except ValidationError as error:
-        faults = "; ".join(_in_words(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors())
-        raise SettingsError(f"The settings of profile {profile!r} are wrong: {faults.rstrip('.?')}.") from error
+        faults = "; ".join(_in_words(fault["loc"], fault["type"], fault["msg"]).rstrip(".") for fault in error.errors())
+        raise SettingsError(
+            f"The settings of profile {profile!r} are wrong: {faults}{'' if faults.endswith('?') else '.'}"
+        ) from error
 
 
 def _with_layout(profile: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -732,8 +734,9 @@ def _in_words(place: tuple[int | str, ...], kind: str, message: str) -> str:
         return f"{where}: {message.removeprefix('Value error, ')}"
     model: Any = Settings
     for part in place[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
+        # A number is the place in a list, whose members are of the same model.
+        if isinstance(part, str) and part in getattr(model, "model_fields", {}):
+            model = _model_within(model.model_fields[part].annotation)
     beside = list(getattr(model, "model_fields", {}))
     name = str(place[-1])
     elsewhere = [
@@ -744,6 +747,13 @@ def _in_words(place: tuple[int | str, ...], kind: str, message: str) -> str:
     if elsewhere and name not in beside:
         return f"{where}: there is no such setting, did you mean {' or '.join(elsewhere)}?"
     return f"{where}: there is no such setting, {nearest(name, beside)}"
+
+
+def _model_within(annotation: Any) -> Any:
+    """The model that a setting holds, by itself, in a list, or where it is not ``null``; else ``None``."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next(filter(None, map(_model_within, get_args(annotation))), None)
 
 
 def _with_preset(values: dict[str, Any]) -> dict[str, Any]:

@@ -173,6 +173,7 @@ class NamedSource(Strict):
     layout: str | None = None
     table: TableSettings | None = None
     folders: dict[Annotated[str, AfterValidator(composed)], Annotated[str, AfterValidator(composed)]] | None = None
+    patients: Literal["shared", "own"] = "shared"
 
     @field_validator("name")
     @classmethod
@@ -206,6 +207,8 @@ class ExternalSettings(NamedSource):
         layout: The ready-made settings of a public data set, of which folders and table count.
         table: A table of labels.
         folders: The class of each further folder name, where folders say the classes.
+        patients: Whose numbers name its patients. With ``shared`` a patient of the same number in training is the same
+            person, and leaks. With ``own`` nobody in training is meant.
     """
 
     WHAT: ClassVar[str] = "external set"
@@ -228,8 +231,6 @@ class SourceSettings(NamedSource):
     """
 
     WHAT: ClassVar[str] = "source"
-
-    patients: Literal["shared", "own"] = "shared"
 
 
 def check_named(named: Sequence[NamedSource], classes: Sequence[str]) -> None:

@@ -113,6 +113,15 @@ def test_both_profiles_set_the_same_names() -> None:
         ({"data": {"expected_counts": {"Covid": 5}}}, "data: expected_counts names ['Covid']"),
         ({"data": {"split": {"validation": 0.6, "test": 0.5}}}, "data.split: "),
         ({"colour": "red"}, "colour: "),
+        (
+            {"data": {"external": [{"name": "c", "source": "/c", "patient": "own"}]}},
+            "data.external.0.patient: there is no such setting, did you mean 'patients'?",
+        ),
+        (
+            {"data": {"sources": [{"name": "c", "source": "/c", "table": {"fil": "x", "path": "p", "label": "l"}}]}},
+            "data.sources.0.table.fil: there is no such setting, did you mean 'file'?",
+        ),
+        ({"gate": {"min_f1": 0.5}}, "gate.min_f1: there is no such setting, did you mean 'min_macro_f1'?"),
     ],
 )
 def test_what_is_wrong_is_said_by_name(overrides: dict[str, Any], named: str) -> None:

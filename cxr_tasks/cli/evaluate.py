@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -40,12 +40,19 @@ ModelArgument = Annotated[
 NameOption = Annotated[
     str, typer.Option("--name", metavar="NAME", help="What figures of the set are called, in MLflow too.")
 ]
+PatientsOption = Annotated[
+    Literal["shared", "own"],
+    typer.Option(
+        "--patients", help="own: the source numbers its patients on its own, so that none is one of training."
+    ),
+]
 
 
 def evaluate_command(
     model: ModelArgument,
     source: SourceArgument,
     name: NameOption = "external",
+    patients: PatientsOption = "shared",
     profile: ProfileOption = DEFAULT_PROFILE,
     changes: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -61,7 +68,7 @@ def evaluate_command(
     Exit status: 0 whatever the figures are, 2 the model could not be tested.
     """
     try:
-        external = ExternalSettings(name=name, source=absolute_source(source))
+        external = ExternalSettings(name=name, source=absolute_source(source), patients=patients)
     except ValueError as error:
         if isinstance(error, UserError):
             raise

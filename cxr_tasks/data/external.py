@@ -29,6 +29,8 @@ def find_leaks(
     seen: pd.DataFrame,
     seen_thumbnails: np.ndarray,
     near: NearDuplicateSettings,
+    *,
+    own_patients: bool = False,
 ) -> pd.DataFrame:
     """Find the images of an external set that leak.
 
@@ -38,6 +40,7 @@ def find_leaks(
         seen: Rows of the dataset's manifest, with their ``split``; see :func:`seen_in_training`.
         seen_thumbnails: (m, 32, 32) uint8.
         near: When two images are one picture.
+        own_patients: Whether the set numbers its patients on its own, so that none of them is one of the dataset's.
 
     Returns:
         A row a leak with ``LEAK_COLUMNS``, each image once, by the surest evidence: ``leak`` says how it leaks,
@@ -47,7 +50,8 @@ def find_leaks(
     found = copies.rename(columns={"copy": "leak", "real_path": "known_path"})[LEAK_COLUMNS]
     # Pseudonyms are of one key, so that a patient is called the same in every source of one store.
     patients = seen.reindex(columns=["patient", "split", "path"]).fillna("")
-    patients = patients[patients["patient"] != ""].drop_duplicates("patient").set_index("patient")
+    patients = patients[(patients["patient"] != "") & (not own_patients)]
+    patients = patients.drop_duplicates("patient").set_index("patient")
     known = external[external["patient"].isin(patients.index)]
     shared = known.assign(
         leak=SAME_PATIENT,

@@ -95,8 +95,8 @@ def _without_leaks(
             seen = seen_in_training(dataset.manifest())
             store = open_store()
             thumbnails = thumbnails_of([store.fetch(ref) for ref in joined.shards], rows)
-            near = settings.data.near_duplicates
-            leaks = find_leaks(rows, thumbnails, seen, dataset.thumbnails(seen), near)
+            known = seen, dataset.thumbnails(seen), settings.data.near_duplicates
+            leaks = find_leaks(rows, thumbnails, *known, own_patients=external.patients == "own")
         kept = rows[~rows["image_id"].isin(leaks["image_id"])].reset_index(drop=True)
         kept.to_parquet(folder / ExternalSet.ROWS, index=False)
         leaks.to_parquet(folder / ExternalSet.LEAKS, index=False)
@@ -135,6 +135,7 @@ def _without_leaks(
             "name": external.name,
             "classes": list(settings.data.classes),
             "near_duplicates": settings.data.near_duplicates.model_dump(mode="json"),
+            **({"patients": "own"} if external.patients == "own" else {}),
         },
         inputs=inputs,
         label=external.name,

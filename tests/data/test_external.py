@@ -26,8 +26,8 @@ def external(pixels, **columns):
     return rows.assign(patient="", group=rows["image_id"]).assign(**columns), thumbnails
 
 
-def leaks(pixels, **columns):
-    return find_leaks(*external(pixels, **columns), SEEN, SEEN_THUMBNAILS, LIMITS)
+def leaks(pixels, own_patients=False, **columns):
+    return find_leaks(*external(pixels, **columns), SEEN, SEEN_THUMBNAILS, LIMITS, own_patients=own_patients)
 
 
 def test_unrelated_images_of_other_patients_do_not_leak():
@@ -46,6 +46,14 @@ def test_each_image_that_shows_a_seen_picture_or_patient_leaks_once_by_the_sures
     assert how == {"seen-0": SAME_FILE, "again": NEAR_DUPLICATE, "flipped": ALTERED, "b": SAME_PATIENT}
     assert dict(zip(found["image_id"], found["split"], strict=True))["again"] == "validation"
     assert set(found["known_path"]) == {"seen-0.png", "seen-1.png", "seen-2.png", "seen-4.png"}
+
+
+def test_where_a_set_numbers_its_patients_on_its_own_the_same_number_is_another_person():
+    pixels = np.concatenate([pictures(1, 2), SEEN_PIXELS[:1]])
+
+    found = leaks(pixels, own_patients=True, patient=["p4", "p0", "p9"])
+
+    assert dict(zip(found["image_id"], found["leak"], strict=True)) == {"new-2": NEAR_DUPLICATE}
 
 
 def test_other_images_of_the_patient_of_a_copy_leak_too():
