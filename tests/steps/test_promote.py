@@ -643,3 +643,36 @@ class TestPromote:
         promoted = steps.promote(begin(), publish_dataset(store, "a"), [])
 
         assert promoted.decisions == ()
+
+
+@pytest.mark.usefixtures("mlflow_uri")
+def test_twenty_promotions_at_once_end_with_one_champion_and_a_true_history(
+    name: str, store: FolderStore, model_uris: dict[str, str]
+) -> None:
+    promoting = sys.modules["cxr_tasks.steps.promote"]
+    asked = GateSettings.model_validate({**resolve("quick").gate.model_dump(), **NO_FLOORS})
+    gate, evidence = Gate(asked, CLASSES, 50, 0), Evidence(predictions("validation", "right"))
+    figures = {str(number): number / 20 for number in range(20)}
+
+    def standing(version: Any) -> Standing:
+        return Standing(score=figures[version.tags["cxr.weights_digest"]])
+
+    def promote(digest: str) -> Decision:
+        chosen = candidate(figures[digest], model_uri=model_uris["guesses"], weights_digest=digest)
+        return promoting._register_alone(name, chosen, lambda: evidence, gate, standing, f"run {digest}")
+
+    with ThreadPoolExecutor(20) as pool:
+        decisions = list(pool.map(promote, figures))
+
+    found = {version.version: version for version in tracking.registered_versions() if version.name == name}
+    assert len(found) == 20
+    champion = found[version_at(name, CHAMPION)]
+    assert champion.tags["cxr.weights_digest"] == "19"
+    # From champion to champion before, to the first: each that was made one, and none other.
+    history = [champion]
+    while before := history[-1].tags["cxr.replaced_version"]:
+        history.append(found[before])
+    made = {decision.version for decision in decisions if decision.is_new}
+    assert {version.version for version in history} == made and len(history) == len(made)
+    scores = [figures[version.tags["cxr.weights_digest"]] for version in history]
+    assert scores == sorted(scores, reverse=True)
