@@ -71,6 +71,17 @@ ClassifierName = Annotated[str, _known("classifier", CLASSIFIERS), _choices(CLAS
 ArmName = Annotated[str, _known("arm", ARMS), _choices(ARMS)]
 # The tables of counts and of changes are CSV.
 FORMULA_SIGNS = "=+-@"
+# The steps that run networks: those that may ask for a GPU.
+GpuStep = Literal[
+    "train_gan",
+    "judge",
+    "synthesize",
+    "extract_features",
+    "train_arm",
+    "reproduce_leak",
+    "explain",
+    "evaluate_external",
+]
 
 
 def _class_name(name: str) -> str:
@@ -575,6 +586,23 @@ class EvaluationSettings(Strict):
     reproduce_leak: bool
 
 
+class GpuSettings(Strict):
+    """Which work goes to a GPU, where Airflow has a queue for one (`CXR_GPU_QUEUE`). Elsewhere nothing does.
+
+    Attributes:
+        steps: The steps whose tasks ask for the GPU. Airflow decides that when it reads the DAGs, so the profile of
+            the stack counts (`CXR_PROFILE`), and no setting of one run.
+    """
+
+    steps: tuple[GpuStep, ...] = get_args(GpuStep)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> GpuSettings:
+        if len(set(self.steps)) < len(self.steps):
+            raise ValueError("steps must each be listed once")
+        return self
+
+
 class Settings(Strict):
     """Everything one run needs to know, resolved."""
 
@@ -594,6 +622,7 @@ class Settings(Strict):
     synthetic: SyntheticSettings
     evaluation: EvaluationSettings
     gate: GateSettings
+    gpu: GpuSettings = GpuSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

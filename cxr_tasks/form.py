@@ -9,12 +9,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from cxr_tasks.arms import ARMS
 from cxr_tasks.artifacts import STEPS
 from cxr_tasks.classifiers.registry import CLASSIFIERS
-from cxr_tasks.config import Settings, merge, profile_names
+from cxr_tasks.config import Settings, merge, profile_names, resolve
 from cxr_tasks.data.sources import GIVE
 from cxr_tasks.errors import SettingsError, nearest
 from cxr_tasks.registry.champions import OVERALL_MODEL
@@ -212,6 +213,32 @@ def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:
             section, key = each.setting.split(".")
             overrides = merge(overrides, {section: {key: form[name]}})
     return merge(overrides, form.get("settings") or {})
+
+
+def check_for_a_run(overrides: Mapping[str, Any]) -> None:
+    """Look whether settings that are laid over a profile are for one run.
+
+    Raises:
+        SettingsError: They say where tasks run, which is fixed before there is a run.
+    """
+    if "gpu" in overrides:
+        raise SettingsError(
+            "The section gpu is not for one run, since Airflow places tasks when it reads the DAGs: write it into the "
+            "profile of the stack (CXR_PROFILE, or PROFILE=/path/to/mine.yaml)."
+        )
+
+
+@cache
+def gpu_steps() -> tuple[str, ...]:
+    """The steps whose tasks go to a GPU: those that the profile of the stack names, which the form holds at first.
+
+    Not those of a run's profile. Airflow makes the tasks of a run that an asset's event starts before the run has the
+    event, so that no cluster policy can know there which settings the event asks for.
+
+    Raises:
+        SettingsError: There is no such profile, or it is wrong.
+    """
+    return resolve(FIELDS["profile"].default).gpu.steps
 
 
 def _schema_of(setting: str) -> dict[str, Any]:

@@ -30,17 +30,16 @@ from cxr_announced import announced_training
 from cxr_wiring import (
     DATASET,
     OF_ALL,
-    ON_GPU,
     TRAINING_FORM,
     TRAINING_SCHEDULE,
     cron,
     finish,
     going_on,
+    heavy,
     if_generated,
     if_good,
     if_imported,
     if_wanted,
-    long,
     step,
 )
 
@@ -60,17 +59,17 @@ def configure() -> dict[str, Any]:
 @task_group
 def gan(common: dict[str, Any]) -> dict[str, Any]:
     """Train the GAN or read what others have made, judge the images, and draw a synthetic set from them."""
-    trained = if_generated(step(steps.train_gan, **ON_GPU, execution_timeout=timedelta(days=7)))(**common)
-    read = if_imported(step(steps.import_synthetic, **long("reading")))(**common)
+    trained = if_generated(heavy(steps.train_gan, "gan", execution_timeout=timedelta(days=7)))(**common)
+    read = if_imported(heavy(steps.import_synthetic, "reading"))(**common)
     made = {"gan": trained, "imported": read}
-    made["judgement"] = if_wanted(step(steps.judge, **ON_GPU))(**common, **made)
-    return {**made, "synthetic": if_good(step(steps.synthesize, **ON_GPU))(**common, **made)}
+    made["judgement"] = if_wanted(heavy(steps.judge, "gan"))(**common, **made)
+    return {**made, "synthetic": if_good(heavy(steps.synthesize, "gan"))(**common, **made)}
 
 
 @task_group(group_id="features")
 def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
     """Run each frozen backbone once, over the dataset and over the synthetic set."""
-    extract = step(steps.extract_features, map_index_template="{{ task.op_kwargs.backbone }}", **long("features"))
+    extract = heavy(steps.extract_features, "features", map_index_template="{{ task.op_kwargs.backbone }}")
     backbones = step(steps.backbones)(common["run"])
     of_dataset = extract.override(task_id="of_dataset").partial(**common)
     of_synthetic = extract.override(task_id="of_synthetic").partial(**common, synthetic=synthetic)
@@ -81,8 +80,8 @@ def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
 def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...]) -> tuple[Any, ...]:
     """Train each classifier on each arm with each seed; what needs no synthetic images does not wait for them."""
     run, waiting = common["run"], {**common, "synthetic": synthetic, "features": list(features)}
-    train = going_on(step(steps.train_arm, map_index_template=ARM, **long("arms")))
-    leak = going_on(step(steps.reproduce_leak, map_index_template=ARM, **long("arms")))
+    train = going_on(heavy(steps.train_arm, "arms", map_index_template=ARM))
+    leak = going_on(heavy(steps.reproduce_leak, "arms", map_index_template=ARM))
     real = step(steps.arms, task_id="real")(run, False)
     with_real = train.override(task_id="train").partial(**common, features=[features[0]]).expand(arm=real)
     augmented = step(steps.arms, task_id="synthetic")(run, True)
@@ -95,11 +94,11 @@ def verdict(common: dict[str, Any], trained: list[Any], sets: Any, **made: Any) 
     """Compare each arm with baseline and control, show what they look at, promote the best, and write the report."""
     compare = going_on(step(steps.compare, map_index_template=PAIR))
     comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(common["run"]))
-    explain = going_on(step(steps.explain, map_index_template="{{ task.op_kwargs.comparison.name }}", **long("last")))
+    explain = going_on(heavy(steps.explain, "last", map_index_template="{{ task.op_kwargs.comparison.name }}"))
     compared = {**common, "comparisons": comparisons, "trained": trained}
     galleries = explain.partial(**common).expand(comparison=comparisons)
     # One at a time: each logs to the runs of the same arms.
-    test = going_on(step(steps.evaluate_external, map_index_template=SET, max_active_tis_per_dagrun=1, **long("last")))
+    test = going_on(heavy(steps.evaluate_external, "last", map_index_template=SET, max_active_tis_per_dagrun=1))
     external = test.partial(**common, trained=trained).expand(external=sets)
     # One at a time, or two runs could each find the other's champion absent.
     promotion = going_on(step(steps.promote, max_active_tis_per_dag=1))(**compared, external=[external])
@@ -118,7 +117,7 @@ def cxr_training() -> None:
     plan = configure()
     common = {"run": plan["run"], "dataset": plan["dataset"]}
     # At once: a set that cannot be read is known before hours of training, and costs its own branch alone.
-    read = step(steps.read_external, map_index_template="{{ task.op_kwargs.name }}", **long("reading"))
+    read = heavy(steps.read_external, "reading", map_index_template="{{ task.op_kwargs.name }}")
     sets = read.partial(**common).expand(name=step(steps.external_sets)(plan["run"]))
     made = gan(common)
     extracted = extract_all(common, made["synthetic"])

@@ -30,7 +30,7 @@ from pydantic_core import to_jsonable_python
 
 from cxr_tasks import steps
 from cxr_tasks.artifacts import Features, Judgement, RunContext, Training
-from cxr_tasks.form import DATASET_FIELD, FIELDS, ROLLBACK_FIELDS, SOURCE_FIELD, Field
+from cxr_tasks.form import DATASET_FIELD, FIELDS, ROLLBACK_FIELDS, SOURCE_FIELD, Field, gpu_steps
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -38,11 +38,6 @@ if TYPE_CHECKING:
 
 ARM_AND_FEATURES: TypeAdapter[Any] = TypeAdapter(tuple[Training, list[list[Features | None] | None]])
 DATASET = Asset(name="cxr_dataset", uri="cxr://dataset", group="cxr")
-
-
-def long(work: str) -> dict[str, Any]:
-    """The arguments of a task that may take days; ``work`` is one of ``PRIORITIES``."""
-    return {"pool": "training", "execution_timeout": timedelta(days=2), "priority_weight": PRIORITIES[work]}
 
 
 def form(fields: Mapping[str, Field]) -> dict[str, Param]:
@@ -55,7 +50,8 @@ ROLLBACK_FORM = form(ROLLBACK_FIELDS)
 # Where slots are few, what takes seconds goes before what takes hours, also that of another run: a data run does not
 # stay open behind trainings, and a set that cannot be read is known before them. Then comes what most waits for.
 PRIORITIES = {"quick": 100, "reading": 50, "gan": 40, "features": 30, "arms": 20, "last": 10}
-ON_GPU = {"executor": "gpu", "queue": "gpu", "pool": "gpu", "priority_weight": PRIORITIES["gan"]}
+# The queue of the workers that have a GPU; empty where the stack has none.
+GPU_QUEUE = os.environ.get("CXR_GPU_QUEUE", "")
 # A cron expression, or empty for runs that are only triggered.
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
 TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
@@ -181,6 +177,14 @@ def step(
 
     kwargs |= {"decorated_operator_class": StepOperator, "multiple_outputs": multiple_outputs}
     return task_decorator_factory(call, **kwargs)
+
+
+def heavy(function: Callable, work: str, **kwargs: Any) -> TaskDecorator:
+    """Like :func:`step`, of a task that may take days, on a GPU or not; ``work`` is one of ``PRIORITIES``."""
+    on_gpu = GPU_QUEUE and function.__name__ in gpu_steps()
+    place = {"executor": "gpu", "queue": GPU_QUEUE, "pool": "gpu"} if on_gpu else {"pool": "training"}
+    turn = {"execution_timeout": timedelta(days=2), "priority_weight": PRIORITIES[work]}
+    return step(function, **place, **turn | kwargs)
 
 
 def _wants_synthetic(context: Any) -> tuple[bool, str]:

@@ -128,6 +128,7 @@ class Containers:
     Attributes:
         env_file: The .env.
         env: Its variables.
+        profiles: Of Compose, that are started.
     """
 
     def __init__(self, env_file: Path) -> None:
@@ -143,11 +144,11 @@ class Containers:
             raise CannotGoOn(f"{env_file} is missing: `make up` writes it.")
         self.env_file, self.env = env_file, read_env(env_file)
         self.project = self.env.get("COMPOSE_PROJECT_NAME") or "cxr"
-        profiles = [name for name in self.env.get("COMPOSE_PROFILES", "").split(",") if name]
+        self.profiles = [name for name in self.env.get("COMPOSE_PROFILES", "").split(",") if name]
         self._compose = [*compose_program(), "--project-name", self.project]
         self._compose += ["--project-directory", str(CHECKOUT), "--file", str(CHECKOUT / "docker-compose.yaml")]
         self._compose += ["--env-file", str(env_file)]
-        self._compose += [part for name in profiles for part in ("--profile", name)]
+        self._compose += [part for name in self.profiles for part in ("--profile", name)]
         # What lies in the environment would win over .env: PROFILE or DATA of another program, say.
         self._environment = {name: value for name, value in os.environ.items() if name not in self.env}
 
@@ -166,12 +167,17 @@ class Containers:
         except subprocess.CalledProcessError as error:
             raise CannotGoOn(f"`compose {arguments[0]}` did not succeed: its message above says why.") from error
 
-    def check_data(self) -> None:
-        """See whether the folder of the X-rays is there: Docker would make a new and empty one.
+    def check_env(self) -> None:
+        """See whether the folder of the X-rays is there, and whether a GPU that is to work is given work.
 
         Raises:
-            CannotGoOn: It is not.
+            CannotGoOn: It is not. Docker would make a new and empty folder, and the GPU's worker would idle.
         """
+        if "gpu" in self.profiles and not self.env.get("CXR_GPU_QUEUE"):
+            raise CannotGoOn(
+                f"COMPOSE_PROFILES in {self.env_file} starts a worker for the GPU, and no task would go there: add the "
+                "line CXR_GPU_QUEUE=gpu."
+            )
         data = Path(self.env.get("CXR_DATA", ""))
         if not data.is_absolute() or not data.is_dir():
             raise CannotGoOn(f"CXR_DATA in {self.env_file} is {str(data)!r}, which is no folder: correct the line.")
@@ -185,7 +191,7 @@ class Containers:
         Raises:
             CannotGoOn: The build failed, or a service did not become healthy.
         """
-        self.check_data()
+        self.check_env()
         self.compose("build")
         self._make_phantoms()
         self.compose("up", "--detach", *services)
@@ -290,7 +296,7 @@ class Containers:
                 f"The volumes {', '.join(volumes)} are there, and a restore fills new ones only: back them up, "
                 f"then remove them with `docker volume rm {' '.join(volumes)}` while the stack is down."
             )
-        self.check_data()
+        self.check_env()
         self.compose("build")
         self.compose("up", "--detach", *KEEPERS, "s3-bucket")
         self.wait()
@@ -365,7 +371,7 @@ def first_env(path: Path, data: str, profile: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     runtimes = ["docker", "info", "--format", "{{json .Runtimes}}"]
     gpu = "nvidia" in subprocess.run(runtimes, capture_output=True, text=True, check=False).stdout
-    queues = {"COMPOSE_PROFILES": "gpu"} if gpu else {"WORKER_QUEUES": "default,gpu"}
+    queues = {"COMPOSE_PROFILES": "gpu", "CXR_GPU_QUEUE": "gpu"} if gpu else {}
     drawn = {name: draw() for name, draw in DRAWN.items()}
     write_env(path, {**drawn, **queues, "CXR_DATA": str(folder), **({"CXR_PROFILE": profile} if profile else {})})
     print(f"{path} was written, with secrets of its own. Keep it: without it a backup cannot be read.")

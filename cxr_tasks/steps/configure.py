@@ -10,7 +10,7 @@ from cxr_tasks import tracking
 from cxr_tasks.addresses import check_whole
 from cxr_tasks.artifacts import RunContext
 from cxr_tasks.config import Settings, resolve
-from cxr_tasks.form import form_overrides, read_form
+from cxr_tasks.form import check_for_a_run, form_overrides, read_form
 from cxr_tasks.store import artifact_ref, open_store
 
 
@@ -26,7 +26,9 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
         SettingsError: The form, the profile or an override is wrong, or names a relative path.
     """
     filled = read_form(dag, form)
-    settings = resolve(filled["profile"], form_overrides(filled))
+    overrides = form_overrides(filled)
+    check_for_a_run(overrides)
+    settings = resolve(filled["profile"], overrides)
     check_whole(settings.model_dump(mode="json"))
     open_store().sweep()
     ref = keep_settings(settings)

@@ -27,6 +27,8 @@ from infra.embedded.services import Service, StackError, Watch
 REPOSITORY = Path(__file__).resolve().parents[2]
 NEEDED_GIB = 3.0
 START_SECONDS = 240.0
+# A driver that nobody keeps loaded takes seconds to answer.
+DRIVER_SECONDS = 20.0
 # Airflow's own servers. `airflow standalone` starts the same four, and does not notice when one of them ends.
 AIRFLOW = ("scheduler", "dag-processor", "api-server", "triggerer")
 
@@ -196,6 +198,7 @@ class Stack:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "GX_ANALYTICS_ENABLED": "false",
             "CXR_STORE": str(self.home / "store"),
+            "CXR_GPU_QUEUE": os.environ.get("CXR_GPU_QUEUE", "gpu" if has_gpu() else ""),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             # The GAN and a classifier may share a GPU; by default the first would take all of its memory.
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
@@ -271,6 +274,17 @@ class Stack:
         # Process numbers are used again, but nothing older than the stack can belong to it.
         end({p for p in in_sessions(left["sessions"].values()) if p.create_time() >= left["started"]})
         self.state.unlink(missing_ok=True)
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver lists a GPU of this machine."""
+    if (program := shutil.which("nvidia-smi")) is None:
+        return False
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and listed.stdout.startswith("GPU ")
 
 
 def is_free(port: int) -> bool:

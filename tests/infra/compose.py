@@ -27,7 +27,7 @@ def example() -> dict[str, str]:
 def filled() -> dict[str, str]:
     """env.example as a user fills it in; every value tells which variable it belongs to."""
     values = {name: value or f"filled-{name.replace('_', '-').lower()}" for name, value in example().items()}
-    return values | {"CXR_DATA": "/tmp", "AIRFLOW_FERNET_KEY": FERNET_KEY}
+    return values | {"CXR_DATA": "/tmp", "AIRFLOW_FERNET_KEY": FERNET_KEY, "CXR_GPU_QUEUE": "gpu"}
 
 
 def resolve(value: object, values: dict[str, str]) -> str:

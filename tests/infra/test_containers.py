@@ -50,6 +50,19 @@ def test_first_env_fills_all_that_compose_asks_for_with_secrets_of_its_own(tmp_p
     assert stat.S_IMODE(written[0].stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(("runtimes", "gpu"), [('{"nvidia":{},"runc":{}}', "gpu"), ('{"runc":{}}', "")])
+def test_first_env_asks_for_the_gpu_where_docker_knows_one(tmp_path, monkeypatch, runtimes, gpu):
+    program = tmp_path / "docker"
+    program.write_text(f"#!/bin/sh\necho '{runtimes}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    containers.first_env(tmp_path / "env", str(tmp_path), "quick")
+
+    written = read_env(tmp_path / "env")
+    assert (written["COMPOSE_PROFILES"], written["CXR_GPU_QUEUE"], written["WORKER_QUEUES"]) == (gpu, gpu, "default")
+
+
 def test_env_is_never_written_over(tmp_path):
     path = tmp_path / "env"
     path.write_text("mine")
@@ -103,6 +116,12 @@ def test_a_folder_of_data_that_is_gone_is_named(tmp_path):
     write_env(tmp_path / "env", {"CXR_DATA": str(tmp_path / "misspelt")})
     done = call(tmp_path, "up", docker="true")
     assert done.returncode == 1 and "misspelt', which is no folder: correct the line." in done.stderr
+
+
+def test_a_worker_for_the_gpu_without_a_queue_is_named(tmp_path):
+    write_env(tmp_path / "env", {"CXR_DATA": str(tmp_path), "COMPOSE_PROFILES": "gpu"})
+    done = call(tmp_path, "up", docker="true")
+    assert done.returncode == 1 and done.stderr.endswith("no task would go there: add the line CXR_GPU_QUEUE=gpu.\n")
 
 
 def test_a_restore_wants_a_whole_backup_with_the_keys_of_this_stack(tmp_path):

@@ -65,6 +65,7 @@ def test_what_a_killed_runner_left_behind_is_ended(tmp_path):
     ("arguments", "sentence"),
     [
         (["--profile", "papr"], "Profile 'papr' does not exist: choose one of paper, quick"),
+        (["--set", "gpu.steps=[]"], "The section gpu is not for one run"),
         (["--data", "/nowhere"], "The data source /nowhere does not exist"),
         (["--set", "data.sources=[{name: a, source: /nowhere}]"], "The data source /nowhere does not exist"),
         (["--set", "data.sources=[{name: a, source: nowhere}]"], "The data source {here}/nowhere does not exist"),
@@ -101,6 +102,23 @@ def test_what_a_stack_starts_finds_the_project_by_itself(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True)
 
     assert "site-packages" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("driver", "queue"),
+    [("echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'", "gpu"), ("echo 'No devices were found'; exit 6", ""), ("exit 9", "")],
+)
+def test_tasks_go_to_a_gpu_where_the_driver_lists_one(tmp_path, monkeypatch, driver, queue):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{driver}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CXR_GPU_QUEUE", raising=False)
+
+    assert Stack(tmp_path, 1, 2, {}).environment["CXR_GPU_QUEUE"] == queue
+    # Who says it outright is not contradicted.
+    monkeypatch.setenv("CXR_GPU_QUEUE", "")
+    assert Stack(tmp_path, 1, 2, {}).environment["CXR_GPU_QUEUE"] == ""
 
 
 def test_mapped_tasks_are_named_by_what_they_map():

@@ -155,6 +155,7 @@ WRONG = [
     ({"settings": {"gan": {"epohcs": 3}}}, "gan.epohcs: there is no such setting, did you mean 'epochs'."),
     ({"settings": {"epochs": 3}}, "epochs: there is no such setting, did you mean classifiers.epochs or gan.epochs."),
     ({"settings": {"gan": 3}}, "gan: "),
+    ({"settings": {"gpu": {"steps": []}}}, "The section gpu is not for one run"),
 ]
 
 
