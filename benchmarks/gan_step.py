@@ -38,6 +38,7 @@ from cxr_tasks.config import GanSettings, resolve
 from cxr_tasks.gan.device import on_device
 from cxr_tasks.gan.networks import build_discriminator, build_generator
 from cxr_tasks.gan.step import CovidGan
+from cxr_tasks.precision import AUTO, CPU_FLAGS, cpu_flags, gan_in_bfloat16
 
 CLASSES = 3
 NAMES = {
@@ -74,7 +75,9 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     with ExitStack() as stack:
         processes: dict[str, ProcessPoolExecutor] = {}
-        for name in given.only or [name for name in NAMES if name != "bf16" or has_bfloat16()]:
+        for name in given.only or [
+            name for name in NAMES if name != "bf16" or gan_in_bfloat16(AUTO) or cpu_flags() & CPU_FLAGS
+        ]:
             started = time.perf_counter()
             processes[name] = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
             with_xla = name == "xla" or (name == "bf16" and seconds.get("xla", [9e9]) < seconds.get("fused", [0.0]))
@@ -210,12 +213,6 @@ def matmul_rate(side: int = 2048, repeats: int = 7) -> float:
         product(a, b).numpy()
         times.append(time.perf_counter() - started)
     return 2 * side**3 / min(times)
-
-
-def has_bfloat16() -> bool:
-    """Whether this machine computes in bfloat16 rather than imitate it."""
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    return bool(tf.config.list_physical_devices("GPU")) or "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def hardware() -> str:

@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cxr_tasks.precision import CPU_FLAGS, cpu_flags
+
 VIEWS = 4
 SPLITS = {"train": 0.625, "validation": 0.125, "test": 0.25}
 # Way, network, arm; the notebook's comes first, and the others are held against it.
@@ -52,7 +54,7 @@ def main(source: str, size: int, images: int, epochs: int) -> None:
         print(f"{os.cpu_count()} cores, {size} px, {epochs} epochs, images {counts}", flush=True)
         common = {"folder": scratch, "size": size, "epochs": epochs}
         trainings = list(TRAININGS)
-        if has_bfloat16():
+        if cpu_flags() & CPU_FLAGS:
             trainings.insert(4, ("ours, bfloat16", "vgg16", "classical"))
         else:
             print("This processor has no instructions for bfloat16: that way is left out", flush=True)
@@ -78,7 +80,7 @@ def main(source: str, size: int, images: int, epochs: int) -> None:
     summary = {
         "benchmark": "pair",
         "ratio": exact["ratio"],
-        "ratio_precision": "bfloat16" if has_bfloat16() else "float32",
+        "ratio_precision": "bfloat16" if cpu_flags() & CPU_FLAGS else "float32",
         "ratio_unaugmented": figures["vgg16 none ours"]["ratio"],
         "ratio_views": figures[f"vgg16 views: {VIEWS} ours"]["ratio"],
         "cnn_share": {arm: round(1 / figures[f"cnn {arm} ours"]["ratio"], 3) for arm in ("none", "classical")},
@@ -101,12 +103,6 @@ def deal(source: Path, folder: Path, images: int) -> dict[str, int]:
                 (folder / split / name / found[position].name).symlink_to(found[position].resolve())
             counts[split] += len(part)
     return counts
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware."""
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
 
 
 def measured(way: str, network: str, arm: str, common: dict[str, Any]) -> dict[str, Any]:

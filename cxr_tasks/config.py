@@ -370,9 +370,11 @@ class ClassifierSettings(Strict):
     ``scaling``: ``paper`` divides gray values by 255; ``imagenet`` does what the backbone was pretrained with.
     ``budget``: what the arms of a pair have in common. With ``epochs`` each sees all of its images once an epoch, so
     that one with more images takes more optimiser steps; with ``steps`` an epoch has as many steps as the real
-    training images alone make. ``precision``: of the frozen backbones; ``bfloat16`` is faster on processors and GPUs
-    with instructions for it. ``checkpoint_seconds``: how often a training is kept, so that it goes on from there after
-    it was killed; ``keep_checkpoints``: how many checkpoints stay; ``setbacks``: as for the GAN.
+    training images alone make. ``precision``: of the frozen backbones. ``bfloat16`` is faster on processors and GPUs
+    with instructions for it, and ``float16`` on GPUs. ``auto`` takes what the worker's hardware computes fast; then
+    the workers that train classifiers should be alike, since each makes features in its own.
+    ``checkpoint_seconds``: how often a training is kept, so that it goes on from there after it was killed;
+    ``keep_checkpoints``: how many checkpoints stay; ``setbacks``: as for the GAN.
     """
 
     names: tuple[ClassifierName, ...] = Field(min_length=1)
@@ -384,7 +386,7 @@ class ClassifierSettings(Strict):
     epochs: Positive
     patience: Positive
     budget: Literal["epochs", "steps"]
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["float32", "bfloat16", "float16", "auto"]
     class_weights: bool
     undersample: bool
     checkpoint_seconds: float = Field(gt=0)
@@ -452,6 +454,7 @@ class GanSettings(Strict):
     statistics they are made with; ``r1`` the weight of the penalty; ``projection`` replaces the class head;
     ``fake_class_loss``: whether D also learns the classes of generated images; ``d_learning_rate``: D's own (two
     time scales). ``null`` switches ``ema`` and ``d_learning_rate`` off.
+    ``mixed_precision``: whether the networks compute in bfloat16; ``auto``: on GPUs with instructions for it.
     ``max_hours`` ends the training at a checkpoint, and a later run goes on from it. ``setbacks``: how often the
     training goes back to its last checkpoint and draws otherwise where its numbers are no longer finite; after that the
     training ends with an error. ``grid_steps``: when a grid of images is drawn for people to look at.
@@ -480,7 +483,7 @@ class GanSettings(Strict):
     epochs: Positive
     max_hours: Annotated[float, Field(gt=0)] | None
     xla: bool
-    mixed_precision: bool
+    mixed_precision: bool | Literal["auto"]
     distribute: bool
     steps_per_call: Positive
     checkpoint_seconds: float = Field(gt=0)

@@ -17,6 +17,7 @@ from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.classifiers.weights import backbone_with_weights, scaling_images
 from cxr_tasks.config import Settings
 from cxr_tasks.data.stacks import Rows
+from cxr_tasks.precision import FULL, backbone_precision
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,10 @@ def build_network(name: str, settings: Settings, real: Rows, seed: int) -> Netwo
     base = backbone_with_weights(name, chosen.image_size, weights, chosen.scaling, some, settings.seeds.backbones)
     # Only now: how many draws a backbone uses up depends on its kind and its weights.
     keras.utils.set_random_seed(seed)
-    return on_frozen_backbone(name, base, classes, chosen.scaling, chosen.precision)
+    return on_frozen_backbone(name, base, classes, chosen.scaling, backbone_precision(chosen.precision))
 
 
-def on_frozen_backbone(
-    name: str, backbone: keras.Model, classes: int, scaling: str, precision: str = "float32"
-) -> Network:
+def on_frozen_backbone(name: str, backbone: keras.Model, classes: int, scaling: str, precision: str = FULL) -> Network:
     """Join preprocessing, a frozen ``backbone`` that has its weights, and trained layers into a :class:`Network`.
 
     At 224 and for three classes, VGG16's has 17,926,467 parameters, 3,211,779 of them trained, and ResNet50's
@@ -77,13 +76,14 @@ def on_frozen_backbone(
         backbone: The convolutional base, (S, S, 3) → features.
         classes: How many classes the head tells apart.
         scaling: ``paper`` or ``imagenet``.
-        precision: Of ``fast_trunk``, ``float32`` or ``bfloat16``; the model that is saved computes in float32.
+        precision: Of ``fast_trunk``: ``float32``, ``float16`` or ``bfloat16``. The model that is saved computes in
+            float32.
     """
     trunk = _trunk(name, backbone, scaling)
     features = keras.Input(trunk.output_shape[1:], name="features")
     head = keras.Model(features, classify(features, name, classes), name=f"{name}_head")
     full = keras.Model(trunk.input, head(trunk(trunk.input)), name=name)
-    fast = trunk if precision == "float32" else _in_bfloat16(name, backbone, scaling)
+    fast = trunk if precision == FULL else _in_precision(precision, name, backbone, scaling)
     return Network(name, trunk, head, full, fast)
 
 
@@ -95,10 +95,10 @@ def _trunk(name: str, backbone: keras.Model, scaling: str) -> keras.Model:
     )
 
 
-def _in_bfloat16(name: str, backbone: keras.Model, scaling: str) -> keras.Model:
-    """The same trunk with weights in float32 and everything else in bfloat16."""
+def _in_precision(precision: str, name: str, backbone: keras.Model, scaling: str) -> keras.Model:
+    """The same trunk with weights in float32 and everything else in ``precision``."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(f"mixed_{precision}")
     try:
         twin = build_backbone(name, backbone.input_shape[1])
         twin.set_weights(backbone.get_weights())

@@ -18,6 +18,7 @@ from cxr_tasks.gan.device import on_device, strategy_for
 from cxr_tasks.gan.draws import AUGMENT_FAKE, AUGMENT_FAKE_G, AUGMENT_REAL, StepDraws
 from cxr_tasks.gan.losses import adversarial, classification, gradient_penalty, share
 from cxr_tasks.gan.networks import before_activation, build_discriminator, build_generator
+from cxr_tasks.precision import gan_in_bfloat16
 
 # What a step reports, in this order; without a class head there is no class accuracy.
 LOSSES = ("d_loss", "g_loss", "d_accuracy_real", "d_accuracy_fake", "class_accuracy_real")
@@ -88,7 +89,7 @@ class CovidGan:
 
     @property
     def _dtype(self) -> str:
-        return "mixed_bfloat16" if self.settings.mixed_precision else "float32"
+        return "mixed_bfloat16" if gan_in_bfloat16(self.settings.mixed_precision) else "float32"
 
     def _new_generator(self) -> keras.Model:
         return build_generator(

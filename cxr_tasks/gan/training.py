@@ -28,6 +28,7 @@ from cxr_tasks.gan.watch import (
     real_spreads,
     thin_out,
 )
+from cxr_tasks.precision import gan_in_bfloat16
 from cxr_tasks.randomness import keyed
 from cxr_tasks.setbacks import diverged, setback_told
 
@@ -244,7 +245,7 @@ class _Sitting:
         at, setbacks = self.step, self.keeper.setbacks
         if len(setbacks) >= self.settings.setbacks:
             rates = "gan.learning_rate" + (" and gan.d_learning_rate" if self.settings.d_learning_rate else "")
-            half = ", or switch gan.mixed_precision off" if self.settings.mixed_precision else ""
+            half = ", or switch gan.mixed_precision off" if gan_in_bfloat16(self.settings.mixed_precision) else ""
             advice = f"its checkpoints before that are kept in {self.keeper.folder}. Lower {rates}{half}."
             raise diverged("The GAN", broken, f"step {at:,}", setbacks, advice)
         if not self.keeper.restore():

@@ -15,6 +15,7 @@ from cxr_tasks.evaluation.answer import NOTHING, answer
 from cxr_tasks.evaluation.claims import Claim, claims_of
 from cxr_tasks.evaluation.comparison import PairComparison, join_words
 from cxr_tasks.evaluation.seeds import SeedsComparison, over_seeds
+from cxr_tasks.precision import AUTO, FULL
 from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, thresholds_table
 from cxr_tasks.report.external_tables import external_tables, on_external
 from cxr_tasks.report.render import Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
@@ -274,8 +275,9 @@ def _protocol(settings: Settings, results: Results) -> list[tuple[str, str]]:
     )
     until = f"at most {chosen.epochs} epochs, until the validation loss has not fallen for {chosen.patience}"
     rows.append(("Budget", f"{budget}; {until}"))
-    if chosen.precision != "float32":
-        rows.append(("Frozen backbones", f"run in {chosen.precision}"))
+    if chosen.precision != FULL:
+        which = "what the hardware computes fast (auto)" if chosen.precision == AUTO else chosen.precision
+        rows.append(("Frozen backbones", f"run in {which}"))
     if chosen.undersample:
         rows.append(("Classes", "undersampled to the smallest"))
     if chosen.class_weights:

@@ -16,6 +16,7 @@ from cxr_tasks.artifacts import Dataset, Features, Kind, RunContext, SyntheticSe
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import load_settings
+from cxr_tasks.precision import backbone_precision
 from cxr_tasks.store import open_store
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def backbone_identity(settings: Settings, dataset: Dataset, name: str) -> dict[s
     identity = {"backbone": name, "weights": weights, "size": chosen.image_size, "scaling": chosen.scaling}
     if weights == "random":
         identity |= {"weights_seed": settings.seeds.backbones, "scaled_on": dataset.ref}
-    return {**identity, "precision": chosen.precision}
+    return {**identity, "precision": backbone_precision(chosen.precision)}
 
 
 def of_backbone(features: Mapped[Features] | None, name: str) -> list[Features]:

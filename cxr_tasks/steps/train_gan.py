@@ -11,6 +11,7 @@ from cxr_tasks import progress, tracking
 from cxr_tasks.artifacts import Artifact, Dataset, Gan, RunContext
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, Postponed, load_settings, perform
+from cxr_tasks.precision import gan_in_bfloat16
 from cxr_tasks.steps.common import MANNER, dataset_tags, log_images, tell_setbacks
 from cxr_tasks.steps.unfinished import Unfinished, asked_by, needs_of
 from cxr_tasks.store import artifact_ref, open_store
@@ -30,6 +31,7 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
     """
     settings = load_settings(run)
     made_with = {**settings.gan.model_dump(mode="json", exclude=MANNER), "seed": settings.seeds.gan}
+    made_with["mixed_precision"] = gan_in_bfloat16(settings.gan.mixed_precision)
     inputs: dict[str, Artifact | str] = {"dataset": dataset}
     lineage = _Lineage(made_with, dataset)
     unfinished = Unfinished(

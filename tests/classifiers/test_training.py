@@ -114,10 +114,10 @@ def test_views_on_the_fly_are_those_of_a_pool(data):
         np.testing.assert_array_equal(live.training(rows, turn), pool.training(rows, turn))
 
 
-@pytest.mark.parametrize("name", ["vgg16", "mobilenetv3"])
-def test_a_backbone_in_bfloat16_gives_nearly_the_same_features_and_the_model_stays_in_float32(data, name):
+@pytest.mark.parametrize(("name", "half"), [("vgg16", "bfloat16"), ("vgg16", "float16"), ("mobilenetv3", "bfloat16")])
+def test_a_backbone_in_half_precision_gives_nearly_the_same_features_and_the_model_stays_in_float32(data, name, half):
     built = {}
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", half):
         chosen = {"image_size": 32, "weights": {name: "random"}, "precision": precision}
         built[precision] = build_network(name, resolve("quick", {"classifiers": chosen}), data[0].pixels, seed=0)
 
@@ -125,7 +125,7 @@ def test_a_backbone_in_bfloat16_gives_nearly_the_same_features_and_the_model_sta
 
     assert np.corrcoef(exact.ravel(), near.ravel())[0, 1] > 0.99
     assert not np.array_equal(exact, near)
-    assert {layer.compute_dtype for layer in built["bfloat16"].full.layers} == {"float32"}
+    assert {layer.compute_dtype for layer in built[half].full.layers} == {"float32"}
 
 
 def test_features_that_float16_cannot_hold_are_an_error():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxr_tasks import precision
 from cxr_tasks.artifacts import Dataset
 from cxr_tasks.config import merge, resolve
 from cxr_tasks.steps import common
@@ -28,6 +29,15 @@ def identity(name: str, **overrides):
         data_docs="",
     )
     return backbone_identity(resolve("quick", merge(handles.SMALL, overrides)), dataset, name)
+
+
+@pytest.mark.parametrize("here", ["float32", "bfloat16"])
+def test_features_are_named_by_the_precision_that_this_machine_computes_in(monkeypatch, here):
+    monkeypatch.setattr(precision, "_of_gpus", lambda otherwise: here)
+
+    alike = [identity("vgg16", classifiers={"precision": asked}) for asked in ("auto", here)]
+
+    assert alike[0] == alike[1] and alike[0]["precision"] == here
 
 
 def test_weights_are_told_apart_by_their_content_and_not_by_their_name(tmp_path):
