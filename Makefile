@@ -3,11 +3,11 @@
 # make docs   build the documentation                    make coverage  the tests, with the lines that they reach
 # make sbom   what the images hold, as CycloneDX, in sbom/
 # make up     the stack of many services, in containers    make down, logs, backup, restore: infra/README.md
-# make test-containers   that stack started, destroyed and restored, which make test leaves out
+# make test-containers, make test-stack   what make test leaves out: see CONTRIBUTING.md
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers coverage lint docs lock sbom clean setup setup-dev up down logs backup restore
+.PHONY: help run test test-containers test-stack coverage lint docs lock sbom clean setup setup-dev up down logs backup restore
 
 DATA ?=
 PROFILE ?= quick
@@ -57,6 +57,11 @@ test: lint
 # The stack of docker-compose.yaml, really started, destroyed and restored. It needs a Docker engine.
 test-containers: setup-dev
 	@.venv/bin/python -m pytest -m containers -s tests/infra/test_containers.py $(PYTEST_ARGS)
+
+# Both DAGs on Celery, PostgreSQL, Redis, S3 and MLflow with passwords, as processes. It needs root, and Debian's packages
+# postgresql and redis-server.
+test-stack: setup-dev
+	@.venv/bin/python -m pytest -m stack -s tests/infra/test_whole_runs.py $(PYTEST_ARGS)
 
 # Every test once more, a quarter slower, with the lines that they reach. Lines that only processes of their own reach
 # (Airflow's tasks, the console script) do not count as covered.

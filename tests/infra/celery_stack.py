@@ -43,6 +43,7 @@ class CeleryStack:
     Attributes:
         folder: Where everything lives.
         services: The servers by their names in docker-compose.yaml.
+        mlflow: The address of MLflow, where it is started.
         variables: Of every Airflow process.
     """
 
@@ -60,10 +61,13 @@ class CeleryStack:
         self.watch: Watch | None = None
         self.restarts: list[str] = []
         self.postgres_port, self.redis_port, self.api_port = free_port(), free_port(), free_port()
+        self.mlflow_port = free_port()
+        self.mlflow = f"http://127.0.0.1:{self.mlflow_port}"
         places = {
             "@postgres:5432": f"@127.0.0.1:{self.postgres_port}",
             "@redis:6379": f"@127.0.0.1:{self.redis_port}",
             "http://api-server:8080": f"http://127.0.0.1:{self.api_port}",
+            "http://mlflow:5000": self.mlflow,
         }
         compose = environment("airflow-init")
         for there, here in places.items():
@@ -92,6 +96,7 @@ class CeleryStack:
         self.start_postgres()
         self.start_redis()
         self._once("databases", ["bash", str(ROOT / "infra/postgres/databases.sh")], self._postgres_variables())
+        self.start_others()
         self._once("init", ["sh", str(ROOT / "infra/airflow/init.sh")], self.variables)
         for name in AIRFLOW:
             served = [part.replace("8080", str(self.api_port)) for part in command(name)]
@@ -103,6 +108,9 @@ class CeleryStack:
         kept_up = [self.services[name] for name in (*AIRFLOW, *WORKERS)]
         self.watch = Watch(kept_up, lambda service: self.restarts.append(service.name))
         return SignedInApi(f"http://127.0.0.1:{self.api_port}", environment("airflow-init"))
+
+    def start_others(self) -> None:
+        """Start what Airflow's tasks need besides, once the databases are there: nothing here."""
 
     def stop(self) -> None:
         """End every process."""
@@ -149,6 +157,29 @@ class CeleryStack:
         self._serve("redis", [*served, "--dir", str(folder)], {**os.environ, **environment("redis"), **settings})
         self._until(lambda: self._ask_redis("ping") == "PONG", "Redis")
 
+    def start_mlflow(self, artifacts: str, further_hosts: str = "", **variables: str) -> None:
+        """Start MLflow with its two databases, which must be there.
+
+        Args:
+            artifacts: Where it keeps files.
+            further_hosts: Names that it answers to, besides those of docker-compose.yaml.
+            **variables: In the place of what docker-compose.yaml says.
+        """
+        given = environment("mlflow")
+        given = {key: each.replace("@postgres:5432", f"@127.0.0.1:{self.postgres_port}") for key, each in given.items()}
+        given |= {"HOME": str(self.folder), "PATH": self.variables["PATH"], **variables}
+        given |= {"MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "mlflow-basic-auth.ini")}
+        places = {
+            "--host=0.0.0.0": "--host=127.0.0.1",
+            "--port=5000": f"--port={self.mlflow_port}",
+            "--workers=2": "--workers=1",
+        }
+        arguments = [places.get(each, each) for each in command("mlflow")]
+        arguments = [each.replace("s3://cxr/mlflow", artifacts) for each in arguments]
+        arguments = [f"{each}{further_hosts}" if each.startswith("--allowed-hosts") else each for each in arguments]
+        self._serve("mlflow", ["sh", str(ROOT / "mlflow/start.sh"), *arguments], given)
+        self._until(lambda: answers(f"{self.mlflow}/health"), "MLflow")
+
     def waiting_in(self, queue: str) -> int:
         """How many tasks no worker has taken yet."""
         return int(self._ask_redis("llen", queue))
@@ -187,13 +218,18 @@ class CeleryStack:
         return {**os.environ, **given, **place}
 
     def _api_answers(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.api_port}/api/v2/monitor/health", timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return answers(f"http://127.0.0.1:{self.api_port}/api/v2/monitor/health")
 
     def _until(self, is_so, what: str, seconds: float = 180.0) -> None:
         deadline = time.monotonic() + seconds
         while not is_so():
             assert time.monotonic() < deadline, f"{what} did not answer within {seconds:.0f} s: look into {self.folder}"
             time.sleep(0.3)
+
+
+def answers(url: str) -> bool:
+    """Whether a server is there."""
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -14,6 +14,7 @@ from cxr_tasks.evaluation.claims import Claim, Joint
 from cxr_tasks.evaluation.comparison import PairComparison, compare_predictions
 from cxr_tasks.evaluation.plots import png_bytes, sample_grid
 from cxr_tasks.evaluation.seeds import SeedsComparison
+from cxr_tasks.registry.champions import Condition
 from cxr_tasks.report import paper
 from cxr_tasks.report.render import (
     Link,
@@ -144,6 +145,7 @@ def full() -> ReportContent:
                 arm="CNN, classical",
                 validation_macro_f1=0.9,
                 decision="Better than version 6.",
+                conditions=(Condition(about="size", passed=True, words="The model's size is 5 MB."),),
             )
         ],
         links=[
@@ -184,6 +186,7 @@ def test_a_full_report_says_what_it_was_given() -> None:
         "5,050",
         "champion",
         "Better than version 6.",
+        "The model's size is 5 MB.",
         "GAN quality",
         "Operating thresholds",
         "Wrong figures",

@@ -1,0 +1,109 @@
+"""Both DAGs as on several machines: Celery with a worker a queue, PostgreSQL, Redis, S3, and MLflow with passwords.
+
+The servers are processes on loopback with the settings of docker-compose.yaml, and S3 is moto's.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import boto3
+import pytest
+from mlflow import MlflowClient
+
+from tests.infra.celery_stack import CeleryStack, missing
+from tests.infra.compose import ROOT, environment
+from tests.small_runs import SETTINGS
+
+ENDED = ("success", "failed")
+
+
+class WholeStack(CeleryStack):
+    """The stack with MLflow and S3."""
+
+    def __init__(self, folder: Path, s3: str) -> None:
+        """Nothing is started yet. ``s3``: the address of the server."""
+        self.s3 = s3
+        no_schedule = dict.fromkeys(("CXR_DATA_SCHEDULE", "CXR_TRAINING_SCHEDULE"), "")
+        super().__init__(folder, ROOT / "dags", AWS_ENDPOINT_URL_S3=s3, **no_schedule)
+
+    def start_others(self) -> None:
+        """Start MLflow, and make the bucket."""
+        made = ["python", str(ROOT / "infra/s3/create_bucket.py"), "cxr"]
+        self._once("bucket", made, self.variables)
+        self.start_mlflow("s3://cxr/mlflow", MLFLOW_S3_ENDPOINT_URL=self.s3, AWS_ENDPOINT_URL_S3=self.s3)
+
+
+@pytest.fixture(scope="module")
+def stack(request, tmp_path_factory, s3_server):
+    if request.config.getoption("markexpr") != "stack":
+        pytest.skip("it takes minutes: make test-stack")
+    if lacks := missing():
+        pytest.skip(lacks)
+    whole = WholeStack(tmp_path_factory.mktemp("whole"), s3_server)
+    try:
+        whole.api = whole.start()
+        assert whole.api.wait_for_dags(["cxr_data", "cxr_training"]) is None
+        yield whole
+    finally:
+        whole.stop()
+
+
+def ended(api, dag: str, run: str, seconds: float = 1800) -> dict[str, str]:
+    """The state of each task of a run, once it has ended."""
+    deadline = time.monotonic() + seconds
+    while api.run_state(dag, run) not in ENDED:
+        assert time.monotonic() < deadline, {task["task_id"]: task["state"] for task in api.tasks(dag, run)}
+        time.sleep(2)
+    return {f"{task['task_id']}/{task['map_index']}": task["state"] for task in api.tasks(dag, run)}
+
+
+def begun(api) -> str:
+    """The training that new data began."""
+    for _ in range(120):
+        if run := api.newest_run("cxr_training"):
+            return run["dag_run_id"]
+        time.sleep(1)
+    raise AssertionError("the new dataset began no training")
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(3600)
+def test_both_dags_are_green_and_nothing_is_done_twice(stack, phantoms, monkeypatch):
+    form = {"source": str(phantoms), "settings": SETTINGS}
+    data = stack.api.trigger("cxr_data", form)
+    states = {"cxr_data": ended(stack.api, "cxr_data", data)}
+    training = begun(stack.api)
+    states["cxr_training"] = ended(stack.api, "cxr_training", training)
+
+    runs = {"cxr_data": data, "cxr_training": training}
+    assert {stack.api.run_state(dag, run) for dag, run in runs.items()} == {"success"}, states
+    tasks = [task for dag, run in runs.items() for task in stack.api.tasks(dag, run)]
+    assert {task["try_number"] for task in tasks if task["state"] == "success"} == {1}
+    hosts = {task["queue"]: {each["hostname"] for each in tasks if each["queue"] == task["queue"]} for task in tasks}
+    hosts = {queue: names - {""} for queue, names in hosts.items()}
+    print({queue: (sorted(names), sum(task["queue"] == queue for task in tasks)) for queue, names in hosts.items()})
+    assert hosts == {"default": {"worker-cpu"}, "gpu": {"worker-gpu"}}
+    assert stack.restarts == []
+
+    account = environment("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", account["MLFLOW_AUTH_ADMIN_USERNAME"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", account["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    client = MlflowClient(stack.mlflow)
+    known = [each.experiment_id for each in client.search_experiments()]
+    logged = client.search_runs(known, max_results=1000)
+    assert {run.info.status for run in logged} == {"FINISHED"}
+    artifacts = Counter(run.data.tags["cxr.artifact"] for run in logged if "cxr.artifact" in run.data.tags)
+    assert artifacts and set(artifacts.values()) == {1}
+    assert client.get_model_version_by_alias("cxr-overall", "champion").version == "1"
+
+    s3 = boto3.client(
+        "s3", endpoint_url=stack.s3, aws_access_key_id="any", aws_secret_access_key="any", region_name="us-east-1"
+    )
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="cxr")
+    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    assert any(re.fullmatch(r"store/write_report/.*report\.html", key) for key in keys)
+    assert any(key.startswith("mlflow/") for key in keys)
