@@ -2,12 +2,12 @@
 # make lock   resolve the requirements anew             make clean  forget all runs (databases, logs, artifacts)
 # make docs   build the documentation                    make coverage  the tests, with the lines that they reach
 # make sbom   what the images hold, as CycloneDX, in sbom/
-# make up     the stack of many services, in containers    make down, logs, backup, restore: infra/README.md
+# make up     the stack of many services, in containers    make env, down, logs, backup, restore: infra/README.md
 # make test-containers, make test-stack   what make test leaves out: see CONTRIBUTING.md
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers test-stack coverage lint docs lock sbom clean setup setup-dev up down logs backup restore
+.PHONY: help run test test-containers test-stack coverage lint docs lock sbom clean setup setup-dev up env down logs backup restore
 
 DATA ?=
 PROFILE ?= quick
@@ -87,6 +87,10 @@ CONTAINERS = $(or $(PYTHON),python3) infra/containers.py
 
 up:
 	@$(CONTAINERS) up
+
+# Only .env, with secrets of its own: docs/how-to/kubernetes.md makes a Secret of it.
+env:
+	@$(CONTAINERS) env
 
 down:
 	@$(CONTAINERS) down

@@ -590,11 +590,11 @@ class EvaluationSettings(Strict):
 
 
 class GpuSettings(Strict):
-    """Which work goes to a GPU, where Airflow has a queue for one (`CXR_GPU_QUEUE`). Elsewhere nothing does.
+    """Which work goes to a GPU, where Airflow has a queue for one (``CXR_GPU_QUEUE``). Elsewhere nothing does.
 
     Attributes:
         steps: The steps whose tasks ask for the GPU. Airflow decides that when it reads the DAGs, so the profile of
-            the stack counts (`CXR_PROFILE`), and no setting of one run.
+            the stack counts (``CXR_PROFILE``), and no setting of one run.
     """
 
     steps: tuple[GpuStep, ...] = get_args(GpuStep)

@@ -1,6 +1,6 @@
 """The stack of many services: ``up``, ``down``, ``logs``, ``backup`` and ``restore``. ``make up`` calls it.
 
-It needs Docker, Compose and Python 3.9, and nothing of this project's environment.
+It needs Docker, Compose and Python 3.9, and nothing of this project's environment. ``env`` writes .env, without Docker.
 """
 
 from __future__ import annotations
@@ -370,7 +370,8 @@ def first_env(path: Path, data: str, profile: str) -> None:
         raise CannotGoOn(f"{data} is no folder: give the one that holds a folder for each class.")
     folder.mkdir(parents=True, exist_ok=True)
     runtimes = ["docker", "info", "--format", "{{json .Runtimes}}"]
-    gpu = "nvidia" in subprocess.run(runtimes, capture_output=True, text=True, check=False).stdout
+    knows = shutil.which("docker") and subprocess.run(runtimes, capture_output=True, text=True, check=False).stdout
+    gpu = "nvidia" in (knows or "")
     queues = {"COMPOSE_PROFILES": "gpu", "CXR_GPU_QUEUE": "gpu"} if gpu else {}
     drawn = {name: draw() for name, draw in DRAWN.items()}
     write_env(path, {**drawn, **queues, "CXR_DATA": str(folder), **({"CXR_PROFILE": profile} if profile else {})})
@@ -383,6 +384,7 @@ def do(arguments: list[str]) -> None:
     parser.add_argument("--env-file", type=Path, default=CHECKOUT / ".env")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up")
+    verbs.add_parser("env")
     verbs.add_parser("down")
     verbs.add_parser("logs").add_argument("service", nargs="*")
     verbs.add_parser("backup").add_argument("folder", nargs="?", type=Path)
@@ -390,6 +392,9 @@ def do(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
 
     env_file, fresh = asked.env_file.absolute(), False
+    if asked.verb == "env":
+        first_env(env_file, os.environ.get("DATA", ""), os.environ.get("PROFILE", ""))
+        return
     if asked.verb == "up":
         compose_program()
         if not env_file.exists():

@@ -63,6 +63,15 @@ def test_first_env_asks_for_the_gpu_where_docker_knows_one(tmp_path, monkeypatch
     assert (written["COMPOSE_PROFILES"], written["CXR_GPU_QUEUE"], written["WORKER_QUEUES"]) == (gpu, gpu, "default")
 
 
+def test_env_is_written_without_docker(tmp_path):
+    line = [sys.executable, str(ROOT / "infra/containers.py"), "--env-file", str(tmp_path / "env"), "env"]
+    done = subprocess.run(line, env={"PATH": "", "DATA": str(tmp_path)}, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    written = read_env(tmp_path / "env")
+    assert all(written[name] for name in containers.DRAWN) and written["COMPOSE_PROFILES"] == ""
+
+
 def test_env_is_never_written_over(tmp_path):
     path = tmp_path / "env"
     path.write_text("mine")
