@@ -1,24 +1,21 @@
 """The executor of the embedded stack, in a process that leads its session as Airflow's scheduler does."""
 
 import json
+import os
 
 import pytest
 
 pytestmark = [pytest.mark.airflow]
 
 # The tasks are stood in for by what they do to the executor: they take time, begin processes, end well, badly, or not.
-SCRIPT = """
-import json, os, signal, subprocess, sys, time
-from types import SimpleNamespace
-import psutil
+STAND_IN = """
+import subprocess, sys
 from airflow.executors.base_executor import BaseExecutor
-from airflow.models.taskinstancekey import TaskInstanceKey
-from airflow.utils.state import TaskInstanceState
-from infra.embedded.executor import ProcessExecutor
-
-os.setsid() if os.getsid(0) != os.getpid() else None
 
 def run(workload, **given):
+    if workload.display_name == "good":
+        found = {"tensorflow", "keras", "mlflow", "cxr_tasks.steps.train_arm"} & set(sys.modules)
+        open(workload.file, "w").write(" ".join(sorted(found)))
     if workload.display_name == "task":
         # As the supervisor does: the task is a process below, in a group of its own.
         task = subprocess.Popen(["sleep", "600"], process_group=0)
@@ -28,6 +25,18 @@ def run(workload, **given):
         raise RuntimeError("no")
 
 BaseExecutor.run_workload = staticmethod(run)
+"""
+SCRIPT = """
+import json, os, time
+from types import SimpleNamespace
+import psutil
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import TaskInstanceState
+from infra.embedded import executor as of_stack
+
+os.setsid() if os.getsid(0) != os.getpid() else None
+# In the processes of tasks, which are forked from another one.
+of_stack.PRELOADED.append("stand_in")
 
 def workload(name):
     key = TaskInstanceKey("dag", name, "run", 1, -1)
@@ -35,14 +44,15 @@ def workload(name):
                            success_state=TaskInstanceState.SUCCESS, failure_state=TaskInstanceState.FAILED)
 
 def until(condition):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
         executor.sync()
 
-executor = ProcessExecutor(parallelism=3)
+executor = of_stack.ProcessExecutor(parallelism=3)
 executor.start()
+before = len(psutil.Process().children(recursive=True))
 told = {}
 for name in ("good", "bad", "task"):
     given = workload(name)
@@ -58,14 +68,18 @@ task.parent().kill()
 until(lambda: not executor.running)
 told["alive after its watcher was killed"] = psutil.pid_exists(task.pid)
 told["states"] = {key.task_id: str(state) for key, (state, _) in executor.get_event_buffer().items()}
-told["processes"] = len(psutil.Process().children(recursive=True))
+told["processes"] = len(psutil.Process().children(recursive=True)) - before
+told["imported before the task begins"] = open(os.environ["SCRATCH"] + "good").read().split()
 executor.end()
 print(json.dumps(told))
 """
 
 
-def test_the_end_of_every_process_is_told_and_nothing_is_left(in_airflow, tmp_path):
-    told = json.loads(in_airflow(SCRIPT, SCRATCH=f"{tmp_path}/"))
+def test_the_end_of_every_process_is_told_and_nothing_is_left(in_airflow, airflow_environment, tmp_path):
+    (tmp_path / "stand_in.py").write_text(STAND_IN, encoding="utf-8")
+
+    path = f"{tmp_path}{os.pathsep}{airflow_environment['PYTHONPATH']}"
+    told = json.loads(in_airflow(SCRIPT, SCRATCH=f"{tmp_path}/", PYTHONPATH=path))
 
     assert told == {
         "running at first": 3,
@@ -73,6 +87,7 @@ def test_the_end_of_every_process_is_told_and_nothing_is_left(in_airflow, tmp_pa
         "alive after its watcher was killed": False,
         "states": {"good": "success", "bad": "failed", "task": "failed"},
         "processes": 0,
+        "imported before the task begins": ["cxr_tasks.steps.train_arm", "keras", "mlflow", "tensorflow"],
     }
 
 
