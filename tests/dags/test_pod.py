@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.infra.compose import SERVICES, example, resolve
-from tests.infra.manifests import CLOSED, FOLDER, POD, VALUES
+from tests.infra.manifests import CLOSED, ENVIRONMENT, FOLDER, POD, VALUES, env_of
 
 pytestmark = pytest.mark.airflow
 
@@ -62,3 +62,21 @@ def test_airflow_gives_a_task_for_the_gpu_a_pod_with_one(in_airflow):
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
     assert built["pod"]["metadata"]["annotations"]["map_index"] == "3"
     assert "airflow-worker" in built["pod"]["metadata"]["labels"]
+
+
+READ = """
+import os
+from airflow.dag_processing.dagbag import BundleDagBag
+bag = BundleDagBag(os.environ["DAGS"], bundle_path=os.environ["DAGS"], bundle_name="dags")
+print(bag.import_errors or bag.dags["cxr_training"].get_task("gan.train_gan").executor)
+"""
+
+
+def test_the_pod_reads_the_dags_that_name_its_executor(in_airflow, airflow_environment):
+    """A DAG that names an executor cannot be read where nobody says what that is."""
+    folders = {name: airflow_environment[f"AIRFLOW__CORE__{name}_FOLDER"] for name in ("DAGS", "PLUGINS")}
+    here = {"DAGS": folders["DAGS"], **{f"AIRFLOW__CORE__{name}_FOLDER": path for name, path in folders.items()}}
+    variables = ENVIRONMENT | env_of(POD["spec"]["containers"][0]["env"]) | here
+
+    assert in_airflow(READ, **variables) == "gpu"
+    assert "UnknownExecutor" in in_airflow(READ, **variables | {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"})

@@ -24,6 +24,7 @@ ENVIRONMENT, KUSTOMIZATION = parsed("kubernetes/environment.yaml")["data"], pars
 OWN = {"postgres": "StatefulSet", "redis": "StatefulSet", "seaweedfs": "StatefulSet", "mlflow": "Deployment"}
 # What compose says otherwise; environment.yaml tells why.
 OTHERWISE = {
+    "AIRFLOW__CORE__EXECUTOR": VALUES["executor"],
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://airflow-api-server:8080/execution/",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "3600",
     "CXR_GPU_QUEUE": "gpu",
@@ -68,7 +69,7 @@ def env_of(listed: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def of_the_chart() -> dict[str, str]:
-    """The variables of a pod of the chart: the executor's comes from its configuration."""
+    """The variables of a pod of the chart."""
     secret = [
         {"name": each["envName"], "valueFrom": {"secretKeyRef": {"name": each["secretName"], "key": each["secretKey"]}}}
         for each in VALUES["secret"]
@@ -83,4 +84,4 @@ def as_on_kubernetes(service: str) -> dict[str, str]:
     values = {**filled(), **{name: value for name, value in example().items() if value}}
     empty = {"CXR_DATA_SCHEDULE": "", "CXR_TRAINING_SCHEDULE": ""}
     given = {name: resolve(value, {**values, **empty}) for name, value in SERVICES[service]["environment"].items()}
-    return {name: OTHERWISE.get(name, value) for name, value in given.items() if name != "AIRFLOW__CORE__EXECUTOR"}
+    return {name: OTHERWISE.get(name, value) for name, value in given.items()}
