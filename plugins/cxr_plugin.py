@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 
 from airflow.plugins_manager import AirflowPlugin
 
-MLFLOW = os.environ.get("CXR_MLFLOW_UI") or os.environ.get("MLFLOW_TRACKING_URI", "")
+_GIVEN = urlsplit(os.environ.get("CXR_MLFLOW_UI") or os.environ.get("MLFLOW_TRACKING_URI", ""))
+# Everybody sees the address: a password in it is left out.
+MLFLOW = _GIVEN._replace(netloc=_GIVEN.netloc.rpartition("@")[2]).geturl()
 
 
 class CxrPlugin(AirflowPlugin):

@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -125,9 +125,11 @@ def contents_below(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield from contents(path.read_bytes(), str(path))
 
 
-def leaks(texts: Iterator[tuple[str, bytes]]) -> list[tuple[str, str, str]]:
-    """Name, spelling and place of each identifying value that shows."""
-    wanted = identifying()
+def leaks(
+    texts: Iterator[tuple[str, bytes]], wanted: Mapping[str, Mapping[str, bytes]] | None = None
+) -> list[tuple[str, str, str]]:
+    """Name, spelling and place of each value that shows: of ``wanted``, or of those that identify somebody."""
+    wanted = identifying() if wanted is None else wanted
     return [
         (name, spelling, place)
         for place, content in texts

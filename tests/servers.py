@@ -6,9 +6,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psutil
 
 
 class Proxy:
@@ -113,3 +115,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def arguments_of(processes: Iterable[psutil.Process]) -> dict[int, str]:
+    """The arguments of those processes that go on, as everybody on the machine can read them, by number."""
+    told = {}
+    for process in processes:
+        # What has just ended may still be listed.
+        with suppress(psutil.NoSuchProcess):
+            told[process.pid] = " ".join(process.cmdline())
+    return {number: text for number, text in told.items() if text}

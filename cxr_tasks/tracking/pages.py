@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from cxr_tasks.tracking.server import is_on
 
@@ -47,6 +47,9 @@ def search_url(experiment: str, condition: str, order_by: str, *, charts: bool =
 
 
 def _pages() -> str:
-    """The address of MLflow's pages, or '' where the tracking store has none."""
+    """The address of MLflow's pages, or '' where the tracking store has none. A password in it is not repeated."""
     base = os.environ.get("CXR_MLFLOW_UI") or os.environ.get("MLFLOW_TRACKING_URI", "")
-    return base.rstrip("/") if base.startswith("http") and is_on() else ""
+    if not base.startswith("http") or not is_on():
+        return ""
+    parts = urlsplit(base)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")

@@ -5,12 +5,30 @@ from pathlib import Path
 
 import pytest
 
+from tests.privacy import contents_below, leaks, spellings
 from tests.small_runs import ONE_PAIR, SETTINGS
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 # What nobody asked for: wrong figures, and sets of other hospitals.
 UNASKED = {"arms.reproduce_leak", "read_external", "verdict.evaluate_external"}
+
+# What a worker may have in its environment. All of them hold the same mark, which is nowhere else.
+MARK = "5ec2e7d00dfeed5ec2e7"
+CREDENTIALS = {
+    name: f"{number}{MARK}{number}"
+    for number, name in enumerate(
+        (
+            *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "KAGGLE_KEY", "KAGGLE_API_TOKEN"),
+            *(
+                "MLFLOW_TRACKING_PASSWORD",
+                "CXR_PSEUDONYM_KEY",
+                "AIRFLOW__API__SECRET_KEY",
+                "AIRFLOW__API_AUTH__JWT_SECRET",
+            ),
+        )
+    )
+}
 
 RUN = """
 import json, sys
@@ -45,6 +63,8 @@ def pipeline(in_airflow, airflow_environment, phantoms, mlflow_server, tmp_path_
             timeout=900,
             MLFLOW_TRACKING_URI=mlflow_server,
             CXR_STORE=str(store),
+            MLFLOW_TRACKING_USERNAME="somebody",
+            **CREDENTIALS,
         )
         return json.loads(text)
 
@@ -124,6 +144,27 @@ def test_the_report_opens_with_the_answer_and_lies_in_mlflow(first, mlflow_clien
     assert "cannot be credited to the added images alone" in html
     assert "VGG16" in html and "data:image/png;base64" in html and "<script" not in html
     assert report["pairs"][0]["test_images"] == sum(test_counts.values())
+
+
+def test_no_credential_shows_in_xcoms_logs_mlflow_or_the_store(first, pipeline, airflow_environment, tmp_path_factory):
+    folders = [
+        pipeline.store,
+        Path(airflow_environment["AIRFLOW_HOME"]),
+        *tmp_path_factory.getbasetemp().glob("mlflow*"),
+    ]
+    searched, wanted = [], {"credential": spellings(MARK)}
+
+    def texts():
+        for folder in folders:
+            for place, content in contents_below(folder):
+                searched.append(place)
+                yield place, content
+
+    assert leaks(texts(), wanted) == []
+    told = " ".join(searched)
+    assert all(each in told for each in ("airflow.db: xcom ", "mlflow.db: params ", "mlflow.db: tags ", "report.html"))
+    # The same search finds what is there.
+    assert leaks(iter([("log", f"password={CREDENTIALS['KAGGLE_KEY']}".encode())]), wanted)
 
 
 def test_no_synthetic_or_lung_opacity_image_was_read_or_tested_on(first, pipeline):

@@ -50,3 +50,13 @@ def test_ci_only_reads_and_names_each_action_with_its_version():
 def test_locks_hold_no_address():
     for lock in REPOSITORY.glob("requirements*.lock"):
         assert not re.search(r"^[^#\n]*(://|--(extra-)?index-url|--find-links)", lock.read_text(encoding="utf-8"), re.M)
+
+
+def test_every_threat_meets_something_that_a_test_shows():
+    text = read("docs/how-it-works/threat-model.md").partition("## What each threat meets")[2].partition("\n## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+
+    assert len(rows) > 15
+    for row in rows:
+        shown = re.findall(r"`(tests/[\w/]+\.py)`", row.split("|")[3])
+        assert shown and all((REPOSITORY / path).is_file() for path in shown), row

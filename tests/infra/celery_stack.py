@@ -7,6 +7,7 @@ PostgreSQL runs as the user ``postgres``, and each worker has a host name of its
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,11 @@ import psutil
 
 from infra.embedded.processes import end, in_sessions
 from infra.embedded.services import Service, Watch
-from tests.infra.compose import ROOT, SignedInApi, command, environment
-from tests.servers import free_port
+from tests.infra.compose import ROOT, SignedInApi, command, environment, filled
+from tests.servers import arguments_of, free_port
 
+# What nobody is to see, by its variable in .env.
+SECRETS = {name: value for name, value in filled().items() if re.search("PASSWORD|SECRET|_KEY", name)}
 AIRFLOW = ("api-server", "scheduler", "dag-processor")
 WORKERS = ("worker-cpu", "worker-gpu")
 POSTGRES_PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nonexistent"))
@@ -128,6 +131,16 @@ class CeleryStack:
         """A server and what it began."""
         return in_sessions({self.services[name].process.pid})
 
+    def arguments(self) -> dict[str, str]:
+        """The arguments of every process, as everybody on the machine can read them, by server and number."""
+        by_server = {name: arguments_of(self.processes(name)) for name in self.services}
+        return {f"{name} {number}": text for name, told in by_server.items() for number, text in told.items()}
+
+    def said(self) -> dict[str, str]:
+        """What the servers and their tasks have written to logs, by file."""
+        logs = [path for path in self.folder.rglob("*.log") if path.is_file()]
+        return {str(path): path.read_text(encoding="utf-8", errors="replace") for path in logs}
+
     def start_postgres(self) -> None:
         """Start PostgreSQL; its data are made where there are none."""
         data, as_postgres = self.postgres_data, ["runuser", "-u", "postgres", "--"]
@@ -233,3 +246,8 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def shows_secrets(texts: dict[str, str]) -> list[tuple[str, str]]:
+    """Which secret shows where."""
+    return [(name, place) for place, text in texts.items() for name, secret in SECRETS.items() if secret in text]

@@ -6,12 +6,15 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from typing import ClassVar
+import sys
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
-from tests.infra.celery_stack import missing
+from infra.embedded.services import Service
+from infra.people import PEOPLES_ROLES
+from tests.infra.celery_stack import SECRETS, missing, shows_secrets
 from tests.infra.compose import ROOT, environment, filled
 from tests.infra.entrances import AIRFLOW_NAME, HAS_NGINX, MLFLOW_NAME, Entrances
 
@@ -86,6 +89,9 @@ class TestRefused:
             ("PUT", "api/2.0/mlflow-artifacts/artifacts/a.txt"),
             ("GET", "ajax-api/2.0/mlflow/registered-models/search"),
             ("GET", "graphql"),
+            ("GET", "signup"),
+            ("POST", "api/2.0/mlflow/users/create"),
+            ("POST", "api/2.0/mlflow/users/create-ui"),
             ("GET", ""),
         ):
             asked = httpx.request(method, f"{doors.mlflow}/{path}", auth=login, timeout=60)
@@ -215,6 +221,124 @@ class TestTls:
             assert sum(map(len, got.iter_bytes(2**20))) == size
         # It waited on no disk of the proxy.
         assert sum(path.stat().st_size for path in (doors.folder / "nginx").rglob("*") if path.is_file()) < 2**20
+
+
+PASSWORD = "a-password-of-somebody"
+
+
+@pytest.fixture(scope="module")
+def people(doors):
+    """An account of each role, made by the command as people call it; a client of Airflow for each."""
+    known = {**doors.variables, "PERSON_PASSWORD": PASSWORD, "MLFLOW_TRACKING_URI": doors.mlflow}
+    clients = {}
+    for role in PEOPLES_ROLES:
+        # Twice: the second call changes nothing.
+        for _ in range(2):
+            line = [sys.executable, str(ROOT / "infra/people.py"), f"the-{role}", role]
+            done = subprocess.run(line, env=known, cwd="/", capture_output=True, text=True, timeout=120)
+            assert done.stdout == f"the-{role} is {role} in Airflow and MLflow.\n", done.stderr
+        login = {"username": f"the-{role}", "password": PASSWORD}
+        token = httpx.post(f"{doors.airflow}/auth/token", json=login, timeout=60).json()["access_token"]
+        clients[role] = httpx.Client(
+            base_url=f"{doors.airflow}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=60
+        )
+    yield clients
+    for client in clients.values():
+        client.close()
+
+
+class TestRoles:
+    def test_everybody_looks(self, people):
+        for client in people.values():
+            assert client.get("/dags/work").status_code == client.get("/dags/work/dagRuns").status_code == 200
+
+    def test_only_a_trainer_begins_a_run(self, people):
+        begun = {
+            role: client.post("/dags/work/dagRuns", json={"logical_date": None}) for role, client in people.items()
+        }
+
+        assert {role: answer.status_code for role, answer in begun.items()} == {
+            "viewer": 403,
+            "trainer": 200,
+            "approver": 403,
+        }
+
+    def test_only_an_approver_answers_what_a_run_asks(self, people):
+        place = "/dags/work/dagRuns/none/taskInstances/works/-1/hitlDetails"
+        answers = {role: client.patch(place, json={"chosen_options": ["Approve"]}) for role, client in people.items()}
+
+        # There is nothing to approve, which only who may approve hears.
+        assert {role: answer.status_code for role, answer in answers.items()} == {
+            "viewer": 403,
+            "trainer": 403,
+            "approver": 404,
+        }
+
+    @pytest.mark.parametrize("path", ["/connections", "/variables", "/config"])
+    def test_nobody_sees_what_is_the_administrators(self, people, path):
+        assert {client.get(path).status_code for client in people.values()} == {403}
+
+    def test_nobody_changes_what_a_task_has_returned(self, people):
+        place = "/dags/work/dagRuns/none/taskInstances/works/xcomEntries"
+        written = {client.post(place, json={"key": "url", "value": "x"}).status_code for client in people.values()}
+
+        assert written == {403}
+
+    def test_only_an_approver_moves_the_alias_of_a_champion(self, doors, people):
+        model, api = {"name": "cxr-overall"}, f"{doors.mlflow}/api/2.0/mlflow"
+        httpx.post(f"{api}/registered-models/create", json=model, auth=ADMINISTRATOR, timeout=60).raise_for_status()
+        version = {**model, "source": "s3://cxr/mlflow/a"}
+        httpx.post(f"{api}/model-versions/create", json=version, auth=ADMINISTRATOR, timeout=60).raise_for_status()
+
+        def tried(role: str, method: str, path: str, **asked: Any) -> int:
+            login = (f"the-{role}", PASSWORD)
+            return httpx.request(method, f"{api}/{path}", auth=login, timeout=60, **asked).status_code
+
+        moved = {**model, "alias": "champion", "version": "1"}
+        looks = {role: tried(role, "GET", "registered-models/get", params=model) for role in people}
+        moves = {role: tried(role, "POST", "registered-models/alias", json=moved) for role in people}
+        runs = {role: tried(role, "POST", "runs/create", json={"experiment_id": "0"}) for role in people}
+        made = {
+            role: tried(role, "POST", "users/create", json={"username": "x", "password": PASSWORD}) for role in people
+        }
+
+        assert looks == dict.fromkeys(people, 200)
+        assert moves == {"viewer": 403, "trainer": 403, "approver": 200}
+        assert runs == made == dict.fromkeys(people, 403)
+
+    def test_a_short_password_is_refused(self, doors):
+        line = [sys.executable, str(ROOT / "infra/people.py"), "somebody", "viewer"]
+        known = {**doors.variables, "PERSON_PASSWORD": "short"}
+        done = subprocess.run(line, env=known, cwd="/", capture_output=True, text=True, timeout=60)
+
+        assert done.returncode == 2 and "the password is too short: give at least 12 characters" in done.stderr
+
+
+class TestSecrets:
+    """They are looked for after all that is asked above."""
+
+    def test_none_shows_in_the_list_of_processes(self, doors):
+        arguments = doors.arguments()
+
+        assert {place.split()[0] for place in arguments} == set(doors.services)
+        assert shows_secrets(arguments) == []
+
+    def test_none_shows_in_a_log(self, doors):
+        assert {"api-server.log", "mlflow.log", "postgres.log"} <= {path.rpartition("/")[2] for path in doors.said()}
+        assert shows_secrets(doors.said()) == []
+
+    def test_one_that_shows_is_found(self, doors):
+        assert len(SECRETS) > 10
+        line = ["sh", "-c", "sleep 60; true", SECRETS["REDIS_PASSWORD"]]
+        doors.services["careless"] = Service(
+            "careless", line, doors.folder / "careless.log", doors.folder, dict(os.environ)
+        )
+        (doors.folder / "careless.log").write_text(f"redis://:{SECRETS['REDIS_PASSWORD']}@redis\n")
+
+        (found,) = shows_secrets(doors.arguments())
+        (written,) = shows_secrets(doors.said())
+
+        assert found[0] == written[0] == "REDIS_PASSWORD"
 
 
 class TestStart:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.celery_stack import CeleryStack, missing
+from tests.infra.celery_stack import CeleryStack, missing, shows_secrets
 from tests.infra.compose import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
@@ -163,3 +163,11 @@ def test_a_worker_that_was_killed_leaves_no_slot_taken(work):
     assert work.tries_once_ended(killed, 300) == ("success", 2)
     assert work.tries_once_ended(waiting, 60) == ("success", 1)
     assert work.hosts(killed) == ["worker-gpu", "worker-gpu"]
+
+
+def test_no_secret_shows_in_the_list_of_processes_or_in_a_log(work):
+    arguments, said = work.stack.arguments(), work.stack.said()
+
+    assert {place.split()[0] for place in arguments} == set(work.stack.services)
+    assert any("attempt=1" in place for place in said) and any("worker-gpu" in place for place in said)
+    assert shows_secrets(arguments) == shows_secrets(said) == []

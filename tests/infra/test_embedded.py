@@ -19,7 +19,7 @@ from infra.embedded import status as status_module
 from infra.embedded.run import is_still_unnamed, task_name, told_sources
 from infra.embedded.stack import Stack, StackError
 from infra.embedded.status import StackStatus, stack_status
-from tests.servers import free_port
+from tests.servers import arguments_of, free_port
 
 CXR = str(Path(sys.executable).with_name("cxr"))
 
@@ -236,10 +236,15 @@ def interrupted_run(home: Path) -> str:
         if "scan" in line:
             break
 
+    secret = (home / "jwt-secret").read_text()
+    arguments = arguments_of(seen).values()
     runner.send_signal(signal.SIGINT)
-    runner.stdout.read()
+    printed += runner.stdout.read()
 
     assert runner.wait(60) == 130
+    logs = [path.read_text(errors="replace") for path in (home / "logs").rglob("*.log")]
+    assert len(arguments) > 5 and len(logs) > 2
+    assert [text for text in (*arguments, *logs, printed) if secret in text] == []
     assert len(seen) > 5
     assert [process for process in seen if process.is_running()] == []
     assert not (home / "stack.json").exists()
