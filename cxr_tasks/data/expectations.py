@@ -73,8 +73,8 @@ def check_manifest(manifest: pd.DataFrame, settings: DataSettings, folder: Path)
         },
     }
     context.update_data_docs_site("local_site", docs)
-    groups = group_faults(manifest[manifest["status"] == USED], settings)
-    inverted = inverted_in_words(manifest[manifest["status"] == USED], settings.classes)
+    used = manifest[manifest["status"] == USED]
+    groups, inverted = group_faults(used, settings), inverted_in_words(used, settings.classes)
     told = {_inverted(escape(label)): said for label, said in inverted.items()}
     manifest, settings = _for_pages(manifest, settings)
     suite = context.suites.add_or_update(gx.ExpectationSuite("dataset", _expectations(settings)))

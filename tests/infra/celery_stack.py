@@ -141,6 +141,12 @@ class CeleryStack:
         logs = [path for path in self.folder.rglob("*.log") if path.is_file()]
         return {str(path): path.read_text(encoding="utf-8", errors="replace") for path in logs}
 
+    def dump(self, database: str) -> str:
+        """All that a database of PostgreSQL holds, as text."""
+        program = [str(POSTGRES_PROGRAMS / "pg_dump"), "--username", "postgres", database]
+        done = subprocess.run(program, env=self._postgres_variables(), capture_output=True, check=True)
+        return done.stdout.decode(errors="replace")
+
     def start_postgres(self) -> None:
         """Start PostgreSQL; its data are made where there are none."""
         data, as_postgres = self.postgres_data, ["runuser", "-u", "postgres", "--"]
