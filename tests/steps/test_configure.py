@@ -151,9 +151,9 @@ WRONG = [
     ({"classifiers": "cnn"}, "classifiers.names: "),
     ({"seeds": ["x"]}, "seeds.classifiers.0: "),
     ({"reproduce_leak": "perhaps"}, "evaluation.reproduce_leak: "),
-    ({"settings": {"gann": {"epochs": 3}}}, "gann: there is no such setting, did you mean 'gan'."),
-    ({"settings": {"gan": {"epohcs": 3}}}, "gan.epohcs: there is no such setting, did you mean 'epochs'."),
-    ({"settings": {"epochs": 3}}, "epochs: there is no such setting, did you mean classifiers.epochs or gan.epochs."),
+    ({"settings": {"gann": {"epochs": 3}}}, "gann: there is no such setting, did you mean 'gan'?"),
+    ({"settings": {"gan": {"epohcs": 3}}}, "gan.epohcs: there is no such setting, did you mean 'epochs'?"),
+    ({"settings": {"epochs": 3}}, "epochs: there is no such setting, did you mean classifiers.epochs or gan.epochs?"),
     ({"settings": {"gan": 3}}, "gan: "),
     ({"settings": {"gpu": {"steps": []}}}, "The section gpu is not for one run"),
 ]

@@ -23,7 +23,8 @@ def said(address: str) -> str:
 def test_missing_source_is_named_with_what_to_give(tmp_path: Path) -> None:
     assert said(f"{tmp_path}/nowhere") == f"The data source {tmp_path}/nowhere does not exist: {GIVE}"
     assert said(f"{tmp_path}/nowhere.zip") == f"The data source {tmp_path}/nowhere.zip does not exist: {GIVE}"
-    assert said(f"{tmp_path}/zero\0") == f"The data source {tmp_path}/zero\0 does not exist: {GIVE}"
+    # As errors show it: what is no sign is written out.
+    assert said(f"{tmp_path}/zero\0") == f"The data source {tmp_path}/zero\\x00 does not exist: {GIVE}"
 
 
 def test_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
