@@ -147,5 +147,6 @@ def champions_table(versions: Sequence[RegisteredVersion]) -> Table:
         since = tags[TAG_SINCE].removesuffix("+00:00").replace("T", " ")
         figure = tags.get(TAG_VALIDATION, "")[:5]
         why = tags.get(TAG_ROLLED_BACK) or tags.get(TAG_DECISION, "")
-        table.add_row(version.name, version.version, since, now, tags.get("cxr.arm", ""), figure, escape(why))
+        told = (version.name, version.version, since, now, tags.get("cxr.arm", ""), figure, why)
+        table.add_row(*map(escape, told))
     return table

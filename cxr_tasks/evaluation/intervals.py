@@ -176,7 +176,7 @@ def resampled(per_group: NDArray[np.int64], *, samples: int, seed: int) -> NDArr
     """
     n_groups = len(per_group)
     if n_groups < 2:
-        raise DataError("The test images are all of one group; an interval needs at least two groups.")
+        raise DataError("The images are all of one group; an interval needs at least two groups.")
     rng = np.random.default_rng(seed)
     at_once = max(1, WEIGHTS_AT_ONCE // n_groups)
     # Products of float matrices go through BLAS. Counts are whole numbers far below 2**53 and stay exact.

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_tasks.config import Settings
+from cxr_tasks.errors import DataError
 from cxr_tasks.evaluation.comparison import aligned
 from cxr_tasks.evaluation.intervals import Estimate, group_counts, paired_bootstrap
 from cxr_tasks.evaluation.metrics import classification_metrics, encode
@@ -157,7 +158,10 @@ class Gate:
             more = f"{'more' if passed else 'not more'} than {_in_points(margin)} points above it"
             words = f"{words}. It is {more}, and no interval is known."
         else:
-            gain = self.gain(evidence.predictions, standing.predictions)
+            try:
+                gain = self.gain(evidence.predictions, standing.predictions)
+            except DataError as error:
+                return Condition(about="champion", passed=False, words=f"{words}, which cannot be compared: {error}")
             confidence = 1 - (1 - self.settings.confidence) / evidence.picked_from
             low, high = gain.interval(confidence)
             passed = low > margin

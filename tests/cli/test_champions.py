@@ -18,7 +18,7 @@ def name(mlflow_server: str) -> str:
     client.create_registered_model(name)
     run = client.create_run("0").info
     for version, told in (("1", "first [red]"), ("2", "better")):
-        tags = {"cxr.champion_since": f"2026-11-0{version}T08:00:00+00:00", "cxr.decision": told, "cxr.arm": "none"}
+        tags = {"cxr.champion_since": f"2026-11-0{version}T08:00:00+00:00", "cxr.decision": told, "cxr.arm": "[b]"}
         tags |= {"cxr.replaced_version": "1"} if version == "2" else {}
         client.create_model_version(name, f"{run.artifact_uri}/model", run.run_id, tags=tags)
     client.set_registered_model_alias(name, "champion", "2")
@@ -30,7 +30,7 @@ def test_champions_are_listed_and_rolled_back(cxr: Callable[..., Any], mlflow_se
     done = cxr("rollback", name, "--reason", "misses children", "--mlflow", mlflow_server)
     told = json.loads(cxr("champions", "--mlflow", mlflow_server, "--json").stdout)
 
-    assert shown.exit_code == 0 and "[red]" in shown.stdout
+    assert shown.exit_code == 0 and "[red]" in shown.stdout and "[b]" in shown.stdout
     assert done.exit_code == 0, done.output
     assert "version 1. Champion again: version 2 was rolled back by " in " ".join(done.stdout.split())
     own = [version for version in told if version["name"] == name]

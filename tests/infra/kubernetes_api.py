@@ -8,12 +8,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from copy import deepcopy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
+
+from tests.servers import serving
 
 DISCOVERED = {
     "version": {"major": "1", "minor": "33", "gitVersion": "v1.33.0"},
@@ -160,14 +162,6 @@ class _Handler(BaseHTTPRequestHandler):
                     yield kind, pod
 
 
-@contextmanager
-def served(cluster: Cluster) -> Iterator[str]:
+def served(cluster: Cluster) -> AbstractContextManager[str]:
     """Serve a cluster; gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"cluster": cluster}))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return serving(type("Handler", (_Handler,), {"cluster": cluster}))

@@ -26,10 +26,10 @@ DAG = """
 from airflow.sdk import dag, task
 
 @dag(schedule=None, is_paused_upon_creation=False)
-def work():
+def errand():
     task(lambda: None, task_id="works")()
 
-work()
+errand()
 """
 
 
@@ -37,7 +37,7 @@ work()
 def doors(tmp_path_factory):
     folder = tmp_path_factory.mktemp("doors")
     (folder / "dags").mkdir()
-    (folder / "dags" / "work.py").write_text(DAG, encoding="utf-8")
+    (folder / "dags" / "errand.py").write_text(DAG, encoding="utf-8")
     stack = Entrances(folder / "stack", folder / "dags")
     try:
         stack.api = stack.start()
@@ -60,7 +60,7 @@ ADMINISTRATOR = (
 
 class TestRefused:
     @pytest.mark.parametrize(
-        "path", ["dags", "dags/work/dagRuns", "connections", "variables", "pools", "assets", "config"]
+        "path", ["dags", "dags/errand/dagRuns", "connections", "variables", "pools", "assets", "config"]
     )
     @pytest.mark.parametrize("token", ["", "Bearer nonsense", "Basic YWRtaW46YWRtaW4="])
     def test_airflow(self, doors, path, token):
@@ -195,7 +195,7 @@ class TestTls:
         login = {part: account[f"AIRFLOW_ADMIN_{part.upper()}"] for part in ("username", "password")}
         token = browser.post(f"{doors.airflow_url}/auth/token", json=login).json()["access_token"]
         dags = browser.get(f"{doors.airflow_url}/api/v2/dags", headers={"Authorization": f"Bearer {token}"})
-        assert [dag["dag_id"] for dag in dags.json()["dags"]] == ["work"]
+        assert [dag["dag_id"] for dag in dags.json()["dags"]] == ["errand"]
 
         found = browser.post(
             f"{doors.mlflow_url}/api/2.0/mlflow/experiments/search", json={"max_results": 5}, auth=ADMINISTRATOR
@@ -251,11 +251,11 @@ def people(doors):
 class TestRoles:
     def test_everybody_looks(self, people):
         for client in people.values():
-            assert client.get("/dags/work").status_code == client.get("/dags/work/dagRuns").status_code == 200
+            assert client.get("/dags/errand").status_code == client.get("/dags/errand/dagRuns").status_code == 200
 
     def test_only_a_trainer_begins_a_run(self, people):
         begun = {
-            role: client.post("/dags/work/dagRuns", json={"logical_date": None}) for role, client in people.items()
+            role: client.post("/dags/errand/dagRuns", json={"logical_date": None}) for role, client in people.items()
         }
 
         assert {role: answer.status_code for role, answer in begun.items()} == {
@@ -265,7 +265,7 @@ class TestRoles:
         }
 
     def test_only_an_approver_answers_what_a_run_asks(self, people):
-        place = "/dags/work/dagRuns/none/taskInstances/works/-1/hitlDetails"
+        place = "/dags/errand/dagRuns/none/taskInstances/works/-1/hitlDetails"
         answers = {role: client.patch(place, json={"chosen_options": ["Approve"]}) for role, client in people.items()}
 
         # There is nothing to approve, which only who may approve hears.
@@ -280,7 +280,7 @@ class TestRoles:
         assert {client.get(path).status_code for client in people.values()} == {403}
 
     def test_nobody_changes_what_a_task_has_returned(self, people):
-        place = "/dags/work/dagRuns/none/taskInstances/works/xcomEntries"
+        place = "/dags/errand/dagRuns/none/taskInstances/works/xcomEntries"
         written = {client.post(place, json={"key": "url", "value": "x"}).status_code for client in people.values()}
 
         assert written == {403}

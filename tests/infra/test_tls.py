@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from tests.infra.celery_stack import answers
 from tests.infra.compose import ROOT
 from tests.infra.tls import AIRFLOW_NAME, HAS_NGINX, MLFLOW_NAME, browser, tls_variables
-from tests.servers import free_port
+from tests.servers import free_port, serving
 
 START = ROOT / "infra/tls/start.sh"
 
@@ -47,19 +47,19 @@ def behind(tmp_path_factory):
     if not HAS_NGINX:
         pytest.skip("not installed: nginx")
     folder, port, http_port = tmp_path_factory.mktemp("tls"), free_port(), free_port()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    given = tls_variables(folder, port, http_port, server.server_port, server.server_port)
-    proxy = subprocess.Popen(["sh", str(START)], env=given)
-    try:
-        while proxy.poll() is None and not answers(f"http://127.0.0.1:{http_port}/healthy"):
-            time.sleep(0.1)
-        assert proxy.poll() is None
-        yield folder, port
-    finally:
-        proxy.send_signal(signal.SIGTERM)
-        proxy.wait(30)
-        server.shutdown()
+    with serving(StandIn) as address:
+        server_port = int(address.rpartition(":")[2])
+        proxy = subprocess.Popen(
+            ["sh", str(START)], env=tls_variables(folder, port, http_port, server_port, server_port)
+        )
+        try:
+            while proxy.poll() is None and not answers(f"http://127.0.0.1:{http_port}/healthy"):
+                time.sleep(0.1)
+            assert proxy.poll() is None
+            yield folder, port
+        finally:
+            proxy.send_signal(signal.SIGTERM)
+            proxy.wait(30)
 
 
 @pytest.mark.parametrize("name", [AIRFLOW_NAME, MLFLOW_NAME])

@@ -162,6 +162,14 @@ def test_images_of_one_patient_count_once() -> None:
     assert ruled(*grouped).alias == CHALLENGER
 
 
+def test_validation_images_of_one_patient_tell_nothing_and_the_champion_stays() -> None:
+    one_patient = [each.assign(group="p") for each in (share(18), share(10))]
+
+    ruling = ruled(*one_patient)
+
+    assert ruling.alias == CHALLENGER and "which cannot be compared: The images are all of one group" in ruling.words
+
+
 def test_a_champion_of_which_only_a_figure_is_known_is_beaten_by_more_than_the_margin() -> None:
     recorded = Standing(score=0.7, remark="as recorded")
 
