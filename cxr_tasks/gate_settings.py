@@ -15,19 +15,19 @@ OverZero = Annotated[float, Field(gt=0.0)]
 class GateSettings(Strict):
     """What a challenger must show before it becomes champion. A limit is ``null`` where it is not asked.
 
-    All of it is measured on real validation images. The test set is never asked.
+    What models predict is measured on real validation images. The test set is never asked.
 
     Attributes:
         confidence: Of the interval of the difference from the champion. It is corrected for the number of candidates
-            that the challenger is the best of, so a challenger that is no better passes in at most
-            ``(1 - confidence) / 2`` of all cases.
+            that the challenger is the best of, so a challenger that is no better is to pass in at
+            most ``(1 - confidence) / 2`` of all cases.
         margin: The lower end of that interval must lie above this difference of macro F1.
         min_macro_f1: The least macro F1.
         min_recall: The least recall of every class, or of each class by its name.
         max_ece: The largest expected calibration error (15 bins).
         max_latency_ms: The longest time for one image alone, in milliseconds, on the machine of the task.
         max_size_mb: The largest file of a model, in megabytes.
-        max_external_drop: The largest drop of macro F1 from the internal test set to any set of ``data.external``.
+        max_external_drop: The largest drop of macro F1 from the validation images to any set of ``data.external``.
     """
 
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]

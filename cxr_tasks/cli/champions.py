@@ -12,7 +12,7 @@ import typer
 from cxr_tasks import tracking
 from cxr_tasks.cli.options import DEFAULT_STORE, MLFLOW_PORT, JsonOption, StoreOption, use_mlflow, use_store
 from cxr_tasks.cli.tables import champions_table
-from cxr_tasks.cli.terminal import open_console
+from cxr_tasks.cli.terminal import open_console, print_json
 from cxr_tasks.registry.champions import TAG_SINCE
 
 ServerOption = Annotated[
@@ -44,7 +44,7 @@ def champions_command(mlflow: ServerOption = SERVER, as_json: JsonOption = False
     told = [version for version in tracking.registered_versions() if TAG_SINCE in version.tags]
     told.sort(key=lambda version: (version.name, version.tags[TAG_SINCE]), reverse=True)
     if as_json:
-        typer.echo(json.dumps([version._asdict() | {"tags": dict(version.tags)} for version in told], indent=2))
+        print_json(json.dumps([version._asdict() | {"tags": dict(version.tags)} for version in told], indent=2))
     elif told:
         open_console().print(champions_table(told))
     else:

@@ -35,7 +35,7 @@ class Evidence:
         size_mb: Of its file, in megabytes.
         latency_ms: For one image alone, in milliseconds; ``None`` where it was not measured.
         rolled_back: When and why the same model was rolled back; empty where it never was.
-        external_drops: The drop of macro F1 from the internal test set to each external set; ``None`` where it is not
+        external_drops: The drop of macro F1 from the validation images to each external set; ``None`` where it is not
             known.
     """
 

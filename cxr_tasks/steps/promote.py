@@ -47,6 +47,7 @@ from cxr_tasks.steps.standing import champion_score
 from cxr_tasks.store import open_store
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
 
     from cxr_tasks.registry.gate import Evidence, Gate
@@ -222,16 +223,32 @@ def _evidence(settings: Settings, arm: TrainedArm, picked_from: int, external: l
         model = arm.model.load()
         image = np.zeros((1, *model.input_shape[1:]), np.float32)
         latency = latency_ms(lambda pixels: model.predict_on_batch(pixels), image)
-    drops = {each.name: _drop(arm, each.name, external) for each in settings.data.external}
+    drops = {}
+    if settings.gate.max_external_drop is not None:
+        drops = {each.name: _drop(settings, arm, validation, each.name, external) for each in settings.data.external}
     return Evidence(validation, picked_from, size, latency, external_drops=drops)
 
 
-def _drop(arm: TrainedArm, name: str, external: list[ExternalResults]) -> float | None:
-    """How much lower macro F1 of ``arm`` is on the external set ``name`` than on its own test images."""
+def _drop(
+    settings: Settings, arm: TrainedArm, validation: pd.DataFrame, name: str, external: list[ExternalResults]
+) -> float | None:
+    """How much lower macro F1 of ``arm`` is on the external set ``name`` than on validation images of its classes.
+
+    The drop that is reported is from the test images, and these choose nothing.
+    """
+    from cxr_tasks.evaluation.external import external_findings
+
     for test in (test for each in external if each.external.name == name for test in each.tests):
         if test.training == arm.training:
-            drop = test.findings().macro_f1_drop
-            return None if drop is None else drop.value
+            found = external_findings(
+                test.predictions(),
+                validation,
+                list(settings.data.classes),
+                bootstrap_samples=settings.evaluation.bootstrap_samples,
+                confidence=settings.evaluation.confidence,
+                seed=settings.seeds.bootstrap,
+            )
+            return None if found.macro_f1_drop is None else found.macro_f1_drop.value
     return None
 
 

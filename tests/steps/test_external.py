@@ -1,6 +1,7 @@
 """External sets: read like the dataset, without what leaks from it, and what models are tested on."""
 
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cxr_tasks.data.copies import ALTERED, SAME_FILE
 from cxr_tasks.data.external import SAME_PATIENT
 from cxr_tasks.data.phantoms import write_phantoms
 from cxr_tasks.errors import DataError, SettingsError, UserError
+from cxr_tasks.evaluation.metrics import classification_metrics
 from cxr_tasks.registry.champions import OVERALL_MODEL, Candidate
 from cxr_tasks.registry.gate import Evidence, Gate
 from cxr_tasks.steps.promote import register_candidate
@@ -128,6 +130,26 @@ def test_every_arm_is_tested_and_the_report_tells(begin, sources):
     ]
     again = steps.evaluate_external(run, dataset, external, [arms])
     assert again.ref == results.ref and again.reused
+
+
+def test_the_gate_holds_the_drop_from_validation_images_against_its_limit(begin, sources, monkeypatch):
+    _, _, arms, results, _ = _two_arms(begin(), sources)
+    asked = {"gate": {"max_external_drop": 0.1}, "data": {"external": [{"name": n, "source": "/x"} for n in "bc"]}}
+    settings = resolve("quick", asked)
+    predictions = arms[1].model.predictions()
+    validation = predictions[predictions["split"] == "validation"]
+
+    evidence = sys.modules["cxr_tasks.steps.promote"]._evidence(settings, arms[1], 2, [results])
+
+    own = classification_metrics(validation, handles.CLASSES)["macro_f1"]
+    assert evidence.external_drops["b"] == pytest.approx(own - results.tests[1].findings().macro_f1.value)
+    assert evidence.external_drops["c"] is None
+    # Whatever the test images say.
+    other = predictions.assign(**{name: np.eye(3)[0][place] for place, name in enumerate(handles.CLASSES)})
+    changed = predictions.where(predictions["split"] == "validation", other)
+    monkeypatch.setattr("cxr_tasks.artifacts.TrainedModel.predictions", lambda model: changed)
+    again = sys.modules["cxr_tasks.steps.promote"]._evidence(settings, arms[1], 2, [results])
+    assert again.external_drops == evidence.external_drops
 
 
 def test_every_arm_is_told_by_subgroups_of_the_set(begin, sources):
