@@ -8,12 +8,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cxr_tasks.errors import DataError, SettingsError, shown
+from cxr_tasks.errors import DataError, SettingsError, UserError, in_one_line, shown
+
+# What errors without the system's number say of a full disk: TensorFlow's of a checkpoint, shutil's, and NumPy's.
+FULL_DISK = re.compile(r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written")
 
 
 def cache_root() -> Path:
@@ -49,9 +54,32 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_disk_full(error: OSError) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether ``error`` says that the disk, or this user's share of the disk, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    number = getattr(error, "errno", None)
+    if number is not None:
+        return number in (errno.ENOSPC, errno.EDQUOT)
+    is_of_a_disk = isinstance(error, OSError) or type(error).__name__ == "ResourceExhaustedError"
+    return is_of_a_disk and FULL_DISK.search(str(error)) is not None
+
+
+@contextmanager
+def full_disk_told() -> Iterator[None]:
+    """Say in one sentence that a disk became full in the block: only a person can make room.
+
+    Raises:
+        UserError: A disk became full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not is_disk_full(error):
+            raise
+        raise UserError(
+            f"A disk of {socket.gethostname()} is full ({in_one_line(error)}): make room where the store, the cache "
+            f"({cache_root()}) and temporary files ({tempfile.gettempdir()}) are, as with cxr store gc. Then clear the "
+            "task."
+        ) from error
 
 
 def disk_full(what: str) -> DataError:

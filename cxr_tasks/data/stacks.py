@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import resource
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -215,6 +216,8 @@ def on_disk(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     if math.prod(shape) * np.dtype(dtype).itemsize <= TOUCHED_BYTES:
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile(dir=cache_folder("arrays")) as file:
+        # All room at once: a process that writes to a page without room on the disk is ended without a word.
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
         return np.memmap(file, dtype, "w+", shape=shape)
 
 

@@ -9,12 +9,13 @@ import secrets
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cxr_tasks.errors import SettingsError, UserError
+from cxr_tasks.outages import patience
 from cxr_tasks.s3 import BucketUse
 from cxr_tasks.store.base import (
     MARK,
@@ -263,8 +264,14 @@ class S3Store(Store):
 
     def _commit(self, staging: Path, ref: str, record: dict[str, Any], before: RecordEntry) -> bool:
         below = self._below(ref, record)
-        self._upload(staging, below)
-        stamps = {found.path.removeprefix(below): found.stamp for found in self.bucket.objects(below)}
+        try:
+            self._upload(staging, below)
+            stamps = {found.path.removeprefix(below): found.stamp for found in self.bucket.objects(below)}
+        except Exception:
+            # No record names them. Once the record may be there, whatever its writer heard, they must stay.
+            with patience(0.0), suppress(Exception):
+                self._delete_below(below)
+            raise
         if stamps.keys() != record["files"].keys():
             raise ConnectionError(f"Not all files of {ref} that were uploaded are in {self.bucket.where(below)}.")
         for name, stamp in stamps.items():

@@ -202,7 +202,11 @@ class FolderStore(Store):
             folder.parent.mkdir(parents=True, exist_ok=True)
             staging.chmod(0o755)
             os.rename(staging, folder)
-            _replace(folder.parent / RECORD, json.dumps(record, indent=2, sort_keys=True))
+            try:
+                _replace(folder.parent / RECORD, json.dumps(record, indent=2, sort_keys=True))
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         return True
 
 

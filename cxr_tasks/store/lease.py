@@ -110,8 +110,9 @@ def _locked_file(path: Path, no_locks: Callable[[OSError], None]) -> IO[str] | N
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 file.truncate(0)
-                file.write(_this_process())
-                file.flush()
+                # A word for those who wait. The lock is held without, where the disk is full.
+                with suppress(OSError):
+                    os.write(file.fileno(), _this_process().encode())
                 return file
         file.close()  # who held it before has just removed it
 
