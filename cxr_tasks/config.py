@@ -589,6 +589,17 @@ class EvaluationSettings(Strict):
     reproduce_leak: bool
 
 
+class ServingSettings(Strict):
+    """What is kept with a model for those who ask it. A model is trained anew where one of these changes.
+
+    ``false_alarms``: the share of X-rays like those of training that may lie beyond each limit of what is usual.
+    ``sensitivity``: that the operating point of each class reaches on validation images.
+    """
+
+    false_alarms: Annotated[float, Field(gt=0.0, lt=0.5)]
+    sensitivity: Share
+
+
 class GpuSettings(Strict):
     """Which work goes to a GPU, where Airflow has a queue for one (``CXR_GPU_QUEUE``). Elsewhere nothing does.
 
@@ -625,6 +636,7 @@ class Settings(Strict):
     synthetic: SyntheticSettings
     evaluation: EvaluationSettings
     gate: GateSettings
+    serving: ServingSettings
     gpu: GpuSettings = GpuSettings()
 
     @model_validator(mode="after")

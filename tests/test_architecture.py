@@ -33,7 +33,17 @@ LOWEST = (
 )
 DOMAIN = ("classifiers", "data", "evaluation", "gan")
 # The modules that may know the pipeline, the store and MLflow, beside these themselves.
-KNOWING = ("steps", "pipeline", "artifacts", "local", "cli", "classifiers.feature_store", "store", "tracking")
+KNOWING = (
+    "steps",
+    "pipeline",
+    "artifacts",
+    "local",
+    "cli",
+    "classifiers.feature_store",
+    "serving",
+    "store",
+    "tracking",
+)
 # A task of a DAG that is the step of this name, and the loggers of modules.
 SHARED_NAMES = {"configure", "publish", "finish", "roll_back", "log"}
 HEAVY = ("tensorflow", "keras", "mlflow", "pandas", "great_expectations", "matplotlib", "sklearn")
@@ -93,11 +103,11 @@ class TestArrows:
         assert arrows(below, ("pipeline", "store", "tracking")) == []
         assert [name for name in below if any(to.split(".")[0] == "mlflow" for to in imports(MODULES[name]))] == []
 
-    def test_only_tracking_and_the_step_promote_know_mlflow(self) -> None:
+    def test_only_tracking_serving_and_the_step_promote_know_mlflow(self) -> None:
         knowing = {name for name in MODULES if any(to.split(".")[0] == "mlflow" for to in imports(MODULES[name]))}
 
         of_promote = {f"cxr_tasks.steps.{name}" for name in ("promote", "roll_back", "standing")}
-        assert {name for name in knowing if not within(name, ("tracking",))} <= of_promote
+        assert {name for name in knowing if not within(name, ("serving", "tracking"))} <= of_promote
 
     def test_nothing_knows_airflow(self) -> None:
         assert [name for name in MODULES if any(to.split(".")[0] == "airflow" for to in imports(MODULES[name]))] == []
@@ -116,7 +126,7 @@ class TestArrows:
     def test_the_domain_knows_neither_report_nor_registry(self) -> None:
         domain = [name for name in MODULES if within(name, DOMAIN)]
 
-        assert arrows(domain, ("report", "registry", "artifacts", "form")) == []
+        assert arrows(domain, ("report", "registry", "artifacts", "form", "serving")) == []
 
     def test_data_and_evaluation_know_no_networks(self) -> None:
         plain = [name for name in MODULES if within(name, ("data", "evaluation"))]

@@ -20,7 +20,7 @@ from cxr_tasks.config import MOST_PIXELS, SMALLEST_SIDE, DataSettings
 from cxr_tasks.data.dicom.header import Told
 from cxr_tasks.data.dicom.pixels import read_dicom
 from cxr_tasks.data.formats import DICOM, Unusable, check_ending, format_of
-from cxr_tasks.data.integrity import BROKEN_IMAGE, ROTATED, open_image
+from cxr_tasks.data.integrity import BROKEN_IMAGE, ROTATED, check_area, open_image
 from cxr_tasks.data.resizing import resize_gray
 from cxr_tasks.data.windows import PLAIN_WINDOW, WIDE_MODES, narrowed
 from cxr_tasks.image_settings import FIRST_RESIZE, DicomSettings, ResizeName, WindowSettings
@@ -150,6 +150,23 @@ def decode(content: bytes, name: str, sizes: Sequence[int], how: HowToRead = PLA
         gray = _gray(image, how.window)
         words = how.window.words if image.mode in WIDE_MODES else ""
         return _describe(gray, image.mode, words, sizes, how.resize)
+
+
+def from_grays(grays: np.ndarray, sizes: Sequence[int], how: HowToRead = PLAINLY) -> Decoded:
+    """What :func:`decode` makes of an 8-bit gray image whose file holds ``grays``.
+
+    Args:
+        grays: (H, W) uint8.
+        sizes: As for :func:`decode`.
+        how: Its limits, and how the image is resized.
+
+    Raises:
+        Unusable: As for :func:`decode`.
+    """
+    image = Image.fromarray(grays)
+    check_area(image.size, how.limits.most_pixels)
+    _check_header(image, how.limits.smallest_side)
+    return _describe(image, image.mode, "", sizes, how.resize)
 
 
 @contextmanager

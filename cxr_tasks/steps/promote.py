@@ -43,6 +43,7 @@ from cxr_tasks.registry.champions import (
     rivals,
 )
 from cxr_tasks.steps.common import Mapped, flat
+from cxr_tasks.steps.served_facts import log_trained
 from cxr_tasks.steps.standing import champion_score
 from cxr_tasks.store import open_store
 
@@ -254,14 +255,7 @@ def _drop(
 
 def _model_uri(arm: TrainedArm) -> str:
     """Where MLflow has the arm's model. Logged again from the artifact if MLflow lost it, or never had it."""
-
-    def log_again() -> str:
-        import numpy as np
-
-        model = arm.model.load()
-        return tracking.log_model(model, np.zeros((1, *model.input_shape[1:3]), np.uint8), arm.model.resize)
-
-    return tracking.logged_model(arm.model.model_uri, log_again)
+    return tracking.logged_model(arm.model.model_uri, lambda: log_trained(arm.model.folder()))
 
 
 def _decision(candidate: Candidate, version: ModelVersion, alias: str, words: str, *, is_new: bool) -> Decision:

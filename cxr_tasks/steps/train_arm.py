@@ -36,6 +36,7 @@ from cxr_tasks.steps.common import (
     of_backbone,
     tell_setbacks,
 )
+from cxr_tasks.steps.served_facts import log_trained, save_facts
 from cxr_tasks.steps.told_subgroups import subgroup_metrics, subgroup_table
 from cxr_tasks.steps.unfinished import Unfinished
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from cxr_tasks.classifiers.training_set import ExtraImages
     from cxr_tasks.data.dataset import Images
 
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 
 
 def train_arm(
@@ -86,6 +87,7 @@ def train_arm(
         **arm.model_dump(),
         "augmentation": settings.augmentation.model_dump(mode="json") if ARMS[arm.arm].classical else "none",
         "shortcuts": settings.evaluation.shortcuts,
+        "serving": settings.serving.model_dump(mode="json"),
     }
     after = of_backbone(features, arm.classifier)
     unfinished = Unfinished.of(
@@ -222,8 +224,9 @@ def _train_model(
     unfinished.end()
     tell_setbacks(fitted.setbacks)
     _save_model(network, fitted, _predict_blanked(network, features, images, classes), folder)
+    save_facts(settings, dataset, fitted.predictions, folder)
     with patience():
-        model_uri = tracking.log_model(network.full, images.held_out["validation"].pixels[:2], dataset.resize)
+        model_uri = log_trained(folder)
     model = TrainedModel(
         training=arm,
         epochs=len(fitted.history),

@@ -18,6 +18,7 @@ from cxr_tasks.tracking.logs import (
 from cxr_tasks.tracking.models import (
     RegisteredVersion,
     UnusableModelError,
+    fetch_version,
     find_version,
     load_version,
     log_model,
@@ -52,6 +53,7 @@ __all__ = [
     "client",
     "close_dag_run",
     "experiment_id",
+    "fetch_version",
     "find_or_create",
     "find_version",
     "is_on",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,14 +15,14 @@ from cxr_tasks.tracking.runs import TAG_ARTIFACT
 from cxr_tasks.tracking.server import all_pages, client, is_on, patient
 
 if TYPE_CHECKING:
-    import keras
-    import numpy as np
+    import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
 
 # The status of a registered version whose files are all there.
 READY = "READY"
-# Where ``mlflow.tensorflow`` puts the network among the files of a model.
-NETWORK = "data/model.keras"
+# Where the network is among the files of a model. Models of 0.1.0 were logged by ``mlflow.tensorflow``.
+NETWORKS = ("artifacts/model/model.keras", "data/model.keras")
 
 
 class RegisteredVersion(NamedTuple):
@@ -38,37 +39,48 @@ class UnusableModelError(Exception):
 
 
 @patient
-def log_model(model: keras.Model, example: np.ndarray, resize: str) -> str:
-    """Log ``model`` to the active run with signature and input example.
+def log_model(
+    files: Mapping[str, Path],
+    folder: str,
+    code: Path,
+    signature: ModelSignature,
+    example: pd.DataFrame,
+    requirements: Sequence[str],
+    metadata: Mapping[str, Any],
+) -> str:
+    """Log a model from code to the active run.
 
     Args:
-        model: Pixels (n, S, S, 1) 0–255 → probabilities.
-        example: (n, S, S) uint8 real images.
-        resize: How images were brought to that side, and are to be for a prediction.
+        files: What the model is made of, by the names that the files get.
+        folder: Where the files lie, below ``artifacts``; the code asks its context for it by this name.
+        code: The Python file that MLflow runs to load the model.
+        signature: What it takes and gives.
+        example: What may be given to it.
+        requirements: Of its environment.
+        metadata: Plain values that MLflow keeps with the model.
 
     Returns:
         Its ``models:/`` address; empty where nothing is tracked.
     """
     if not is_on():
         return ""
-    import keras
     import mlflow
-    import numpy as np
-    import tensorflow as tf
-    from mlflow.models import infer_signature
 
-    pixels = example[..., None].astype(np.float32)
-    # mlflow.keras would save the same file, but fails on an input example.
-    logged = mlflow.tensorflow.log_model(
-        model,
-        name="model",
-        signature=infer_signature(pixels, model.predict(pixels, verbose=0)),
-        # A mid-gray image: the model's input format is shown without keeping a patient's image.
-        input_example=np.full((1, *pixels.shape[1:]), 127.0, np.float32),
-        metadata={"resize": resize, "image_size": int(pixels.shape[1])},
-        # Named here, because finding them out takes a process of its own that loads the model again.
-        pip_requirements=[f"tensorflow=={tf.__version__}", f"keras=={keras.__version__}", f"numpy=={np.__version__}"],
-    )
+    with tempfile.TemporaryDirectory() as place:
+        gathered = Path(place, folder)
+        gathered.mkdir()
+        for name, path in files.items():
+            shutil.copy(path, gathered / name)
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code),
+            artifacts={folder: str(gathered)},
+            signature=signature,
+            input_example=example,
+            # Named here, because finding them out takes a process of its own that loads the model again.
+            pip_requirements=list(requirements),
+            metadata=dict(metadata),
+        )
     return logged.model_uri
 
 
@@ -183,8 +195,9 @@ def tag_version(version: ModelVersion, tags: Mapping[str, str], prefix: str = ""
 def load_version(version: ModelVersion) -> Any:
     """The Keras model of a registered version, for predictions.
 
-    Whoever may edit models in MLflow may have put it there. ``mlflow.tensorflow.load_model`` would unpickle what lies
-    beside the network, and import what the model's description names. Keras reads the network alone, and no lambda.
+    Whoever may edit models in MLflow may have put it there. MLflow's own readers would run a model's code, unpickle
+    what lies beside the network, and import what the model's description names. Keras reads the network alone, and no
+    lambda.
 
     Raises:
         UnusableModelError: Its files are gone, or this Keras cannot read them. A server that does not answer is
@@ -193,13 +206,29 @@ def load_version(version: ModelVersion) -> Any:
     import keras
 
     with tempfile.TemporaryDirectory() as place:
-        folder = _download(f"models:/{version.name}/{version.version}", place)
+        network = fetch_version(version, Path(place))
         try:
-            return keras.models.load_model(folder / NETWORK, compile=False)
+            return keras.models.load_model(network, compile=False)
         except MemoryError:
             raise
         except Exception as error:
             raise UnusableModelError(f"this version of Keras cannot read its files: {in_one_line(error)}") from error
+
+
+@patient
+def fetch_version(version: ModelVersion, place: Path) -> Path:
+    """Fetch the files of a registered version into the folder ``place``; returns where its network is.
+
+    What belongs to the network lies beside it. Of a model that was logged without, nothing does.
+
+    Raises:
+        UnusableModelError: Its files are gone.
+    """
+    folder = _download(f"models:/{version.name}/{version.version}", str(place))
+    found = [folder / path for path in NETWORKS if (folder / path).is_file()]
+    if not found:
+        raise UnusableModelError("its files are gone: there is no network among them")
+    return found[0]
 
 
 def _download(uri: str, place: str) -> Path:

@@ -164,6 +164,8 @@ def manifest_rows(seed: int, classes: list[str], per_class: Mapping[str, int]) -
         provenance="real",
         status=USED,
         reason="",
+        width=SIZE,
+        height=SIZE,
         shard=number % 2,
         row=number // 2,
     )

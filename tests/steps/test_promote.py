@@ -19,14 +19,26 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from cxr_tasks import steps, tracking
-from cxr_tasks.artifacts import Comparison, Dataset, Decision, Pair, RunContext, TrainedArm, TrainedModel, Training
+from cxr_tasks.artifacts import (
+    Comparison,
+    Dataset,
+    Decision,
+    Pair,
+    RunContext,
+    TrainedArm,
+    TrainedModel,
+    Training,
+    write_json,
+)
 from cxr_tasks.config import resolve
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
 from cxr_tasks.gate_settings import GateSettings
 from cxr_tasks.registry import champions
 from cxr_tasks.registry.champions import CHALLENGER, CHAMPION, Candidate, Standing
 from cxr_tasks.registry.gate import Evidence, Gate
+from cxr_tasks.serving.model_facts import ModelFacts
 from cxr_tasks.steps.promote import register_candidate
+from cxr_tasks.steps.served_facts import log_trained
 from cxr_tasks.steps.standing import champion_score
 from cxr_tasks.store import FolderStore
 
@@ -44,7 +56,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def model_uris(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Logged models that need no training: ``sees`` is always right, ``guesses`` always says Normal."""
+    """Logged models that need no training: ``sees`` is always right, ``guesses`` always says Normal.
+
+    The second is logged as 0.1.0 did, as a Keras model with nothing beside it.
+    """
     import keras
     import mlflow
 
@@ -62,11 +77,19 @@ def model_uris(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> 
             answer = keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalAveragePooling2D()(image))
             model = keras.Model(image, answer)
             model.layers[-1].set_weights(values)
-            with mlflow.start_run(experiment_id=experiment):
-                uris[name] = tracking.log_model(model, np.zeros((2, SIZE, SIZE), np.uint8), "area")
-            uris[f"{name} file"] = str(tmp_path_factory.mktemp(name) / TrainedModel.MODEL)
+            folder = tmp_path_factory.mktemp(name)
+            uris[f"{name} file"] = str(folder / TrainedModel.MODEL)
             model.save(uris[f"{name} file"])
+            write_json(folder / ModelFacts.FILE, ModelFacts.bare(CLASSES, SIZE, "area"))
+            with mlflow.start_run(experiment_id=experiment):
+                uris[name] = log_trained(folder) if name == "sees" else logged_bare(model)
     return uris
+
+
+def logged_bare(model: Any) -> str:
+    import mlflow
+
+    return mlflow.tensorflow.log_model(model, name="model", pip_requirements=["keras"]).model_uri
 
 
 STATES = {"3": "PENDING_REGISTRATION", "2": "FAILED_REGISTRATION", "1": "READY"}
@@ -270,6 +293,7 @@ def publish_arm(
         table.to_parquet(folder / TrainedModel.PREDICTIONS, index=False)
         if model:
             (folder / TrainedModel.MODEL).write_bytes(Path(model).read_bytes())
+            write_json(folder / ModelFacts.FILE, ModelFacts.bare(CLASSES, SIZE))
     ref = trained.ref.replace("train", "evaluate")
     return TrainedArm(ref=ref, model=trained, validation_macro_f1=f1, test_macro_f1=0.0, test_accuracy=0.0)
 
@@ -593,15 +617,13 @@ class TestPromote:
         model_uris: dict[str, str],
         classifiers: tuple[str, str],
     ) -> None:
-        import mlflow
-
         lost, file = "models:/m-00000000000000000000000000000000", model_uris["sees file"]
         arm = publish_arm(store, classifiers[0], "none", 0.9, lost, "right", file)
         dataset = publish_dataset(store, "a")
 
         steps.promote(begin(), dataset, [self.compared(arm, None)])
 
-        served = mlflow.tensorflow.load_model(f"models:/cxr-{classifiers[0]}@champion")
+        served = tracking.load_version(tracking.version_by_alias(f"cxr-{classifiers[0]}", CHAMPION))
         pixels = np.full((1, SIZE, SIZE, 1), GRAY["COVID"], np.float32)
         assert served.predict(pixels, verbose=0).argmax() == 0
 

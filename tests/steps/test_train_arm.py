@@ -10,6 +10,7 @@ from cxr_tasks.arms import ARMS, needs_synthetic
 from cxr_tasks.artifacts import TrainedModel, Training
 from cxr_tasks.classifiers.features import FrozenTrunk
 from cxr_tasks.errors import SettingsError
+from cxr_tasks.serving.model_facts import ModelFacts
 from tests.steps import handles
 
 # Larger than the GAN's images, as the arm real_resized needs.
@@ -174,10 +175,25 @@ class TestTrainedModel:
 
         assert second.model.reused and second.model.mlflow_run_id == second.mlflow_run_id != first.mlflow_run_id
 
+    def test_it_keeps_what_predictions_of_files_need(self, untrained):
+        overrides = {"data": {"inverted": "correct", "resize": "area"}, "serving": {"sensitivity": 0.8}}
+        dataset = handles.dataset()
+
+        trained = steps.train_arm(handles.begin(overrides), dataset, training())
+
+        facts = ModelFacts.model_validate_json((trained.model.folder() / ModelFacts.FILE).read_text())
+        assert (facts.classes, facts.image_size) == (tuple(handles.CLASSES), handles.SIZE)
+        assert (facts.reading.inverted, facts.reading.resize) == ("correct", "area")
+        table = trained.model.predictions()
+        of_class = table[(table["split"] == "validation") & (table["label"] == "COVID")]["COVID"]
+        assert (of_class >= facts.thresholds["COVID"]).mean() >= 0.8 > (of_class > facts.thresholds["COVID"]).mean()
+        assert facts.usual is not None and facts.usual.images == 18
+
     def test_it_is_found_by_file_name_in_the_store(self, untrained):
         folder = steps.train_arm(handles.begin(), handles.dataset(), training()).model.folder()
 
         names = {TrainedModel.MODEL, TrainedModel.PREDICTIONS, TrainedModel.HISTORY, TrainedModel.BLANKED}
+        names |= {ModelFacts.FILE, ModelFacts.TYPICAL}
         assert {path.name for path in folder.iterdir()} - {"artifact.json"} == names
 
 
