@@ -58,10 +58,11 @@ test: lint
 test-containers: setup-dev
 	@.venv/bin/python -m pytest -m containers -s tests/infra/test_containers.py $(PYTEST_ARGS)
 
-# Both DAGs on Celery, PostgreSQL, Redis, S3 and MLflow with passwords, as processes. It needs root, and Debian's packages
-# postgresql and redis-server.
+# Both DAGs on Celery, PostgreSQL, Redis, S3 and MLflow with passwords, as processes; and what becomes of tasks when parts of
+# that break. It needs root, and Debian's packages postgresql and redis-server.
 test-stack: setup-dev
-	@.venv/bin/python -m pytest -m stack -s tests/infra/test_whole_runs.py tests/infra/test_kubernetes_pods.py $(PYTEST_ARGS)
+	@.venv/bin/python -m pytest -m stack -s tests/infra/test_whole_runs.py tests/infra/test_kubernetes_pods.py \
+	    tests/infra/faults $(PYTEST_ARGS)
 
 # Every test once more, a quarter slower, with the lines that they reach. Lines that only processes of their own reach
 # (Airflow's tasks, the console script) do not count as covered.

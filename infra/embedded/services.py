@@ -31,6 +31,7 @@ class Service:
         name: What people call it; its log has this name.
         command: What starts it.
         log: Where its words go.
+        environment: All its variables, from the next start on.
         process: The server as it runs now.
     """
 
@@ -45,7 +46,7 @@ class Service:
             environment: All its variables.
         """
         self.name, self.command, self.log = name, command, log
-        self._folder, self._environment = folder, environment
+        self._folder, self.environment = folder, environment
         self._starts: deque[float] = deque(maxlen=RESTARTS + 1)
         self.process = self._start()
 
@@ -74,7 +75,7 @@ class Service:
             return subprocess.Popen(
                 self.command,
                 cwd=self._folder,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -211,12 +211,18 @@ class CeleryStack:
         """Take the tasks of a queue out of Redis, as if nobody had sent them."""
         self._ask_redis("del", queue)
 
-    def start_worker(self, name: str) -> None:
-        """Start a worker under the host name that it always has."""
-        started = [part.replace("/opt/cxr", str(ROOT)) for part in command(name)]
+    def start_worker(self, name: str, like: str = "", **variables: str) -> None:
+        """Start a worker under the host name that it always has.
+
+        Args:
+            name: Its host name.
+            like: The service that it is one more of; it is of its own name otherwise.
+            **variables: In the place of those of all Airflow processes.
+        """
+        started = [part.replace("/opt/cxr", str(ROOT)) for part in command(like or name)]
         named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name, *started]
         port = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port())}
-        self._serve(name, named, {**self.variables, **port, "HOSTNAME": name})
+        self._serve(name, named, {**self.variables, **port, "HOSTNAME": name, **variables})
 
     def _ask_redis(self, *words: str) -> str:
         asked, password = ["redis-cli", "-p", str(self.redis_port), *words], environment("redis")["REDISCLI_AUTH"]
