@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 RECORD_KEY = "record"
 LEFT_NO_WORD = "The task ended without a word: it was killed, or was not run at all. Its log may say more."
+RAN_OUT = (
+    "The task ran out of its time (execution_timeout in the DAG). Clear it to give it as much again: a training goes "
+    "on from its last checkpoint."
+)
 ENDED_BY_HAND = "The task was not run: somebody ended the run."
 # Skipped, these did not run because a person ended the run: nothing else skips them.
 NEVER_SKIPPED = ("split", "verdict.write_report")
@@ -43,7 +47,7 @@ def on_record(step: str, given: Mapping[str, Any]) -> Iterator[None]:
     except (AirflowSkipException, DagRunTriggerException):
         raise
     except AirflowTaskTimeout:
-        _keep(ti, record | {"sentence": "The task ran out of its time (execution_timeout)."})
+        _keep(ti, record | {"sentence": RAN_OUT})
         raise
     except Exception as error:
         _keep(ti, record | {"sentence": steps.sentence_of(error)})

@@ -60,6 +60,9 @@ OUTLASTING = {
     # queued, too: handed out again, the first one of the two fails.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "900",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "60",
+    # Airflow fails a task that was handed out three times in vain. But where workers have fewer slots than there are
+    # tasks, a task may wait for hours behind others, and nothing is wrong.
+    "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "10000",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
 }
 
