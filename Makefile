@@ -2,12 +2,13 @@
 # make lock   resolve the requirements anew             make clean  forget all runs (databases, logs, artifacts)
 # make docs   build the documentation                    make coverage  the tests, with the lines that they reach
 # make sbom   what the images hold, as CycloneDX, in sbom/
+# make predict IMAGE=x.png   ask the champion          make serve  the champion over HTTP, with a page
 # make up     the stack of many services, in containers    make env, down, logs, backup, restore: infra/README.md
 # make test-containers, make test-stack   what make test leaves out: see CONTRIBUTING.md
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers test-stack coverage lint docs lock sbom clean setup setup-dev up env down logs backup restore
+.PHONY: help run predict serve test test-containers test-stack coverage lint docs lock sbom clean setup setup-dev up env down logs backup restore
 
 DATA ?=
 PROFILE ?= quick
@@ -22,7 +23,7 @@ PYTHON ?=
 export PYTHON DATA PROFILE SET CXR_HOME
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
 	@echo "make run DATA=… SET='data.layout=nih; gan.epochs=300'   lays settings over the profile"
 	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'
@@ -40,6 +41,21 @@ run: setup
 	.venv/bin/cxr run "$$@" --data "$$DATA" --profile "$$PROFILE" --home "$$CXR_HOME" \
 	    --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(if $(filter-out 0,$(ONCE)),--once) \
 	    $(if $(filter-out 0,$(REPRODUCE_LEAK)),--reproduce-leak)
+
+# A file, or a folder whose answers go to CSV=answers.csv.
+IMAGE ?=
+CSV ?=
+MODEL ?= cxr-overall@champion
+MLFLOW ?= http://127.0.0.1:$(MLFLOW_PORT)
+SERVING_PORT ?= 8088
+export IMAGE CSV MODEL MLFLOW
+
+predict: setup
+	@test -n "$$IMAGE" || { echo "Say which image: make predict IMAGE=x.png, or a folder with CSV=answers.csv" >&2; exit 2; }
+	@.venv/bin/cxr predict "$$IMAGE" --model "$$MODEL" --mlflow "$$MLFLOW" $(if $(CSV),--csv "$$CSV")
+
+serve: setup
+	@.venv/bin/cxr serve "$$MODEL" --mlflow "$$MLFLOW" --port $(SERVING_PORT)
 
 lint: setup-dev
 	@.venv/bin/ruff check .

@@ -58,6 +58,7 @@ DRAWN = {
     "AIRFLOW_DB_PASSWORD": password,
     "MLFLOW_DB_PASSWORD": password,
     "REDIS_PASSWORD": password,
+    "SERVING_TOKEN": password,
     "S3_ACCESS_KEY": lambda: secrets.token_hex(10),
     "S3_SECRET_KEY": password,
 }

@@ -18,6 +18,7 @@ from cxr_tasks.cli.champions import champions_command, rollback_command
 from cxr_tasks.cli.doctor import doctor_command
 from cxr_tasks.cli.evaluate import evaluate_command
 from cxr_tasks.cli.options import FLAG
+from cxr_tasks.cli.predict import predict_command, serve_command
 from cxr_tasks.cli.profiles import profiles_command
 from cxr_tasks.cli.scan import scan_command
 from cxr_tasks.cli.stack import run_command, status_command
@@ -127,8 +128,10 @@ _register("train-arm", BY_HAND, train_arm_command)
 _register("compare", BY_HAND, compare_command)
 _register("report", BY_HAND, report_command)
 _register("evaluate", BY_HAND, evaluate_command)
+_register("predict", BY_HAND, predict_command)
 _register("champions", BY_HAND, champions_command)
 _register("rollback", BY_HAND, rollback_command)
+_register("serve", AROUND, serve_command)
 _register("profiles", AROUND, profiles_command)
 _register("doctor", AROUND, doctor_command)
 app.add_typer(store_app, name="store", rich_help_panel=AROUND)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +102,8 @@ class Predictor:
 
         self.network, self.facts, self.typical = network, facts, typical
         self.model, self.version = model, version
+        # A large image takes hundreds of megabytes while it is decoded, and cores are not there for more at once.
+        self._decoding = threading.Semaphore(len(os.sched_getaffinity(0)))
         shape = (None, facts.image_size, facts.image_size, 1)
         # predict() costs tens of milliseconds a call.
         self._run = tf.function(
@@ -136,7 +140,8 @@ class Predictor:
         """
         content, how = content_of(given), self.facts.reading.how(most_pixels)
         sizes = [self.facts.image_size]
-        found = decode(content, "", sizes, how) if isinstance(content, bytes) else from_grays(content, sizes, how)
+        with self._decoding:
+            found = decode(content, "", sizes, how) if isinstance(content, bytes) else from_grays(content, sizes, how)
         inverted = bool(is_inverted(found.thumbnail[None])[0] == YES)
         turned = inverted and self.facts.reading.inverted == "correct"
         pixels, thumbnail = found.images[0], found.thumbnail

@@ -38,7 +38,10 @@ from tests.infra.compose import (
     resolve,
 )
 
-AIRFLOW = [name for name, service in SERVICES.items() if service["image"].startswith("cxr-airflow")]
+# The service `serving` has the image and nothing of Airflow.
+AIRFLOW = [
+    name for name, service in SERVICES.items() if service["image"].startswith("cxr-airflow") and name != "serving"
+]
 WORKERS = ["worker-cpu", "worker-gpu"]
 ONE_SHOT = ["airflow-init", "s3-bucket", "s3-volume"]
 READ_BY_COMPOSE = {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
@@ -127,7 +130,7 @@ def listening() -> dict[str, int]:
     """The port on which each service answers, from its own command where that says so."""
     s3 = re.search(r"-s3\.port=(\d+)", (ROOT / "infra/s3/start.sh").read_text())
     mlflow = next(part for part in command("mlflow") if part.startswith("--port="))
-    api = command("api-server")
+    api, served = command("api-server"), command("serving")
     assert s3
     return {
         "postgres": 5432,
@@ -135,6 +138,7 @@ def listening() -> dict[str, int]:
         "seaweedfs": int(s3[1]),
         "mlflow": int(mlflow.split("=")[1]),
         "api-server": int(api[api.index("--port") + 1]),
+        "serving": int(served[served.index("--port") + 1]),
     }
 
 
@@ -340,6 +344,22 @@ def test_gpu_worker_asks_for_one_gpu_and_trains_one_at_a_time():
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
 
 
+# --- Serving --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_of_serving_is_one(tmp_path):
+    arguments = command("serving")
+    assert arguments[0] == "cxr"
+    code = "import sys; from typer.main import get_command; from cxr_tasks.cli import app\n"
+    code += "line = sys.argv[1:]; found = get_command(app).commands[line[0]].make_context(line[0], line[1:])\n"
+    code += "print(found.params['host'], found.params['token'])"
+
+    said = python(code, environment("serving"), tmp_path, *arguments[1:])
+
+    assert said == f"0.0.0.0 {environment('serving')['SERVING_TOKEN']}"
+    assert SERVICES["serving"]["profiles"] == ["serving"]
+
+
 # --- MLflow ---------------------------------------------------------------------------------------------------
 
 ASK_MLFLOW = """
@@ -457,7 +477,7 @@ def test_addresses_between_services_name_a_service_and_its_port():
             if match and match[1] != "localhost":
                 assert listening().get(match[1]) == int(match[2]), f"{service}: {name}"
                 seen.add(match[1])
-    assert seen == set(listening())
+    assert seen == set(listening()) - {"serving"}
 
 
 def test_databases_in_addresses_are_made():
@@ -480,7 +500,7 @@ def test_health_checks_ask_the_port_that_is_served(airflow):
             r"http://127\.0\.0\.1:(\d+)", " ".join(described.get("healthcheck", {}).get("test", []))
         ):
             asked[service] = int(port)
-    assert set(asked) == {"api-server", "mlflow", "scheduler", "seaweedfs", "tls"}
+    assert set(asked) == {"api-server", "mlflow", "scheduler", "seaweedfs", "serving", "tls"}
     assert asked == {service: ports[service] for service in asked}
 
 
@@ -494,7 +514,7 @@ def test_published_ports_are_on_loopback_and_agree_with_the_links():
             assert address == "127.0.0.1"
             assert int(inside) == listening()[service]
             published[service] = int(outside)
-    assert set(published) == {"api-server", "mlflow", "seaweedfs"}
+    assert set(published) == {"api-server", "mlflow", "seaweedfs", "serving"}
     env = SERVICES["api-server"]["environment"]
     assert resolve(env["AIRFLOW__API__BASE_URL"], {}) == f"http://localhost:{published['api-server']}"
     assert resolve(env["CXR_MLFLOW_UI"], {}) == f"http://localhost:{published['mlflow']}"

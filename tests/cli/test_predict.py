@@ -1,0 +1,98 @@
+"""``cxr predict`` on a training in the store: one image in words, a folder as a table, and files that are none."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cxr_tasks.data.decode import decode
+from cxr_tasks.serving.predictor import Predictor
+from cxr_tasks.store import FolderStore
+from tests.serving.networks import CLASSES, write_model
+
+REF = "train_arm/0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def files(phantoms: Path) -> list[Path]:
+    return sorted(phantoms.glob("*/images/*.png"))[:12]
+
+
+@pytest.fixture
+def trained(store: FolderStore, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a training in the store of the command."""
+    thumbnails = np.stack([decode(path.read_bytes(), path.name, []).thumbnail for path in files])
+    with store.publish(REF, {"step": "train_arm", "settings": {"classes": list(CLASSES)}, "made": {}}) as folder:
+        write_model(folder, thumbnails)
+    monkeypatch.setenv("CXR_STORE", str(store.root))
+    return store.fetch(REF)
+
+
+def test_an_image_is_answered_in_words(cxr: Callable[..., Any], trained: Path, files: list[Path]) -> None:
+    expected = Predictor.load(trained, REF).predict([files[0].read_bytes()])[0]
+
+    done = cxr("predict", files[0], "--model", REF, "--store", trained.parents[2])
+
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(expected.decision) and "not for diagnosis" in " ".join(done.stdout.split())
+    assert all(name in done.stdout for name in CLASSES)
+
+
+def test_a_folder_becomes_a_table_and_a_bad_file_a_line(
+    cxr: Callable[..., Any], trained: Path, files: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "given"
+    (folder / "more").mkdir(parents=True)
+    for path in files[:3]:
+        (folder / "more" / path.name).write_bytes(path.read_bytes())
+    (folder / "=cmd.png").write_bytes(b"a text")
+    (folder / "cut.png").write_bytes(files[0].read_bytes()[:300])
+    expected = Predictor.load(trained, REF).predict([path.read_bytes() for path in files[:3]])
+
+    done = cxr("predict", folder, "--model", REF, "--csv", tmp_path / "answers.csv", "--store", trained.parents[2])
+
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "answers.csv").read_text())))
+    assert done.exit_code == 1 and "5 images in" in " ".join(done.stdout.split())
+    assert [row["file"] for row in rows[:2]] == ["'=cmd.png", "cut.png"]
+    assert rows[0]["error"] == "The file is not an image." and "cut off" in rows[1]["error"]
+    assert [row["decision"] for row in rows[2:]] == [answer.decision for answer in expected]
+    assert [float(row["COVID"]) for row in rows[2:]] == pytest.approx(
+        [a.probabilities["COVID"] for a in expected], abs=1e-5
+    )
+    assert all(row["model"] == REF and row["error"] == "" for row in rows[2:])
+
+
+def test_answers_are_json_for_programs(cxr: Callable[..., Any], trained: Path, files: list[Path]) -> None:
+    done = cxr("predict", files[0], "--model", REF, "--json", "--store", trained.parents[2])
+
+    assert json.loads(done.stdout)["decision"] in CLASSES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nothing.png"], "There is no file or folder nothing.png"),
+        (["."], "holds no file"),
+        (["x.png", "--model", "train_arm/ffffffffffffffff"], "The store has no training"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    arguments: list[str], sentence: str, cxr: Callable[..., Any], store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if arguments[0] == "x.png":
+        Path("x.png").write_bytes(b"x")
+
+    done = cxr("predict", *arguments, "--store", store.root)
+
+    assert done.exit_code == 2 and sentence in " ".join(done.output.split())
+
+
+def test_a_server_that_others_reach_needs_a_token(cxr: Callable[..., Any]) -> None:
+    done = cxr("serve", "--host", "192.0.2.1")
+
+    assert done.exit_code == 2 and "set SERVING_TOKEN" in " ".join(done.output.split())

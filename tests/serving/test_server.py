@@ -1,0 +1,345 @@
+"""The server over real HTTP: hostile calls, many callers, and a champion that changes while they are answered."""
+
+import base64
+import json
+import struct
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import mlflow
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from cxr_tasks import tracking
+from cxr_tasks.data.decode import decode
+from cxr_tasks.serving.call_metrics import CallMetrics
+from cxr_tasks.serving.current_model import CurrentModel
+from cxr_tasks.serving.guard import CallLimits
+from cxr_tasks.serving.predictor import Predictor
+from cxr_tasks.serving.server import build_server
+from cxr_tasks.steps.served_facts import log_trained
+from tests.serving.networks import CLASSES, small_network, write_model
+
+pytestmark = pytest.mark.slow
+TOKEN = "token of the tests"
+KNOWN = {"authorization": f"Bearer {TOKEN}"}
+
+
+class RunningServer:
+    """A server on loopback in a thread."""
+
+    def __init__(self, current: CurrentModel, limits: CallLimits | None = None, token: str = "") -> None:
+        self.metrics = CallMetrics()
+        self.guard = build_server(current, limits or CallLimits(), token, self.metrics)
+        config = uvicorn.Config(self.guard, port=0, log_level="error", access_log=False)
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.02)
+        address = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
+        # One for all threads: to make one takes longer than a call.
+        self.client = httpx.Client(base_url=address, timeout=300, limits=httpx.Limits(max_connections=None))
+
+    def get(self, path: str) -> httpx.Response:
+        return self.client.get(path)
+
+    def post(self, content: Any, path: str = "/image", **headers: str) -> httpx.Response:
+        return self.client.post(path, content=content, headers=headers)
+
+    def invoke(self, images: list[str]) -> httpx.Response:
+        return self.client.post("/invocations", json={"inputs": images})
+
+    def close(self) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def versions(mlflow_server: str, model_folder: Path, xrays: list[Path], tmp_path_factory: Any) -> Iterator[Any]:
+    """Three versions of a model: two with facts, the first of them champion, and a bare network as 0.1.0 registered."""
+    thumbnails = np.stack([decode(path.read_bytes(), path.name, []).thumbnail for path in xrays])
+    other = write_model(tmp_path_factory.mktemp("other"), thumbnails, seed=1)
+    name = f"cxr-{uuid.uuid4().hex}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+        # A busy machine may take longer than a minute for a hundred images.
+        patch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "600")
+        mlflow.set_tracking_uri(mlflow_server)
+        experiment = tracking.experiment_id("models of the server")
+        for folder in (model_folder, other):
+            with mlflow.start_run(experiment_id=experiment):
+                tracking.register(log_trained(folder), name, {})
+        with mlflow.start_run(experiment_id=experiment):
+            bare = mlflow.tensorflow.log_model(small_network(2), name="model", pip_requirements=["keras"])
+        tracking.register(bare.model_uri, name, {"cxr.classes": "|".join(CLASSES)})
+        tracking.set_alias(name, "champion", "1")
+        offline = {"1": Predictor.load(model_folder, name, "1"), "2": Predictor.load(other, name, "2")}
+        yield SimpleNamespace(name=name, offline=offline)
+
+
+@pytest.fixture(scope="module")
+def current(versions: Any) -> CurrentModel:
+    found = CurrentModel(f"{versions.name}@champion")
+    assert found.refresh(), found.fault
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(current: CurrentModel) -> Iterator[RunningServer]:
+    running = RunningServer(current)
+    yield running
+    running.close()
+
+
+def equal(told: dict[str, Any], expected: Any) -> bool:
+    """Whether two answers are the same; probabilities to the fifth digit, since batches differ in the last."""
+    other = expected.model_dump(mode="json")
+    close = np.allclose(list(told["probabilities"].values()), list(other["probabilities"].values()), atol=1e-5)
+    return close and {**told, "probabilities": None} == {**other, "probabilities": None}
+
+
+def picture(width: int, height: int, **options: Any) -> bytes:
+    ramp = np.add.outer(np.arange(height) % 251, np.arange(width) % 241).astype(np.uint8)
+    stream = BytesIO()
+    Image.fromarray(ramp).save(stream, **options)
+    return stream.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of a few kilobytes that says it has 3,600 million pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+
+
+def test_a_hundred_images_in_one_call_are_those_of_the_offline_prediction(
+    server: RunningServer, versions: Any, xrays: list[Path]
+) -> None:
+    contents = [path.read_bytes() for path in xrays[:100]]
+
+    answer = server.invoke([base64.b64encode(content).decode() for content in contents])
+
+    expected = versions.offline["1"].predict(contents)
+    assert answer.status_code == 200
+    assert all(equal(told, each) for told, each in zip(answer.json()["predictions"], expected, strict=True))
+
+
+def test_what_is_no_image_costs_its_own_answer_alone(server: RunningServer, versions: Any, xrays: list[Path]) -> None:
+    good = base64.b64encode(xrays[0].read_bytes()).decode()
+    given = ["no base64!", base64.b64encode(b"a text file\n").decode(), base64.b64encode(bomb()).decode(), "", good]
+
+    told = server.invoke(given).json()["predictions"]
+
+    assert [each["error"].split(":")[0] for each in told] == [
+        "The text is not base64",
+        "The file is not an image.",
+        "60000×60000 pixels",
+        "The file is empty (0 bytes)",
+        "",
+    ]
+    assert equal(told[-1], versions.offline["1"].predict([xrays[0].read_bytes()])[0])
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_twenty_megapixels_are_answered(format: str, server: RunningServer, versions: Any) -> None:
+    content = picture(5000, 4000, format=format)
+
+    told = server.post(content).json()
+
+    assert equal(told, versions.offline["1"].predict([content])[0]) and told["error"] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b'{"neither": 1}', "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b"a text", "text/plain", 415),
+    ],
+)
+def test_a_call_that_is_none_gets_a_short_error(body: bytes, kind: str, status: int, server: RunningServer) -> None:
+    answer = server.post(body, "/invocations", **{"content-type": kind})
+
+    assert answer.status_code == status and len(answer.text) < 1000 and "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("callers", [8, 64])
+def test_callers_at_once_each_get_their_own_answer(
+    callers: int, server: RunningServer, versions: Any, xrays: list[Path]
+) -> None:
+    contents = [path.read_bytes() for path in xrays[:callers]]
+
+    with ThreadPoolExecutor(callers) as threads:
+        answers = list(threads.map(server.post, contents))
+
+    assert {answer.status_code for answer in answers} == {200}
+    expected = versions.offline["1"].predict(contents)
+    assert all(equal(answer.json(), each) for answer, each in zip(answers, expected, strict=True))
+
+
+def test_a_new_champion_is_taken_up_without_a_lost_call(
+    server: RunningServer, current: CurrentModel, versions: Any, xrays: list[Path]
+) -> None:
+    contents = [path.read_bytes() for path in xrays[:8]]
+    expected = {version: offline.predict(contents) for version, offline in versions.offline.items()}
+    ended, told = threading.Event(), []
+
+    def ask(place: int) -> None:
+        while not ended.is_set():
+            answer = server.post(contents[place])
+            told.append((place, answer.status_code, answer.json()))
+
+    callers = [threading.Thread(target=ask, args=(place,)) for place in range(8)]
+    for caller in callers:
+        caller.start()
+    for version in ("2", "1", "2"):
+        tracking.set_alias(versions.name, "champion", version)
+        assert current.refresh(), current.fault
+        before = len(told)
+        while len(told) < before + 16:
+            time.sleep(0.01)
+    ended.set()
+    for caller in callers:
+        caller.join(60)
+    tracking.set_alias(versions.name, "champion", "1")
+    current.refresh()
+
+    assert {status for _, status, _ in told} == {200} and {answer["version"] for *_, answer in told} == {"1", "2"}
+    assert all(equal(answer, expected[answer["version"]][place]) for place, _, answer in told)
+
+
+def test_a_champion_of_before_is_served_and_one_that_is_lost_replaces_nobody(
+    server: RunningServer, current: CurrentModel, versions: Any, xrays: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking.set_alias(versions.name, "champion", "3")
+    assert current.refresh(), current.fault
+    bare = server.post(xrays[0].read_bytes()).json()
+    tracking.set_alias(versions.name, "champion", "2")
+    monkeypatch.setattr("cxr_tasks.tracking.models._download", lambda *_: Path("/nowhere"))
+
+    assert not current.refresh()
+
+    assert bare["version"] == "3" and bare["decision"] in CLASSES and "Nothing is known" in bare["warnings"][0]
+    ready = server.get("/ready").json()
+    assert ready["ready"] and ready["version"] == "3" and "its files are gone" in ready["reason"]
+    monkeypatch.undo()
+    tracking.set_alias(versions.name, "champion", "1")
+    assert current.refresh()
+
+
+def test_it_tells_who_it_is_and_counts(server: RunningServer, versions: Any, xrays: list[Path]) -> None:
+    server.post(xrays[0].read_bytes())
+
+    assert [server.get(path).status_code for path in ("/live", "/ready", "/ping", "/version")] == [200] * 4
+    assert server.get("/ready").json()["version"] == "1"
+    figures = server.get("/metrics").text
+    assert 'cxr_calls_total{path="/image",status="200"}' in figures
+    assert f'cxr_model{{model="{versions.name}",version="1"}} 1.0' in figures
+    for page in ("/docs", "/openapi.json", "/redoc"):
+        assert server.get(page).status_code == 404
+
+
+def test_an_explanation_is_two_pictures(server: RunningServer, xrays: list[Path]) -> None:
+    told = server.post(xrays[0].read_bytes(), "/image?explain=true").json()
+
+    shown = [Image.open(BytesIO(base64.b64decode(told[name].partition(",")[2]))) for name in ("seen", "heat")]
+    assert [image.mode for image in shown] == ["L", "RGBA"] and shown[0].size == shown[1].size
+    refused = server.post(b"no image", "/image?explain=true")
+    assert refused.json()["error"] == "The file is not an image." and "seen" not in refused.json()
+
+
+def test_the_page_loads_nothing_from_elsewhere(server: RunningServer) -> None:
+    page = server.get("/")
+
+    assert page.status_code == 200 and "not for diagnosis" in page.text
+    assert "http://" not in page.text and "https://" not in page.text and "src=" not in page.text.replace(".src =", "")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+class TestLimits:
+    @pytest.fixture(scope="class")
+    def narrow(self, current: CurrentModel) -> Iterator[RunningServer]:
+        limits = CallLimits(body_bytes=20_000, images=3, pixels=100_000, calls=2, body_seconds=5.0)
+        running = RunningServer(current, limits, TOKEN)
+        yield running
+        running.close()
+
+    def test_too_long_a_body_is_refused_said_or_not(self, narrow: RunningServer) -> None:
+        said = narrow.post(bytes(30_000), **KNOWN)
+        chunked = narrow.post(iter([bytes(15_000)] * 2), **KNOWN)
+
+        assert [said.status_code, chunked.status_code] == [413, 413]
+        assert said.json()["error"].startswith("The call has more than 0.0190735 MiB")
+
+    def test_too_many_images_and_pixels_are_refused(self, narrow: RunningServer) -> None:
+        many = narrow.post(json.dumps({"inputs": ["x"] * 4}).encode(), "/invocations", **KNOWN)
+        large = narrow.post(picture(400, 300, format="JPEG", quality=20), **KNOWN)
+
+        assert (many.status_code, many.json()["error"]) == (413, "The call has 4 images: send at most 3 at once.")
+        assert large.status_code == 200 and "at most 100,000 in all" in large.json()["error"]
+
+    def test_callers_who_send_nothing_hold_nobody_up_for_long(self, narrow: RunningServer, xrays: list[Path]) -> None:
+        done = threading.Event()
+
+        def slowly() -> Iterator[bytes]:
+            yield b"a"
+            done.wait(60)
+
+        with ThreadPoolExecutor(2) as threads:
+            slow = [threads.submit(lambda: narrow.post(slowly(), **KNOWN)) for _ in range(2)]
+            while narrow.guard.calls < 2:
+                time.sleep(0.01)
+            busy, live = narrow.post(xrays[0].read_bytes(), **KNOWN), narrow.get("/live")
+            while narrow.guard.calls:
+                time.sleep(0.01)
+            done.set()
+            # The server may close before all is sent.
+            for each in slow:
+                with suppress(httpx.TransportError):
+                    assert each.result().status_code == 408
+
+        assert (busy.status_code, busy.headers["retry-after"], live.status_code) == (503, "1", 200)
+        assert narrow.post(xrays[0].read_bytes(), **KNOWN).status_code == 200
+
+    def test_who_does_not_name_the_token_learns_nothing(self, narrow: RunningServer, xrays: list[Path]) -> None:
+        content = xrays[0].read_bytes()
+        basic = {"authorization": "Basic " + base64.b64encode(f"anybody:{TOKEN}".encode()).decode()}
+        wrong = [{}, {"authorization": "Bearer nothing"}, {"authorization": "Basic !"}, {"authorization": "Digest x"}]
+
+        assert [narrow.post(content, **headers).status_code for headers in wrong] == [401] * 4
+        assert [narrow.get(path).status_code for path in ("/", "/metrics", "/live")] == [401, 401, 200]
+        assert [narrow.post(content, **headers).status_code for headers in (KNOWN, basic)] == [200, 200]
+
+
+def test_a_server_without_a_model_says_that_it_is_not_ready(versions: Any, xrays: list[Path]) -> None:
+    current = CurrentModel(f"{versions.name}@nobody")
+    current.refresh()
+    running = RunningServer(current)
+    try:
+        ready = running.get("/ready")
+        asked = [running.post(xrays[0].read_bytes()), running.invoke(["x"])]
+
+        assert ready.status_code == 503 and "has no registered model" in ready.json()["reason"]
+        assert [answer.status_code for answer in asked] == [503, 503] and "Traceback" not in asked[1].text
+        assert running.get("/live").status_code == 200
+    finally:
+        running.close()
