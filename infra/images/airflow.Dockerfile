@@ -1,19 +1,17 @@
 # The one image of all Airflow services. Build it at the top of the repository; with HARDWARE=gpu it also
 # holds the CUDA libraries, which TensorFlow finds beside itself in site-packages.
-ARG HARDWARE=cpu
-
-FROM python:3.12.12-slim-bookworm AS cpu
+FROM python:3.12.12-slim-bookworm
 COPY requirements.lock /tmp/
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.lock
 
-FROM cpu AS gpu
+# In one stage: without BuildKit a stage is built whether it is wanted or not, and CUDA takes 4 GB.
+ARG HARDWARE=cpu
 COPY requirements-gpu.lock /tmp/
-RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements-gpu.lock
+RUN if [ "$HARDWARE" = gpu ]; then pip install --no-cache-dir --require-hashes -r /tmp/requirements-gpu.lock; fi
 # A plain image says nothing to the NVIDIA container runtime; `compute` brings the driver's CUDA library in.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 # The code comes last and is the same for both, so that a change to it rebuilds no packages.
-FROM ${HARDWARE}
 ENV PYTHONUNBUFFERED=1 \
     AIRFLOW_HOME=/opt/airflow \
     GIT_PYTHON_REFRESH=quiet \
