@@ -306,8 +306,6 @@ class Containers:
             self._from(folder / f"{name}.dump", "exec", "-T", "postgres", *fill)
         self._from(folder / "objects.tar", *self._objects("load"))
         self._from(folder / "logs.tar.gz", *self._logs("tar", "xzf", "-", "-C", "/opt/airflow/logs"))
-        # A backup may be of an older version; airflow-init does the same for Airflow.
-        self.compose("run", "--rm", "--no-deps", "-T", "mlflow", "upgrade")
         self.up()
 
     def addresses(self) -> str:

@@ -1,16 +1,10 @@
 #!/bin/sh
 # Starts the tracking server with basic authentication: MLflow reads where its users are kept from a file
-# only, so that file is written here from the environment. The first argument `upgrade` moves both databases
-# to the installed version instead.
+# only, so that file is written here from the environment.
 set -eu
 
 : "${MLFLOW_BACKEND_STORE_URI:?Set MLFLOW_BACKEND_STORE_URI to the database of runs and models}"
 : "${MLFLOW_AUTH_DATABASE_URI:?Set MLFLOW_AUTH_DATABASE_URI to the database of users and permissions}"
-
-if [ "${1:-}" = upgrade ]; then
-    mlflow db upgrade "$MLFLOW_BACKEND_STORE_URI"
-    exec python -m mlflow.server.auth db upgrade --url "$MLFLOW_AUTH_DATABASE_URI"
-fi
 
 # MLflow itself refuses to start without these, but only after half a minute of imports.
 : "${MLFLOW_AUTH_ADMIN_USERNAME:?Set MLFLOW_AUTH_ADMIN_USERNAME to the name of the administrator}"
@@ -32,5 +26,9 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 auth_cache_ttl_seconds = 60
 EOF
 umask 022
+
+# The server brings the users' database to the installed version, and refuses an older one of runs. Within Python, because
+# everybody sees the arguments of a process, and the address holds a password.
+python -c 'import os; from mlflow.db import upgrade; upgrade([os.environ["MLFLOW_BACKEND_STORE_URI"]])'
 
 exec mlflow server --app-name basic-auth "$@"

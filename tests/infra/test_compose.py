@@ -71,7 +71,7 @@ def python(code: str, env: dict[str, str], cwd: Path, *arguments: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout.strip().splitlines()[-1]
+    return done.stdout.strip().rpartition("\n")[2]
 
 
 def run_script(path: Path, env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -383,6 +383,7 @@ print(json.dumps({
 
 
 def start_mlflow(folder: Path, changes: dict[str, str]) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
+    stand_in(folder, "python")
     env = environment("mlflow") | {
         "PATH": stand_in(folder, "mlflow"),
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
@@ -446,6 +447,26 @@ def test_auth_file_is_private_and_keeps_percent_signs(tmp_path):
     assert written["mlflow"]["database_uri"] == uri
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert filled()["MLFLOW_ADMIN_PASSWORD"] not in path.read_text()
+
+
+def test_an_older_database_is_brought_to_the_installed_version(tmp_path):
+    """Within Python, where nobody reads the password of the database among the arguments of a process."""
+    done, env = start_mlflow(tmp_path, {"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db"})
+    assert done.returncode == 0, done.stderr
+    asked, script = (tmp_path / "python.arguments").read_text().split("\n", 1)
+    assert asked == "-c" and env["MLFLOW_BACKEND_STORE_URI"] not in script
+    told = {name: env[name] for name in ("MLFLOW_BACKEND_STORE_URI", "HOME") if name in env}
+    older = (
+        "import os; from alembic import command; from mlflow.store.db import utils; "
+        "at = utils._get_alembic_config(os.environ['MLFLOW_BACKEND_STORE_URI'])\n"
+    )
+
+    python(script, told, tmp_path)
+    python(f"{older}command.downgrade(at, '-2')", told, tmp_path)
+    python(script, told, tmp_path)
+
+    current = "from sqlalchemy import create_engine; engine = create_engine(os.environ['MLFLOW_BACKEND_STORE_URI'])\n"
+    python(f"{older}{current}utils._verify_schema(engine)", told, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_AUTH_DATABASE_URI", "MLFLOW_BACKEND_STORE_URI"])
