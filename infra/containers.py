@@ -244,7 +244,7 @@ class Containers:
     def backup(self, folder: Path) -> None:
         """Save databases, objects, logs and .env into a new folder. Nothing stands still meanwhile.
 
-        The databases come first: an object that no database knows is harmless, the reverse is not.
+        What names something is read before what it names: pointers, Airflow, MLflow, records of artifacts, files.
 
         Args:
             folder: Is made, for the owner's eyes only.
@@ -263,11 +263,14 @@ class Containers:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700)
         try:
+            self._into(partial / "pointers.tar", *self._objects("save-state"))
             for name in DATABASES:
                 dump = ["pg_dump", "--username", "postgres", "--format", "custom", "--dbname", name]
                 self._into(partial / f"{name}.dump", "exec", "-T", "postgres", *dump)
             self._into(partial / "objects.tar", *self._objects("save"))
-            self._into(partial / "logs.tar.gz", *self._logs("tar", "czf", "-", "-C", "/opt/airflow/logs", "."))
+            # tar ends with 1 where somebody wrote to a log while it was read.
+            script = "tar czf - -C /opt/airflow/logs . || test $? = 1"
+            self._into(partial / "logs.tar.gz", *self._airflow("sh", "-c", script))
             shutil.copy(self.env_file, partial / "env")
             (partial / "env").chmod(0o600)
             partial.rename(folder)
@@ -284,10 +287,9 @@ class Containers:
         Raises:
             CannotGoOn: The folder is no backup, volumes are there, or the keys are not those of the backup.
         """
-        files = [folder / name for name in (*(f"{name}.dump" for name in DATABASES), "objects.tar", "logs.tar.gz")]
-        for file in files:
-            if not file.is_file():
-                raise CannotGoOn(f"{folder} is no backup: {file.name} is missing.")
+        for name in (*(f"{name}.dump" for name in DATABASES), "pointers.tar", "objects.tar", "logs.tar.gz"):
+            if not (folder / name).is_file():
+                raise CannotGoOn(f"{folder} is no backup: {name} is missing.")
         saved = read_env(folder / "env")
         for name in ("AIRFLOW_FERNET_KEY", "S3_BUCKET", "CXR_PSEUDONYM_KEY"):
             if saved.get(name) != self.env.get(name):
@@ -304,8 +306,13 @@ class Containers:
         for name in DATABASES:
             fill = ["pg_restore", "--username", "postgres", "--exit-on-error", "--single-transaction", "--dbname", name]
             self._from(folder / f"{name}.dump", "exec", "-T", "postgres", *fill)
-        self._from(folder / "objects.tar", *self._objects("load"))
-        self._from(folder / "logs.tar.gz", *self._logs("tar", "xzf", "-", "-C", "/opt/airflow/logs"))
+        for name in ("objects.tar", "pointers.tar"):
+            self._from(folder / name, *self._objects("load"))
+        self._from(folder / "logs.tar.gz", *self._airflow("tar", "xzf", "-", "-C", "/opt/airflow/logs"))
+        # A backup may be of an older version.
+        self.compose("run", "--rm", "--no-deps", "-T", "airflow-init")
+        # Who was at work is not any more. Nobody need wait until that is noticed.
+        self.compose(*self._airflow("python", "/opt/cxr/infra/airflow/let_go.py", "everywhere"))
         self.up()
 
     def addresses(self) -> str:
@@ -319,7 +326,7 @@ class Containers:
         script = ["python", "/infra/s3/objects.py", what, self.env.get("S3_BUCKET") or "cxr"]
         return ["run", "--rm", "--no-deps", "-T", "--entrypoint", script[0], "s3-bucket", *script[1:]]
 
-    def _logs(self, program: str, *arguments: str) -> list[str]:
+    def _airflow(self, program: str, *arguments: str) -> list[str]:
         return ["run", "--rm", "--no-deps", "-T", "--entrypoint", program, "scheduler", *arguments]
 
     def _into(self, file: Path, *arguments: str) -> None:

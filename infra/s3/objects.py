@@ -2,20 +2,32 @@
 
 It speaks S3, so that nothing has to stand still, and a backup fits another server, or another version of this one.
 Endpoint and keys come from AWS_*.
+
+Trainings may run meanwhile. What names something is read before what it names, so that a backup fits together.
+``save-state`` reads the pointers, which say how far work has come. Then ``infra/containers.py`` saves the databases.
+``save`` reads the rest: first the records of artifacts, then files.
 """
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import sys
 import tarfile
-from collections.abc import Iterator
 from typing import IO, Any, BinaryIO
 
 import boto3
 from botocore.config import Config
 
-# Records and pointers are read first and files after them, because they are written after the files that they name.
+# A restore writes these after all files, as whoever made them did.
 TELLS = ".json"
+# A pointer that is older than the databases lets work be asked for again. A newer one would call work begun that they
+# do not know. Only the versions of datasets never change, and the databases may name the newest.
+STATE = re.compile(r"store/pointers/(?!dataset-versions/).*")
+RECORD = re.compile(r"store/(?!pointers/|unfinished/)[^/]+/[^/]+/artifact\.json")
+# Checkpoints are replaced while a training runs, so they are read as soon as they are listed.
+UNFINISHED = "store/unfinished/"
 # Who holds what now means nothing later.
 NOT_KEPT = "store/leases/"
 
@@ -33,27 +45,71 @@ def s3_client() -> Any:
     return boto3.client("s3", config=Config(retries={"max_attempts": 10, "mode": "standard"}))
 
 
-def keys(s3: Any, bucket: str) -> Iterator[str]:
-    """The keys of all objects that are worth keeping."""
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        yield from (item["Key"] for item in page.get("Contents", []) if not item["Key"].startswith(NOT_KEPT))
+def keys(s3: Any, bucket: str, below: str = "") -> list[str]:
+    """The keys of all objects that are there now, and worth keeping."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=below)
+    found = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    return [key for key in found if not key.startswith(NOT_KEPT)]
+
+
+def save_state(bucket: str, out: BinaryIO) -> int:
+    """Write the pointers to ``out``; returns how many there were."""
+    s3, count = s3_client(), 0
+    with tarfile.open(fileobj=out, mode="w|") as archive:
+        for key in filter(STATE.fullmatch, keys(s3, bucket)):
+            if (answer := _get(s3, bucket, key)) is not None:
+                _add(archive, key, answer, answer["Body"])
+                count += 1
+    return count
 
 
 def save(bucket: str, out: BinaryIO) -> int:
-    """Write every object to ``out``; returns how many there were. Objects that go meanwhile are left out."""
-    s3, count = s3_client(), 0
+    """Write every other object to ``out``; returns how many there were.
+
+    Objects that go meanwhile are left out, and with a file the record that names it: the artifact is made anew.
+    """
+    s3, saved = s3_client(), set[str]()
     with tarfile.open(fileobj=out, mode="w|") as archive:
-        for told in (True, False):
-            for key in [key for key in keys(s3, bucket) if key.endswith(TELLS) is told]:
-                try:
-                    answer = s3.get_object(Bucket=bucket, Key=key)
-                except s3.exceptions.NoSuchKey:
+        records = {}
+        for key in filter(RECORD.fullmatch, keys(s3, bucket)):
+            if (answer := _get(s3, bucket, key)) is not None:
+                records[key] = answer, answer["Body"].read()
+        for below in (UNFINISHED, ""):
+            for key in keys(s3, bucket, below):
+                if key in saved or STATE.fullmatch(key) or RECORD.fullmatch(key):
                     continue
-                entry = tarfile.TarInfo(key)
-                entry.size, entry.mtime = answer["ContentLength"], int(answer["LastModified"].timestamp())
-                archive.addfile(entry, answer["Body"])
-                count += 1
-    return count
+                if (answer := _get(s3, bucket, key)) is not None:
+                    _add(archive, key, answer, answer["Body"])
+                    saved.add(key)
+        for key, (answer, content) in records.items():
+            if files_of(key, content) <= saved:
+                _add(archive, key, answer, io.BytesIO(content))
+                saved.add(key)
+    return len(saved)
+
+
+def files_of(key: str, record: bytes) -> set[str]:
+    """The keys of the files that a record names; none where it names none, or cannot be read."""
+    try:
+        told = json.loads(record)
+        return {f"{key.rpartition('/')[0]}/{told['objects']}/{name}" for name in told["files"]}
+    except (ValueError, TypeError, KeyError):
+        return set()
+
+
+def _get(s3: Any, bucket: str, key: str) -> dict[str, Any] | None:
+    """What S3 answers; ``None`` where the object has gone."""
+    try:
+        answer: dict[str, Any] = s3.get_object(Bucket=bucket, Key=key)
+    except s3.exceptions.NoSuchKey:
+        return None
+    return answer
+
+
+def _add(archive: tarfile.TarFile, key: str, answer: dict[str, Any], body: IO[bytes]) -> None:
+    entry = tarfile.TarInfo(key)
+    entry.size, entry.mtime = answer["ContentLength"], int(answer["LastModified"].timestamp())
+    archive.addfile(entry, body)
 
 
 def load(bucket: str, source: BinaryIO) -> int:
@@ -81,7 +137,9 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["save", bucket]:
             print(f"{save(bucket, sys.stdout.buffer)} objects saved.", file=sys.stderr)
+        case ["save-state", bucket]:
+            print(f"{save_state(bucket, sys.stdout.buffer)} pointers saved.", file=sys.stderr)
         case ["load", bucket]:
             print(f"{load(bucket, sys.stdin.buffer)} objects loaded.", file=sys.stderr)
         case _:
-            sys.exit("Give `save` or `load`, and the name of one bucket.")
+            sys.exit("Give `save-state`, `save` or `load`, and the name of one bucket.")

@@ -9,6 +9,7 @@
 #              POSTGRES_DB, PGDATA and the .sh, .sql and .sql.gz files of /docker-entrypoint-initdb.d, and no more.
 #   redis      Debian's Redis 7.0 in the place of 7.4. User and group 999, /data and the entry point are alike.
 #   seaweedfs  The same version of the same program, from a wheel. Debian and busybox's wget instead of Alpine.
+#   nginx      Debian's nginx 1.22 in the place of 1.28. User 101 and curl are alike; of the entry point there is nothing.
 # All are larger than the real ones, trust the certificates that this machine trusts, and bear the label cxr.stand-in.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -22,6 +23,7 @@ python_image=$(sed -n 's|^FROM \(python:[^ ]*\).*|\1|p' infra/images/airflow.Doc
 postgres_image=$(image_of postgres)
 redis_image=$(image_of redis)
 seaweedfs_image=$(image_of chrislusf/seaweedfs)
+nginx_image=$(image_of nginx)
 
 there() { docker image inspect "$1" >/dev/null 2>&1; }
 
@@ -160,4 +162,14 @@ VOLUME /data
 WORKDIR /data
 EXPOSE 8333
 ENTRYPOINT ["/usr/bin/weed"]
+END
+
+build "$nginx_image" <<END
+FROM $base
+RUN groupadd --system --gid 101 nginx && useradd --system --gid 101 --uid 101 --home-dir /nonexistent nginx \
+    && apt-get update && apt-get install --yes --no-install-recommends nginx curl \
+    && rm -rf /var/lib/apt/lists/*
+STOPSIGNAL SIGQUIT
+EXPOSE 80
+CMD ["nginx", "-g", "daemon off;"]
 END
