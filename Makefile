@@ -78,7 +78,7 @@ test-containers: setup-dev
 # that break. It needs root, and Debian's packages postgresql and redis-server.
 test-stack: setup-dev
 	@.venv/bin/python -m pytest -m stack -s tests/infra/test_whole_runs.py tests/infra/test_kubernetes_pods.py \
-	    tests/infra/faults $(PYTEST_ARGS)
+	    tests/infra/test_approval.py tests/infra/faults $(PYTEST_ARGS)
 
 # Every test once more, a quarter slower, with the lines that they reach. Lines that only processes of their own reach
 # (Airflow's tasks, the console script) do not count as covered.

@@ -24,7 +24,7 @@ from scipy.optimize import brentq
 from benchmarks.simulation import WORLDS, World, draw
 from cxr_tasks.config import resolve
 from cxr_tasks.evaluation.intervals import group_counts, macro_f1
-from cxr_tasks.registry.champions import CHAMPION, Candidate, Standing
+from cxr_tasks.registry.champions import Candidate, Standing
 from cxr_tasks.registry.gate import Evidence, Gate
 
 CLASSES = ["COVID", "Normal", "Viral Pneumonia"]
@@ -70,7 +70,7 @@ def retrain(world: World, images: int, candidates: int, number: int, judge: Gate
         model_uri="",
     )
     ruling = judge.rule(stands, Evidence(shown, picked_from=candidates), "1", Standing(scores[0], held))
-    return ruling.alias == CHAMPION, scores[1 + best] > scores[0]
+    return ruling.passed, scores[1 + best] > scores[0]
 
 
 def measured(world: World, images: int, candidates: int, retrainings: int) -> dict[str, Any]:

@@ -818,6 +818,8 @@ class Decision(Strict):
         is_new: Whether it became champion.
         training: Which training of the run the candidate is of; ``None`` where a run of an older version decided.
         conditions: Every condition of the gate that was looked at.
+        passes: Whether it may become champion by the gate.
+        against: The version that was champion when the gate ruled; empty where there was none.
     """
 
     name: str
@@ -829,15 +831,80 @@ class Decision(Strict):
     is_new: bool = False
     training: Training | None = None
     conditions: tuple[Condition, ...] = ()
+    passes: bool = False
+    against: str = ""
 
 
-class Promotion(Artifact):
+class Reply(Strict):
+    """What a person said to the question whether challengers may become champions.
+
+    Attributes:
+        approved: The registered models whose challenger may; empty where the answer was no.
+        who: Who answered; empty where nobody did.
+        at: When, as ISO 8601.
+        reason: Why.
+        days: How long the answer was waited for.
+    """
+
+    approved: tuple[str, ...] = ()
+    who: str = ""
+    at: str = ""
+    reason: str = ""
+    days: float = 0.0
+
+    def words(self, model: str) -> str:
+        """What was said of one registered model."""
+        if not self.who:
+            return f"Nobody answered within {self.days:g} days, and then the answer is no."
+        said = "approved" if model in self.approved else "declined"
+        return f"{self.who} {said} at {self.at}{f': {self.reason}' if self.reason else ''}."
+
+
+class Ruled(Artifact):
     """What was registered, and under which alias."""
 
-    step = "promote"
     DECISIONS: ClassVar[str] = "decisions.json"
 
     decisions: tuple[Decision, ...]
+
+
+class Challenge(Ruled):
+    """The challengers of a run, and what the gate says of them."""
+
+    step = "challenge"
+
+
+class Promotion(Ruled):
+    """What became of the challengers, some of which were made champion."""
+
+    step = "promote"
+
+
+class Watched(Artifact):
+    """A champion beside the images that came after its dataset.
+
+    Attributes:
+        champion: For people; empty where there is none.
+        images: New images by class.
+        words: What was found.
+        alarm: Whether the images, or what the champion says of them, have changed.
+    """
+
+    step = "watch"
+    IMAGES: ClassVar[str] = "images.parquet"
+    DRIFT: ClassVar[str] = "drift.json"
+    FIGURES: ClassVar[str] = "figures.json"
+
+    champion: str
+    images: dict[str, int]
+    words: str
+    alarm: bool = False
+
+
+class KeptChampion(Ruled):
+    """What became of the challengers, none of which was made champion."""
+
+    step = "keep_champion"
 
 
 class ClaimRow(Strict):

@@ -600,6 +600,15 @@ class ServingSettings(Strict):
     sensitivity: Share
 
 
+class MonitoringSettings(Strict):
+    """How a champion is watched.
+
+    ``false_alarms``: the probability of an alarm, ever, while new images are like the champion's own test images.
+    """
+
+    false_alarms: Annotated[float, Field(gt=0.0, lt=0.5)]
+
+
 class GpuSettings(Strict):
     """Which work goes to a GPU, where Airflow has a queue for one (``CXR_GPU_QUEUE``). Elsewhere nothing does.
 
@@ -637,6 +646,7 @@ class Settings(Strict):
     evaluation: EvaluationSettings
     gate: GateSettings
     serving: ServingSettings
+    monitoring: MonitoringSettings
     gpu: GpuSettings = GpuSettings()
 
     @model_validator(mode="after")

@@ -115,6 +115,11 @@ FIELDS: dict[str, Field] = {
         "synthetic.counts",
         schema={"type": ["null", "integer"], "minimum": 0},
     ),
+    "approval": Field(
+        "Ask before a champion changes",
+        "A person approves each new champion on the page of required actions. Empty: as the profile says.",
+        "gate.approval",
+    ),
     "reproduce_leak": Field(
         "Reproduce the leak",
         "Also repeat the source report's protocol, with synthetic images in the test set, to see what that does to "
@@ -139,6 +144,7 @@ FIELDS: dict[str, Field] = {
 # The fields of one DAG alone.
 OWN_FIELDS: dict[str, dict[str, Field]] = {
     "cxr_data": {"source": SOURCE_FIELD},
+    "cxr_monitor": {"dataset": DATASET_FIELD},
     "cxr_training": {"dataset": DATASET_FIELD},
 }
 

@@ -28,6 +28,8 @@ class GateSettings(Strict):
         max_latency_ms: The longest time for one image alone, in milliseconds, on the machine of the task.
         max_size_mb: The largest file of a model, in megabytes.
         max_external_drop: The largest drop of macro F1 from the validation images to any set of ``data.external``.
+        approval: Whether a person is asked before a challenger that passes becomes champion.
+        approval_days: How long Airflow waits for the answer. Then the answer is no.
     """
 
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
@@ -38,6 +40,8 @@ class GateSettings(Strict):
     max_latency_ms: OverZero | None
     max_size_mb: OverZero | None
     max_external_drop: Fraction | None
+    approval: bool
+    approval_days: OverZero
 
     def recall_floors(self, classes: list[str]) -> dict[str, float]:
         """The least recall of each class that has one."""

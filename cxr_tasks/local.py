@@ -17,6 +17,7 @@ from cxr_tasks import steps, tracking
 from cxr_tasks.arms import is_control, needs_synthetic
 from cxr_tasks.artifacts import (
     Artifact,
+    Challenge,
     Comparison,
     Dataset,
     ExternalResults,
@@ -28,11 +29,13 @@ from cxr_tasks.artifacts import (
     Gan,
     ImportedImages,
     Judgement,
+    KeptChampion,
     LeakedModel,
     Manifest,
     Pair,
     Promotion,
     Report,
+    Ruled,
     Scan,
     Shard,
     Split,
@@ -189,8 +192,9 @@ class LocalRun:
         comparisons = self._each(lambda pair: self._compare(pair, trained), steps.pairs(run))
         galleries = self._each(self._explain, comparisons)
         external = self._each(lambda tested: self._test_external(tested, trained), read)
-        promote = partial(self._promote, comparisons, trained, external)
-        promotion = self._attempt(promote) if tracking.is_on() else None
+        given = comparisons, trained, external
+        challenge = self._attempt(partial(self._challenge, *given)) if tracking.is_on() else None
+        decided = self._attempt(partial(self._decide, challenge, *given)) if challenge is not None else None
         return self._step(
             Report.step,
             steps.write_report,
@@ -203,7 +207,7 @@ class LocalRun:
             galleries,
             leaks,
             [list(self._features.values())],
-            promotion,
+            [decided, challenge],
             external,
             [trained],
             self._told_failures(),
@@ -268,10 +272,23 @@ class LocalRun:
         work = f"{Gallery.step} {comparison.name}"
         return self._step(work, steps.explain, self.training, self.dataset, comparison)
 
-    def _promote(
+    def _challenge(
         self, comparisons: list[Comparison], trained: list[TrainedArm], external: list[ExternalResults]
-    ) -> Promotion:
+    ) -> Challenge:
         given = self.training, self.dataset, comparisons, [trained], [external]
+        return self._step(Challenge.step, steps.challenge, *given)
+
+    def _decide(
+        self,
+        challenge: Challenge,
+        comparisons: list[Comparison],
+        trained: list[TrainedArm],
+        external: list[ExternalResults],
+    ) -> Ruled:
+        """Nobody answers in a run by hand: where a person is to be asked, the challengers wait."""
+        if not steps.passes_gate(challenge) or steps.asks_a_person(self.training):
+            return self._step(KeptChampion.step, steps.keep_champion, self.training, challenge)
+        given = self.training, self.dataset, challenge, comparisons, [trained], [external]
         return self._step(Promotion.step, steps.promote, *given)
 
     def _read_external(self, name: str) -> ExternalSet:

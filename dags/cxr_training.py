@@ -27,6 +27,7 @@ from typing import Any
 
 from airflow.sdk import AssetOrTimeSchedule, dag, task_group
 from cxr_announced import announced_training
+from cxr_gate import decide
 from cxr_wiring import (
     DATASET,
     OF_ALL,
@@ -100,10 +101,9 @@ def verdict(common: dict[str, Any], trained: list[Any], sets: Any, **made: Any) 
     # One at a time: each logs to the runs of the same arms.
     test = going_on(heavy(steps.evaluate_external, "last", map_index_template=SET, max_active_tis_per_dagrun=1))
     external = test.partial(**common, trained=trained).expand(external=sets)
-    # One at a time, or two runs could each find the other's champion absent.
-    promotion = going_on(step(steps.promote, max_active_tis_per_dag=1))(**compared, external=[external])
     write_report = going_on(step(steps.write_report, told_failures=True))
-    return write_report(**compared, galleries=galleries, promotion=promotion, external=external, **made)
+    told = {**compared, "galleries": galleries, "external": external, **made}
+    return write_report(**told, ruled=decide({**compared, "external": [external]}, write_report, told))
 
 
 @dag(

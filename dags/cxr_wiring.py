@@ -20,6 +20,7 @@ from airflow.sdk import (
     Param,
     task,
 )
+from airflow.sdk.bases.branch import BranchMixIn
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowRuntimeError
@@ -46,6 +47,7 @@ def form(fields: Mapping[str, Field]) -> dict[str, Param]:
 
 
 DATA_FORM, TRAINING_FORM = form({"source": SOURCE_FIELD, **FIELDS}), form({"dataset": DATASET_FIELD, **FIELDS})
+MONITOR_FORM = form({"dataset": DATASET_FIELD, **{name: FIELDS[name] for name in ("profile", "settings")}})
 ROLLBACK_FORM = form(ROLLBACK_FIELDS)
 # Where slots are few, what takes seconds goes before what takes hours, also that of another run: a data run does not
 # stay open behind trainings, and a set that cannot be read is known before them. Then comes what most waits for.
@@ -55,6 +57,9 @@ GPU_QUEUE = os.environ.get("CXR_GPU_QUEUE", "")
 # A cron expression, or empty for runs that are only triggered.
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
 TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
+MONITOR_SCHEDULE = os.environ.get("CXR_MONITOR_SCHEDULE", "")
+# Where the hours of these expressions are, such as Europe/Berlin.
+TIME_ZONE = os.environ.get("CXR_TIME_ZONE") or "UTC"
 # What is neither the user's error nor the world's is tried so often: it may be a killed neighbour or a bug.
 OTHER_RETRIES = 2
 
@@ -102,8 +107,8 @@ OF_ALL: dict[str, Any] = {
 
 
 def cron(expression: str) -> CronTriggerTimetable | None:
-    """A timetable in UTC, or ``None`` for an empty expression."""
-    return CronTriggerTimetable(expression, timezone="UTC") if expression else None
+    """A timetable, or ``None`` for an empty expression."""
+    return CronTriggerTimetable(expression, timezone=TIME_ZONE) if expression else None
 
 
 class HandleLink(BaseOperatorLink):
@@ -156,12 +161,41 @@ class StepOperator(DecoratedOperator, PythonOperator):
         super().__init__(kwargs_to_upstream=call, **call, **kwargs)
 
 
+class BranchingStepOperator(StepOperator, BranchMixIn):
+    """A step after which one of several tasks runs, and the others are skipped."""
+
+    inherits_from_skipmixin = True
+    custom_operator_name = "@step"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable,
+        op_args: Any,
+        op_kwargs: Any,
+        choose: Callable[[Any, dict[str, Any]], str],
+        **kwargs: Any,
+    ) -> None:
+        """``choose``: the task to run, from what the step returns and what it is given."""
+        super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
+        self.choose = choose
+
+    def execute(self, context: Any) -> Any:
+        """Run the step, and then choose."""
+        returned = super().execute(context)
+        # Airflow skips tasks by an exception, which what is returned does not survive.
+        context["ti"].xcom_push(key="return_value", value=returned)
+        self.do_branch(context, self.choose(returned, self.op_kwargs))
+        return returned
+
+
 def step(
     function: Callable | None = None, *, multiple_outputs: bool = False, told_failures: bool = False, **kwargs: Any
 ) -> TaskDecorator:
     """Like ``@task``: plain JSON goes in and comes out, typed handles reach the function.
 
-    ``told_failures``: it is given the tasks of the run that have failed, as ``failures``.
+    ``told_failures``: it is given the tasks of the run that have failed, as ``failures``. ``choose``, of a branch: the
+    task that runs next, from what the step returns and what it is given.
     """
     if function is None:
         options = {"multiple_outputs": multiple_outputs, "told_failures": told_failures, **kwargs}
@@ -175,7 +209,8 @@ def step(
         with on_record(function.__name__, given):
             return to_jsonable_python(checked(*args, **given))
 
-    kwargs |= {"decorated_operator_class": StepOperator, "multiple_outputs": multiple_outputs}
+    operator = BranchingStepOperator if "choose" in kwargs else StepOperator
+    kwargs |= {"decorated_operator_class": operator, "multiple_outputs": multiple_outputs}
     return task_decorator_factory(call, **kwargs)
 
 
@@ -218,6 +253,8 @@ def _has_what_it_needs(context: Any) -> tuple[bool, str]:
     if given["run"] is None:
         return False, "The run has not begun; the task configure says why."
     # A skipped or failed task leaves nothing to those that ask for what it returns.
+    if "challenge" in given and given["challenge"] is None:
+        return False, "No challenger was registered; the task challenge says why."
     if "arm" not in given:
         return True, ""
     training, features = ARM_AND_FEATURES.validate_python((given["arm"], given["features"]))

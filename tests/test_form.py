@@ -16,6 +16,7 @@ from cxr_tasks.form import FIELDS, form_overrides
 
 EMPTY = {name: each.default for name, each in FIELDS.items()} | {"profile": "quick"}
 FILLED: dict[str, Any] = {
+    "approval": True,
     "synthetic_source": "/images",
     "synthetic_per_class": 3,
     "classifiers": ["cnn", "resnet50"],

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cxr_tasks.cli.champions import champions_command, rollback_command
+from cxr_tasks.cli.champions import approve_command, champions_command, rollback_command
 from cxr_tasks.cli.doctor import doctor_command
 from cxr_tasks.cli.evaluate import evaluate_command
 from cxr_tasks.cli.options import FLAG
@@ -130,6 +130,7 @@ _register("report", BY_HAND, report_command)
 _register("evaluate", BY_HAND, evaluate_command)
 _register("predict", BY_HAND, predict_command)
 _register("champions", BY_HAND, champions_command)
+_register("approve", BY_HAND, approve_command)
 _register("rollback", BY_HAND, rollback_command)
 _register("serve", AROUND, serve_command)
 _register("profiles", AROUND, profiles_command)

@@ -1,4 +1,4 @@
-"""``cxr champions`` and ``cxr rollback``: who is champion and was, and back to the champion before."""
+"""``cxr champions``, ``cxr approve`` and ``cxr rollback``: who is champion and was, the next one, the one before."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ ReasonOption = Annotated[
     str,
     typer.Option("--reason", metavar="TEXT", help="What is wrong with the present champion.", show_default=False),
 ]
+WhyOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why. It stays with the version.")]
+VersionOption = Annotated[
+    str, typer.Option("--version", metavar="VERSION", help="What is to be champion. Without it: the challenger.")
+]
 ToOption = Annotated[
     str,
     typer.Option("--to", metavar="VERSION", help="What is to be champion, instead of the version before."),
@@ -51,6 +55,27 @@ def champions_command(mlflow: ServerOption = SERVER, as_json: JsonOption = False
         open_console().print("No version of any model was ever champion.")
     if not told:
         raise typer.Exit(1)
+
+
+def approve_command(
+    model: ModelNameArgument,
+    version: VersionOption = "",
+    reason: WhyOption = "",
+    store: StoreOption = DEFAULT_STORE,
+    mlflow: ServerOption = SERVER,
+) -> None:
+    """Make a version champion that has passed the gate and waits for a person.
+
+    A version that the gate has refused, or that it has held against another champion than the present one, is not
+    made champion, and the sentence says what can be done.
+
+    Exit status: 0 done, 2 it could not be done.
+    """
+    from cxr_tasks import steps
+
+    use_store(store)
+    use_mlflow(mlflow)
+    open_console().print(steps.approve(model, _signed_in(), reason, version), markup=False)
 
 
 def rollback_command(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cxr_tasks import tracking
-from cxr_tasks.artifacts import Promotion
+from cxr_tasks.artifacts import Challenge, Promotion
 from cxr_tasks.cli.inventory import Stored
 from cxr_tasks.cli.leftovers import Leftover
 from cxr_tasks.errors import UserError
@@ -77,7 +77,7 @@ def check_registry(found: Sequence[Stored], versions: Sequence[tracking.Register
         UserError: They are not. Another server would let the lineage of every champion go.
     """
     refs = {each.ref for each in found}
-    promoted = [each for each in found if each.step == Promotion.step and _decisions(each)]
+    promoted = [each for each in found if each.step in (Challenge.step, Promotion.step) and _decisions(each)]
     if promoted and not any(references(version.tags, refs) for version in versions):
         name = _decisions(promoted[0])[0].get("name", "")
         raise UserError(

@@ -93,7 +93,7 @@ def predict_command(
     with ExitStack() as stack:
         stack.enter_context(Display())
         write = _writer(stack, predictor.facts.classes, table, as_json, alone=images.is_file())
-        for path, answer in _answers(predictor, paths):
+        for path, answer in _answer_each(predictor, paths):
             refused += bool(answer.error)
             write(path if images.is_file() else path.relative_to(images), answer)
     if table is not None:
@@ -166,7 +166,7 @@ def _image_files(place: Path) -> list[Path]:
     return found
 
 
-def _answers(predictor: Predictor, paths: list[Path]) -> Iterator[tuple[Path, ImageAnswer]]:
+def _answer_each(predictor: Predictor, paths: list[Path]) -> Iterator[tuple[Path, ImageAnswer]]:
     """The answer for each file. What cannot be read is refused like what is no image."""
     from cxr_tasks.data.ingest import LARGEST_FILE
 

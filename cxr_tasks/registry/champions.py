@@ -22,6 +22,10 @@ TAG_VALIDATION, TAG_DECISION, TAG_DECIDED_BY = "cxr.validation_macro_f1", "cxr.d
 # Of a version that is or was champion: since when, what it replaced, and why it was rolled back.
 TAG_SINCE, TAG_REPLACED, TAG_ROLLED_BACK = "cxr.champion_since", "cxr.replaced_version", "cxr.rolled_back"
 TAG_RESTORED_BY = "cxr.restored_by"
+# Of a version that passed the gate: the champion that it was held against; empty where there was none.
+TAG_AGAINST = "cxr.ruled_against"
+# What a person said of making it champion.
+TAG_REPLY = "cxr.approval"
 # Followed by what a condition of the gate is about.
 TAG_CONDITION = "cxr.gate."
 
@@ -121,6 +125,11 @@ class Standing:
 def model_name(classifier: str) -> str:
     """The registered model of a classifier."""
     return f"cxr-{classifier}"
+
+
+def stays(champion_version: str) -> str:
+    """What a refusal ends with."""
+    return f"Champion {champion_version} stays." if champion_version else "There is no champion yet."
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate:

@@ -20,7 +20,7 @@ from cxr_tasks.evaluation.intervals import Estimate, group_counts, paired_bootst
 from cxr_tasks.evaluation.metrics import classification_metrics, encode
 from cxr_tasks.gate_settings import GateSettings
 from cxr_tasks.names import slug
-from cxr_tasks.registry.champions import CHALLENGER, CHAMPION, Candidate, Condition, Standing
+from cxr_tasks.registry.champions import CHAMPION, Candidate, Condition, Standing, stays
 
 FIRST = "First champion: it meets every floor, and there was none to beat."
 
@@ -52,12 +52,12 @@ class Ruling:
     """What the gate says of a challenger.
 
     Attributes:
-        alias: ``champion``, or ``challenger`` where it was refused.
+        passed: Whether it may become champion.
         words: Why, for people.
         conditions: Every condition that was looked at.
     """
 
-    alias: str
+    passed: bool
     words: str
     conditions: tuple[Condition, ...]
 
@@ -99,15 +99,9 @@ class Gate:
         if standing is not None and champion_version:
             conditions = [self.against(candidate, evidence, f"champion {champion_version}", standing), *conditions]
         refused = [condition.words for condition in conditions if not condition.passed]
-        stays = f"Champion {champion_version} stays." if champion_version else "There is no champion yet."
         if refused:
-            return Ruling(CHALLENGER, " ".join([*refused, stays]), tuple(conditions))
-        words = (
-            conditions[0].words
-            if champion_version
-            else "First champion: it meets every floor, and there was none to beat."
-        )
-        return Ruling(CHAMPION, words, tuple(conditions))
+            return Ruling(False, " ".join([*refused, stays(champion_version)]), tuple(conditions))
+        return Ruling(True, conditions[0].words if champion_version else FIRST, tuple(conditions))
 
     def floors(self, evidence: Evidence) -> list[Condition]:
         """The conditions that do not depend on a champion."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cxr_tasks.artifacts import ExternalResults, ExternalRow, ExternalSet, ExternalTest, Promotion
+from cxr_tasks.artifacts import ExternalResults, ExternalRow, ExternalSet, ExternalTest, Ruled
 from cxr_tasks.evaluation.comparison import join_words
 from cxr_tasks.evaluation.external import SureFigure
 from cxr_tasks.registry.champions import CHAMPION, OVERALL_MODEL
@@ -22,10 +22,10 @@ EXTERNAL_COLUMNS = [
 ]
 
 
-def external_tables(results: Sequence[ExternalResults], promotion: Promotion | None) -> list[Table]:
+def external_tables(results: Sequence[ExternalResults], ruled: Ruled | None) -> list[Table]:
     """A table for each external set, with a row for each model that was tested on it."""
     return [
-        external_table_of(each.external, [(_row_name(test, each, promotion), test) for test in each.tests])
+        external_table_of(each.external, [(_row_name(test, each, ruled), test) for test in each.tests])
         for each in results
         if each.tests
     ]
@@ -55,7 +55,7 @@ def external_table_of(external: ExternalSet, tests: Sequence[tuple[str, External
     return Table(title=f"External test: {external.name}", note=note, columns=EXTERNAL_COLUMNS, rows=rows)
 
 
-def external_rows(results: Sequence[ExternalResults], promotion: Promotion | None) -> list[ExternalRow]:
+def external_rows(results: Sequence[ExternalResults], ruled: Ruled | None) -> list[ExternalRow]:
     """A line for each model on each external set, for the terminal and for programs."""
     rows = list[ExternalRow]()
     for each in results:
@@ -65,7 +65,7 @@ def external_rows(results: Sequence[ExternalResults], promotion: Promotion | Non
                 ExternalRow(
                     external=each.external.name,
                     model=test.who,
-                    is_champion=_is_champion(test, each, promotion),
+                    is_champion=_is_champion(test, each, ruled),
                     images=found.images,
                     macro_f1=found.macro_f1.value,
                     macro_f1_low=found.macro_f1.low,
@@ -90,13 +90,13 @@ def on_external(results: Sequence[ExternalResults]) -> list[str]:
     return told
 
 
-def _row_name(test: ExternalTest, results: ExternalResults, promotion: Promotion | None) -> str:
-    return f"{test.who} (champion)" if _is_champion(test, results, promotion) else test.who
+def _row_name(test: ExternalTest, results: ExternalResults, ruled: Ruled | None) -> str:
+    return f"{test.who} (champion)" if _is_champion(test, results, ruled) else test.who
 
 
-def _is_champion(test: ExternalTest, results: ExternalResults, promotion: Promotion | None) -> bool:
+def _is_champion(test: ExternalTest, results: ExternalResults, ruled: Ruled | None) -> bool:
     """Whether a test is of the champion: of the one that the run made, or else of the one that it found."""
-    for decision in promotion.decisions if promotion is not None else ():
+    for decision in ruled.decisions if ruled is not None else ():
         if decision.name == OVERALL_MODEL and decision.alias == CHAMPION and decision.training is not None:
             return test.training == decision.training
     return test.who == results.champion

@@ -49,8 +49,11 @@ def missing_parts(planned: Planned, results: Results, failures: Sequence[Failure
         search.found(f"Features of {failure.label or 'a backbone'}", failure)
     _look_for_trainings(planned, results, search)
     _look_for_comparisons(planned, results, search)
-    if planned.promotion and results.promotion is None:
-        search.look("promote", "", "The registration of models, and the choice of champions", WORDLESS)
+    if planned.promotion and results.ruled is None:
+        search.look("challenge", "", "The registration of models, and the choice of champions", WORDLESS)
+    for step in ("draft_report", "approve", "promote", "keep_champion"):
+        for failure in search.of_step(step):
+            search.found("The choice of champions", failure)
     _look_for_external(planned, results, search)
     # Whatever else has failed: a task that plans, say.
     for failure in search.left():

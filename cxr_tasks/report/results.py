@@ -15,7 +15,7 @@ from cxr_tasks.artifacts import (
     Judgement,
     LeakedModel,
     Missing,
-    Promotion,
+    Ruled,
     SyntheticSet,
     TrainedArm,
 )
@@ -36,7 +36,7 @@ class Results:
     galleries: list[Gallery] = field(default_factory=list)
     leaks: list[LeakedModel] = field(default_factory=list)
     features: list[Features] = field(default_factory=list)
-    promotion: Promotion | None = None
+    ruled: Ruled | None = None
     trained: list[TrainedArm] = field(default_factory=list)
     imported: ImportedImages | None = None
     external: list[ExternalResults] = field(default_factory=list)

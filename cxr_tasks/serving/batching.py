@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class _Waiting(NamedTuple):
+class _Call(NamedTuple):
     pixels: np.ndarray
     answer: Future[np.ndarray]
 
@@ -36,13 +36,13 @@ class Batcher:
             on_batch: Told of the images of each batch.
         """
         self._run, self._most, self._on_batch = run, most, on_batch
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock, self._closed = threading.Lock(), False
         threading.Thread(target=self._work, name="batches", daemon=True).start()
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities (n, classes) of (n, S, S) uint8. Any number of threads may call."""
-        call = _Waiting(pixels, Future())
+        call = _Call(pixels, Future())
         with self._lock:
             closed = self._closed
             if not closed and len(pixels):
@@ -72,7 +72,7 @@ class Batcher:
             if ended:
                 return
 
-    def _answer(self, batch: list[_Waiting]) -> None:
+    def _answer(self, batch: list[_Call]) -> None:
         try:
             pixels = np.concatenate([call.pixels for call in batch])
             self._on_batch(len(pixels))

@@ -59,7 +59,7 @@ def predictor_of(version: ModelVersion) -> Predictor:
             if not classes:
                 raise ValueError(f"its tag {TAG_CLASSES} does not say which classes it tells apart")
             resize = version.tags.get("cxr.resize") or FIRST_RESIZE
-            return _bare(network, classes.split("|"), resize, version.name, str(version.version))
+            return _without_facts(network, classes.split("|"), resize, version.name, str(version.version))
         except MemoryError:
             raise
         except Exception as error:
@@ -73,10 +73,12 @@ def _of_training(ref: str) -> Predictor:
     folder = open_store().fetch(ref)
     if (folder / ModelFacts.FILE).is_file():
         return Predictor.load(folder, ref)
-    return _bare(folder / NETWORK_FILE, record["settings"]["classes"], record["made"].get("resize", FIRST_RESIZE), ref)
+    return _without_facts(
+        folder / NETWORK_FILE, record["settings"]["classes"], record["made"].get("resize", FIRST_RESIZE), ref
+    )
 
 
-def _bare(network: Path, classes: list[str], resize: str, model: str, version: str = "") -> Predictor:
+def _without_facts(network: Path, classes: list[str], resize: str, model: str, version: str = "") -> Predictor:
     """A network with nothing beside it."""
     import keras
 

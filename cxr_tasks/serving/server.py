@@ -25,7 +25,7 @@ from cxr_tasks.serving.guard import CallLimits, Guard
 from cxr_tasks.serving.heat import pictures_of
 from cxr_tasks.serving.protocol import images_of, signature
 
-PAGE = Path(__file__).with_name("page.html")
+DROP_PAGE = Path(__file__).with_name("page.html")
 # The page loads nothing from elsewhere, and is shown in no other page.
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
@@ -117,14 +117,14 @@ def _add_questions(app: FastAPI, front: _Front, threads: ThreadPoolExecutor) -> 
     @app.post("/image")
     async def ask(request: Request, explain: bool = False) -> Response:
         try:
-            return JSONResponse(await in_thread(_one, front, await request.body(), explain))
+            return JSONResponse(await in_thread(_answer_one, front, await request.body(), explain))
         except NotReadyError as error:
             return _error(503, str(error))
 
     @app.get("/")
     async def page() -> Response:
         headers = {"content-security-policy": PAGE_POLICY, "x-content-type-options": "nosniff"}
-        return HTMLResponse(PAGE.read_text("utf-8"), headers={**headers, "referrer-policy": "no-referrer"})
+        return HTMLResponse(DROP_PAGE.read_text("utf-8"), headers={**headers, "referrer-policy": "no-referrer"})
 
 
 def _add_watching(app: FastAPI, current: CurrentModel, metrics: CallMetrics) -> None:
@@ -157,7 +157,7 @@ def _add_watching(app: FastAPI, current: CurrentModel, metrics: CallMetrics) -> 
         return Response(metrics.text(), media_type=metrics.content_type)
 
 
-def _one(front: _Front, content: bytes, explain: bool) -> dict[str, Any]:
+def _answer_one(front: _Front, content: bytes, explain: bool) -> dict[str, Any]:
     """The answer for one file, and pictures of it where they are asked for."""
     loaded = front.current.loaded
     predictor = loaded.predictor

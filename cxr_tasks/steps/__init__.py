@@ -4,7 +4,9 @@ Each step reads its handles, calls a pure function, writes files, and returns a 
 inside the functions, so that loading a DAG file costs nothing. :mod:`cxr_tasks.pipeline` says when a step is skipped.
 """
 
+from cxr_tasks.steps.approve import approve
 from cxr_tasks.steps.begin_training import begin_training
+from cxr_tasks.steps.challenge import asks_a_person, challenge, passes_gate
 from cxr_tasks.steps.compare import compare
 from cxr_tasks.steps.configure import configure
 from cxr_tasks.steps.evaluate_external import evaluate_external
@@ -14,6 +16,7 @@ from cxr_tasks.steps.finish import close_run, finish, open_runs, sentence_of
 from cxr_tasks.steps.import_synthetic import import_synthetic
 from cxr_tasks.steps.ingest import ingest
 from cxr_tasks.steps.judge import judge, may_train_with
+from cxr_tasks.steps.keep_champion import keep_champion
 from cxr_tasks.steps.manifest import manifest
 from cxr_tasks.steps.plan import (
     arms,
@@ -27,6 +30,7 @@ from cxr_tasks.steps.plan import (
 )
 from cxr_tasks.steps.promote import promote
 from cxr_tasks.steps.publish import dataset_of, find_dataset, note_queued, publish, queued_training
+from cxr_tasks.steps.question import question, read_reply
 from cxr_tasks.steps.read_external import external_sets, read_external
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
 from cxr_tasks.steps.roll_back import roll_back
@@ -37,12 +41,16 @@ from cxr_tasks.steps.tested_models import find_model, tested_on
 from cxr_tasks.steps.train_arm import train_arm
 from cxr_tasks.steps.train_gan import train_gan
 from cxr_tasks.steps.validate import validate
+from cxr_tasks.steps.watch import reason_to_train, watch
 from cxr_tasks.steps.write_report import write_report
 
 __all__ = [
+    "approve",
     "arms",
+    "asks_a_person",
     "backbones",
     "begin_training",
+    "challenge",
     "close_run",
     "compare",
     "configure",
@@ -59,6 +67,7 @@ __all__ = [
     "imports_synthetic",
     "ingest",
     "judge",
+    "keep_champion",
     "lacks_features",
     "leaks",
     "manifest",
@@ -66,10 +75,14 @@ __all__ = [
     "note_queued",
     "open_runs",
     "pairs",
+    "passes_gate",
     "promote",
     "publish",
+    "question",
     "queued_training",
     "read_external",
+    "read_reply",
+    "reason_to_train",
     "reproduce_leak",
     "roll_back",
     "scan",
@@ -82,5 +95,6 @@ __all__ = [
     "train_gan",
     "validate",
     "wants_synthetic",
+    "watch",
     "write_report",
 ]

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from cxr_tasks import tracking
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.steps.configure import configure
 from cxr_tasks.steps.publish import find_dataset, note_begun, read_dataset
 
 # What an event of the asset may tell.
-TOLD = ("dataset", "form")
+TOLD = ("dataset", "form", "reason")
 
 
 def begin_training(
@@ -25,7 +26,8 @@ def begin_training(
     Args:
         dag_run: The id of the DAG run.
         form: The fields of the trigger form; ``dataset`` may name a version.
-        events: What ``cxr_data`` announced, each with ``timestamp`` and ``extra``, if that started the run.
+        events: What ``cxr_data`` or ``cxr_monitor`` announced, each with ``timestamp`` and ``extra``, if that started
+            the run.
         only_if_owed: The run was queued, and begins only where it is still owed.
 
     Returns:
@@ -40,6 +42,7 @@ def begin_training(
     announced = told.get("dataset")
     run = configure("cxr_training", dag_run, filled)
     by_cxr_data = isinstance(announced, Mapping)
+    tracking.set_tags({"cxr.cause": _cause(told, by_cxr_data, dag_run)}, run.mlflow_run_id)
     dataset = read_dataset(announced) if by_cxr_data else find_dataset(run, announced or filled.get("dataset") or "")
     if not note_begun(run, dataset, only_if_owed=only_if_owed, announced=by_cxr_data):
         return None
@@ -66,6 +69,15 @@ def _told_by(events: Sequence[Any] | None) -> Mapping[str, Any]:
             f"and not {type(dataset).__name__} {dataset!r}."
         )
     return newest
+
+
+def _cause(told: Mapping[str, Any], by_cxr_data: bool, dag_run: str) -> str:
+    """Why the run is made, for people."""
+    if reason := told.get("reason"):
+        return str(reason)
+    if by_cxr_data or dag_run.startswith("owed__"):
+        return "new data"
+    return "schedule" if dag_run.startswith("scheduled__") else "by hand"
 
 
 def _mapping(form: Any) -> Mapping[str, Any]:

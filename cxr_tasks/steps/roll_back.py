@@ -16,6 +16,7 @@ from cxr_tasks.registry.champions import (
     TAG_ROLLED_BACK,
     TAG_SINCE,
 )
+from cxr_tasks.steps.cards import tell
 from cxr_tasks.store import open_store
 from cxr_tasks.strict import Strict
 
@@ -61,11 +62,10 @@ def roll_back(name: str, why: str, *, who: str = "", to: str = "", request: str 
         at = datetime.now(UTC).isoformat(timespec="seconds")
         by = f" by {who}" if who else ""
         # First the reason and then the act, as where a champion is made.
-        tracking.tag_version(champion, {TAG_ROLLED_BACK: f"{at}{by}: {why.strip()}"})
+        tell(champion, f"Rolled back at {at}{by}: {why.strip()}", {TAG_ROLLED_BACK: f"{at}{by}: {why.strip()}"})
         words = f"Champion again: version {champion.version} was rolled back{by}: {why.strip()}"
-        told = {TAG_SINCE: at, TAG_RESTORED_BY: request, TAG_DECISION: words}
         # Whoever names a version that was rolled back once takes that back.
-        tracking.tag_version(restored, told, TAG_ROLLED_BACK)
+        tell(restored, words, {TAG_SINCE: at, TAG_RESTORED_BY: request}, TAG_ROLLED_BACK)
         tracking.set_alias(name, CHAMPION, restored.version)
     log.info("%s version %s: %s", name, restored.version, words)
     return RolledBack(name=name, version=str(restored.version), words=words)

@@ -21,8 +21,8 @@ from cxr_tasks.artifacts import (
     Judgement,
     LeakedModel,
     PairRow,
-    Promotion,
     Report,
+    Ruled,
     RunContext,
     SyntheticSet,
     TrainedArm,
@@ -50,7 +50,7 @@ def write_report(
     galleries: list[Gallery | None] | None,
     leaks: list[LeakedModel | None] | None,
     features: Mapped[Features],
-    promotion: Promotion | None,
+    ruled: list[Ruled | None] | None,
     external: list[ExternalResults | None] | None = None,
     trained: Mapped[TrainedArm] | None = None,
     failures: list[Failure] | None = None,
@@ -59,8 +59,9 @@ def write_report(
     """Write the run's report and keep it with the run in MLflow.
 
     What was skipped or failed is ``None``, or not among its like. The report says what is missing. ``failures`` say
-    why; ``trained`` are the arms, also those whose comparison is missing.
+    why; ``trained`` are the arms, also those whose comparison is missing. Of ``ruled`` the first that is there counts.
     """
+    decided = next(flat([ruled]), None)
     results = Results(
         dataset=dataset,
         gan=gan,
@@ -70,7 +71,7 @@ def write_report(
         galleries=list(flat([galleries])),
         leaks=list(flat([leaks])),
         features=list(flat(features)),
-        promotion=promotion,
+        ruled=decided,
         trained=list(flat(trained or [])),
         imported=imported,
         external=list(flat([external])),
@@ -92,16 +93,16 @@ def write_report(
             warnings=tuple(content.warnings),
             claims=claims,
             pairs=tuple(_row(pair.network, pair.seed, pair.comparison) for pair in content.pairs),
-            champions=promotion.decisions if promotion is not None else (),
+            champions=decided.decisions if decided is not None else (),
             address=tracking.artifact_url(run.experiment_id, run.mlflow_run_id, Report.PAGE),
             missing=tuple(missing),
-            external=tuple(external_rows(results.external, results.promotion)),
+            external=tuple(external_rows(results.external, results.ruled)),
         )
         return Made(report)
 
     # A report speaks of one run and links to it, so no other run's report can stand in for it.
     inputs: dict[str, Artifact | str] = {"dag_run": run.dag_run, "work": run.mlflow_run_id}
-    parts = {"gan": gan, "imported": imported, "judgement": judgement, "synthetic": synthetic, "promotion": promotion}
+    parts = {"gan": gan, "imported": imported, "judgement": judgement, "synthetic": synthetic, "ruled": decided}
     inputs |= {name: part for name, part in parts.items() if part is not None and part.ref}
     for name, handles in (
         ("comparison", results.comparisons),

@@ -18,6 +18,7 @@ from cxr_tasks.tracking.logs import (
 from cxr_tasks.tracking.models import (
     RegisteredVersion,
     UnusableModelError,
+    describe_version,
     fetch_version,
     find_version,
     load_version,
@@ -52,6 +53,7 @@ __all__ = [
     "artifact_url",
     "client",
     "close_dag_run",
+    "describe_version",
     "experiment_id",
     "fetch_version",
     "find_or_create",

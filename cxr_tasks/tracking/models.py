@@ -192,6 +192,12 @@ def tag_version(version: ModelVersion, tags: Mapping[str, str], prefix: str = ""
 
 
 @patient
+def describe_version(version: ModelVersion, text: str) -> None:
+    """Set the description of a registered version, which MLflow's pages show as Markdown."""
+    client().update_model_version(version.name, version.version, description=text)
+
+
+@patient
 def load_version(version: ModelVersion) -> Any:
     """The Keras model of a registered version, for predictions.
 

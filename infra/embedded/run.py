@@ -29,8 +29,17 @@ from infra.embedded.stack import REPOSITORY, Stack, StackError
 POLL_SECONDS = 1.5
 # A task names itself, which takes a moment after it has begun.
 NAMED_AFTER_SECONDS = 15.0
-SPOKEN_STATES = {"running", "success", "failed", "up_for_retry", "skipped", "upstream_failed"}
-MARKS = {"running": "…", "success": "✓", "failed": "✗", "up_for_retry": "↻", "skipped": "–", "upstream_failed": "✗"}
+# The state of a task that waits for a person.
+ASKS = "awaiting_input"
+MARKS = {
+    "running": "…",
+    "success": "✓",
+    "failed": "✗",
+    "up_for_retry": "↻",
+    "skipped": "–",
+    "upstream_failed": "✗",
+    ASKS: "?",
+}
 # What a run leaves in the folder of its stack, for programs.
 LAST_RUN = "last-run.json"
 
@@ -234,7 +243,7 @@ class StackRun:
     def _speak(self, dag: str, run: str, task: dict[str, Any]) -> None:
         key = (dag, task["task_id"], task["map_index"], task["try_number"])
         state = task["state"]
-        if state not in SPOKEN_STATES or self.spoken.get(key) == state or is_still_unnamed(task):
+        if state not in MARKS or self.spoken.get(key) == state or is_still_unnamed(task):
             return
         self.spoken[key] = state
         line = f"  {MARKS[state]} {escape(f'{task_name(task):<56}')} {state}"
@@ -242,6 +251,9 @@ class StackRun:
         if state == "success":
             line += f"  {task['duration'] or 0:.0f} s{' (artifact taken as it was)' * bool(result.get('reused'))}"
         say(line)
+        if state == ASKS:
+            page = f"{self.stack.airflow_url}/dags/{dag}/runs/{run}/tasks/{task['task_id']}/required_actions"
+            console.print(f"            A person decides: {page}", markup=False)
         for note in result.get("notes", []):
             console.print(f"            {note}", markup=False)
         if state in ("failed", "up_for_retry") and (error := self.api.error(dag, run, task)):

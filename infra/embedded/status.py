@@ -18,7 +18,7 @@ from infra.embedded.stack import STATE_FILE, StackError, is_runner_alive
 
 # Somebody waits for the answer at a terminal.
 PATIENCE_AT_TERMINAL = 5.0
-UNDER_WAY = {"running", "queued", "scheduled", "up_for_retry", "deferred"}
+UNDER_WAY = {"running", "queued", "scheduled", "up_for_retry", "deferred", "awaiting_input"}
 
 
 @dataclass(frozen=True)

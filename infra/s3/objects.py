@@ -25,9 +25,9 @@ TELLS = ".json"
 # A pointer that is older than the databases lets work be asked for again. A newer one would call work begun that they
 # do not know. Only the versions of datasets never change, and the databases may name the newest.
 STATE = re.compile(r"store/pointers/(?!dataset-versions/).*")
-RECORD = re.compile(r"store/(?!pointers/|unfinished/)[^/]+/[^/]+/artifact\.json")
+RECORDS = re.compile(r"store/(?!pointers/|unfinished/)[^/]+/[^/]+/artifact\.json")
 # Checkpoints are replaced while a training runs, so they are read as soon as they are listed.
-UNFINISHED = "store/unfinished/"
+CHECKPOINTS = "store/unfinished/"
 # Who holds what now means nothing later.
 NOT_KEPT = "store/leases/"
 
@@ -71,24 +71,24 @@ def save(bucket: str, out: BinaryIO) -> int:
     s3, saved = s3_client(), set[str]()
     with tarfile.open(fileobj=out, mode="w|") as archive:
         records = {}
-        for key in filter(RECORD.fullmatch, keys(s3, bucket)):
+        for key in filter(RECORDS.fullmatch, keys(s3, bucket)):
             if (answer := _get(s3, bucket, key)) is not None:
                 records[key] = answer, answer["Body"].read()
-        for below in (UNFINISHED, ""):
+        for below in (CHECKPOINTS, ""):
             for key in keys(s3, bucket, below):
-                if key in saved or STATE.fullmatch(key) or RECORD.fullmatch(key):
+                if key in saved or STATE.fullmatch(key) or RECORDS.fullmatch(key):
                     continue
                 if (answer := _get(s3, bucket, key)) is not None:
                     _add(archive, key, answer, answer["Body"])
                     saved.add(key)
         for key, (answer, content) in records.items():
-            if files_of(key, content) <= saved:
+            if named_by(key, content) <= saved:
                 _add(archive, key, answer, io.BytesIO(content))
                 saved.add(key)
     return len(saved)
 
 
-def files_of(key: str, record: bytes) -> set[str]:
+def named_by(key: str, record: bytes) -> set[str]:
     """The keys of the files that a record names; none where it names none, or cannot be read."""
     try:
         told = json.loads(record)

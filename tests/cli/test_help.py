@@ -36,6 +36,7 @@ def test_every_command_is_there():
         "evaluate",
         "predict",
         "champions",
+        "approve",
         "rollback",
         "serve",
         "profiles",

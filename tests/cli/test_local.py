@@ -256,10 +256,10 @@ def test_a_report_trains_and_compares_all_that_the_settings_name(steps, begin):
     assert steps.calls[-13:] == [f"{step} {pair}" for step in ("compare", "explain") for pair in pairs] + [
         "write_report"
     ]
-    _, gan, judgement, synthetic, comparisons, galleries, leaks, features, promotion, *_ = steps.reported
+    _, gan, judgement, synthetic, comparisons, galleries, leaks, features, ruled, *_ = steps.reported
     assert gan and judgement and synthetic and len(comparisons) == len(galleries) == 6
     assert steps.told["cnn oversample seed 0"] == synthetic
-    assert (leaks, promotion, run.failures) == ([], None, {}) and len(features[0]) == 2
+    assert (leaks, ruled, run.failures) == ([], [None, None], {}) and len(features[0]) == 2
 
 
 def test_one_failure_costs_one_branch(steps, begin):

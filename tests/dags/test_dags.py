@@ -19,7 +19,8 @@ heavy = [m for m in ("tensorflow", "keras", "mlflow", "great_expectations", "pan
          if m in sys.modules]
 tasks = {
     dag_id: {t.task_id: {"up": sorted(t.upstream_task_ids), "pool": t.pool, "queue": t.queue, "executor": t.executor,
-                         "retries": t.retries, "policy": t.retry_policy is not None, "doc": t.python_callable.__doc__,
+                         "retries": t.retries, "policy": t.retry_policy is not None,
+                         "doc": getattr(t, "python_callable", type(t)).__doc__,
                          "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None,
                          "links": [l.name for l in t.operator_extra_links]}
              for t in dag.tasks if not t.is_mapped}
@@ -56,7 +57,7 @@ def loaded(load):
 
 def test_every_file_loads(loaded):
     assert loaded["errors"] == {}
-    assert set(loaded["tasks"]) == {"cxr_data", "cxr_rollback", "cxr_training"}
+    assert set(loaded["tasks"]) == {"cxr_data", "cxr_monitor", "cxr_rollback", "cxr_training"}
 
 
 def test_parsing_imports_no_heavy_library(loaded):
@@ -77,14 +78,18 @@ def test_the_training_dag_is_wired_as_drawn(loaded):
     assert awaited <= set(up["arms.train_with_synthetic"])
     assert awaited <= set(up["arms.reproduce_leak"])
     assert {"arms.train", "arms.train_with_synthetic", "verdict.pairs"} <= set(up["verdict.compare"])
-    assert "arms.reproduce_leak" not in up["verdict.compare"] + up["verdict.promote"]
-    assert "verdict.compare" in up["verdict.explain"] and "verdict.compare" in up["verdict.promote"]
+    assert "arms.reproduce_leak" not in up["verdict.compare"] + up["verdict.challenge"]
+    assert "verdict.compare" in up["verdict.explain"] and "verdict.compare" in up["verdict.challenge"]
     assert up["read_external"] == ["configure", "external_sets"]
     assert {"read_external", "arms.train"} <= set(up["verdict.evaluate_external"])
-    assert "verdict.evaluate_external" in up["verdict.promote"]
+    assert "verdict.evaluate_external" in up["verdict.challenge"]
+    assert {"verdict.challenge", "verdict.draft_report"} <= set(up["verdict.approve"])
+    for after_gate in ("promote", "keep_champion"):
+        assert {"verdict.challenge", "verdict.approve"} <= set(up[f"verdict.{after_gate}"])
     reported = {
         "verdict.evaluate_external",
         "verdict.promote",
+        "verdict.keep_champion",
         "verdict.explain",
         "arms.reproduce_leak",
         "gan.import_synthetic",
@@ -112,13 +117,16 @@ def test_what_takes_seconds_goes_before_what_takes_hours_whichever_run_it_is_of(
 def test_every_task_has_retries_a_policy_and_a_timeout(loaded):
     for tasks in loaded["tasks"].values():
         for name, task in tasks.items():
-            assert task["retries"] == 7 and task["policy"] and task["timeout"], name
+            # A person may take days, and the settings of the run say how many.
+            limited = task["timeout"] is None if name == "verdict.approve" else bool(task["timeout"])
+            assert task["retries"] == 7 and task["policy"] and limited, name
 
 
-def test_every_task_links_to_mlflow_to_the_report_and_to_data_docs(loaded):
+def test_every_step_links_to_mlflow_to_the_report_and_to_data_docs(loaded):
     for tasks in loaded["tasks"].values():
         for name, task in tasks.items():
-            assert task["links"] == ["MLflow run", "Report", "Data Docs"], name
+            # The question holds its links itself.
+            assert name == "verdict.approve" or task["links"] == ["MLflow run", "Report", "Data Docs"], name
 
 
 def test_every_task_says_what_it_does(loaded):
@@ -141,7 +149,7 @@ print(sorted(bag.dags) if not bag.import_errors else bag.import_errors)
 
     found = in_airflow(f"INSTALLED = {str(installed)!r}\n{script}", cwd=str(tmp_path))
 
-    assert found == "['cxr_data', 'cxr_rollback', 'cxr_training']"
+    assert found == "['cxr_data', 'cxr_monitor', 'cxr_rollback', 'cxr_training']"
 
 
 def test_the_forms_offer_what_people_change(loaded):
@@ -155,10 +163,11 @@ def test_the_forms_offer_what_people_change(loaded):
         "synthetic_source",
         "synthetic_per_class",
     }
-    fields |= {"reproduce_leak", "settings", "force"}
+    fields |= {"approval", "reproduce_leak", "settings", "force"}
 
     assert set(loaded["forms"]["cxr_training"]) == fields | {"dataset"}
     assert set(loaded["forms"]["cxr_data"]) == fields | {"source"}
+    assert set(loaded["forms"]["cxr_monitor"]) == {"dataset", "profile", "settings"}
     assert set(loaded["forms"]["cxr_rollback"]) == {"model", "version", "reason"}
     assert all(loaded["docs"].values())
 

@@ -16,9 +16,11 @@ RUNS = {
         ["explain", "vgg16 synthetic against none seed 0"],
         ["promote", ""],
     ],
+    "no registry": [["challenge", ""]],
     "gan and features": [["train_gan", ""], ["extract_features", "vgg16"]],
     "configure": [["configure", ""]],
     "nothing": [],
+    "refused": [],
     "imported": [],
     "no synthetic images": [],
     "external": [["read_external", "c"], ["evaluate_external", "d"]],
@@ -62,9 +64,21 @@ def explain(run, dataset, comparison):
     broken("explain", comparison.name)
     return Gallery(ref=f"explain/{comparison.name}", comparison=comparison.ref, shown=1)
 
-def promote(run, dataset, comparisons, trained=None, external=None):
+def passing(name, **changes):
+    return Decision(name=name, version="2", alias="challenger", arm="cnn", validation_macro_f1=0.5, decision="Better.",
+                    passes=True, **changes)
+
+def challenge(run, dataset, comparisons, trained=None, external=None):
+    broken("challenge", "")
+    return Challenge(ref="challenge/1", decisions=(passing("cxr-cnn"),) if broken.run != "refused" else ())
+
+def promote(run, dataset, challenge, comparisons, trained=None, external=None, reply=None):
     broken("promote", "")
-    return Promotion(ref="promote/1", decisions=())
+    return Promotion(ref="promote/1", decisions=(passing("cxr-cnn", is_new=True),))
+
+def keep_champion(run, challenge, reply=None):
+    broken("keep_champion", "")
+    return KeptChampion(ref="keep_champion/1", decisions=challenge.decisions)
 
 def extract(run, dataset, backbone, synthetic=None):
     broken("extract_features", backbone + " synthetic" * (synthetic is not None))
@@ -103,22 +117,24 @@ def evaluate(run, dataset, external, trained=None):
     assert any(trained)
     return ExternalResults(ref=f"evaluate_external/{external.name}", external=external, tests=())
 
-def report(run, dataset, gan, judgement, synthetic, comparisons, galleries, leaks, features, promotion, trained=None,
+def report(run, dataset, gan, judgement, synthetic, comparisons, galleries, leaks, features, ruled, trained=None,
            failures=None, imported=None, external=None):
     from cxr_tasks.report.missing import missing_parts
     from cxr_tasks.report.results import Results
     from cxr_tasks.steps.common import flat
     from cxr_tasks.steps.write_report import _planned
-    results = Results(dataset=dataset, gan=gan, judgement=judgement, synthetic=synthetic, promotion=promotion,
-                      imported=imported, comparisons=list(flat([comparisons])), galleries=list(flat([galleries])),
-                      features=list(flat(features)), trained=list(flat(trained)), external=list(flat([external])))
+    results = Results(dataset=dataset, gan=gan, judgement=judgement, synthetic=synthetic, imported=imported,
+                      ruled=next(flat([ruled]), None), comparisons=list(flat([comparisons])),
+                      galleries=list(flat([galleries])), features=list(flat(features)), trained=list(flat(trained)),
+                      external=list(flat([external])))
     # No model can be registered here, for there is no MLflow; a run with MLflow plans that.
     missing = missing_parts(replace(_planned(run), promotion=True), results, failures)
     complete = [comparison.name for comparison in results.complete]
     return Report(ref="write_report/1", answer=json.dumps(complete), warnings=(), claims=(), pairs=(), champions=(),
                   address="", missing=tuple(missing))
 
-for name, make in {"train_arm": train_arm, "compare": compare, "explain": explain, "promote": promote,
+for name, make in {"train_arm": train_arm, "compare": compare, "explain": explain, "challenge": challenge,
+                   "promote": promote, "keep_champion": keep_champion,
                    "extract_features": extract, "train_gan": gan, "import_synthetic": read_foreign,
                    "judge": judge, "synthesize": synthesize,
                    "read_external": read_set, "evaluate_external": evaluate,
@@ -138,7 +154,8 @@ others = {"imported": {"synthetic": {"source": "/images"}},
           "no synthetic images": {"arms": {"compared": ["classical"]}},
           "external": {"data": {"external": [{"name": name, "source": "/x"} for name in "bcd"]}}}
 told = {}
-for name, broken.now in RUNS.items():
+for broken.run, broken.now in RUNS.items():
+    name = broken.run
     run = dag.test(run_conf={**form, "settings": {**form["settings"], **others.get(name, {})}})
     states = {f"{t.task_id}/{t.map_index}" if t.map_index >= 0 else t.task_id: t.state
               for t in run.get_task_instances()}
@@ -181,7 +198,7 @@ def test_what_fails_costs_its_branch_and_the_report_names_it(runs):
     assert missing[alone] == "One of its arms is missing."
     gallery = "The gallery of vgg16 synthetic against none seed 0"
     assert missing[gallery] == "explain vgg16 synthetic against none seed 0 is broken."
-    assert missing["The registration of models, and the choice of champions"] == "promote is broken."
+    assert missing["The choice of champions"] == "promote is broken."
     assert len(missing) == 4
     links = [part["link"] for part in told["report"]["missing"] if part["task"]]
     assert len(links) == 3 and all("/tasks/" in link for link in links)
@@ -217,6 +234,24 @@ def test_a_gan_that_fails_and_features_that_fail_cost_the_arms_that_need_them(ru
     assert missing["Features of vgg16"] == "extract_features vgg16 is broken."
     without = "The training VGG16 none, seed 0; The training VGG16 oversample, seed 0"
     assert missing[without] == "It needs the features of VGG16, which are missing."
+
+
+def test_without_challengers_nothing_is_promoted_and_nobody_is_asked(runs):
+    told = runs["no registry"]
+
+    assert ended(told, "failed") == {"verdict.challenge", "finish"} and told["run"] == "failed"
+    assert {"verdict.promote", "verdict.keep_champion", "verdict.approve"} & ended(told, "success") == set()
+    (missing,) = told["report"]["missing"]
+    assert missing["what"] == "The registration of models, and the choice of champions"
+
+
+@pytest.mark.parametrize(("name", "ran"), [("nothing", "promote"), ("refused", "keep_champion")])
+def test_the_gate_is_a_branch(runs, name, ran):
+    told = runs[name]
+    branches = {"verdict.promote", "verdict.keep_champion", "verdict.draft_report", "verdict.approve"}
+
+    assert branches & ended(told, "success") == {f"verdict.{ran}"}
+    assert branches & ended(told, "skipped") == branches - {f"verdict.{ran}"} and told["run"] == "success"
 
 
 def test_an_external_set_that_fails_costs_itself(runs):

@@ -224,8 +224,8 @@ def test_what_is_published_replaced_or_removed_meanwhile_is_saved_whole_or_not_a
     objects.load(target, archive)
 
     there = content_of(client, target)
-    records = {key: content for key, content in there.items() if objects.RECORD.fullmatch(key)}
-    assert all(objects.files_of(key, content) <= there.keys() for key, content in records.items())
+    records = {key: content for key, content in there.items() if objects.RECORDS.fullmatch(key)}
+    assert all(objects.named_by(key, content) <= there.keys() for key, content in records.items())
     assert {"store/scan/kept/artifact.json", "store/scan/replaced/artifact.json"} <= records.keys()
     assert ("store/scan/new/artifact.json" in records) is (listing == 1)
     assert "store/scan/removed/artifact.json" not in records
@@ -462,7 +462,7 @@ def checkpoints(stack: Containers) -> list[str]:
     """The objects of trainings that have not ended."""
     given = {"aws_access_key_id": stack.env["S3_ACCESS_KEY"], "aws_secret_access_key": stack.env["S3_SECRET_KEY"]}
     s3 = boto3.client("s3", endpoint_url=f"http://localhost:{stack.env['S3_PORT']}", region_name="us-east-1", **given)
-    return [key for key in objects.keys(s3, stack.env["S3_BUCKET"], objects.UNFINISHED) if key.endswith(".index")]
+    return [key for key in objects.keys(s3, stack.env["S3_BUCKET"], objects.CHECKPOINTS) if key.endswith(".index")]
 
 
 def named_artifacts(stack: Containers) -> dict[str, Any]:

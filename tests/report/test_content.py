@@ -63,7 +63,7 @@ def results(untracked: None) -> Results:
         comparisons=pairs_of(run, dataset, pair(), pair("vgg16")),
         features=[handles.features()],
         leaks=[handles.leaked()],
-        promotion=Promotion(
+        ruled=Promotion(
             decisions=(
                 Decision(
                     name="cxr-cnn",
@@ -160,7 +160,7 @@ def test_the_report_of_these_artifacts_renders(results: Results) -> None:
         assert words in page
 
 
-@pytest.mark.parametrize("part", ["gan", "judgement", "synthetic", "comparisons", "leaks", "features", "promotion"])
+@pytest.mark.parametrize("part", ["gan", "judgement", "synthetic", "comparisons", "leaks", "features", "ruled"])
 def test_every_part_may_be_missing(results: Results, part: str) -> None:
     without = replace(results, **{part: [] if isinstance(getattr(results, part), list) else None})
 
@@ -174,7 +174,7 @@ def test_every_part_may_be_missing(results: Results, part: str) -> None:
         "comparisons": content.pairs == [] and content.answer == handles.judgement().sentence,
         "leaks": content.leak is None,
         "features": "Running frozen backbones, for all arms" not in [row[0] for row in content.tables[-1].rows],
-        "promotion": content.promoted == [],
+        "ruled": content.promoted == [],
     }
     assert {name for name, is_missing in shown.items() if is_missing} == {part}
 

@@ -21,9 +21,9 @@ from cxr_tasks.errors import DataError, SettingsError, UserError
 from cxr_tasks.evaluation.metrics import classification_metrics
 from cxr_tasks.registry.champions import OVERALL_MODEL, Candidate
 from cxr_tasks.registry.gate import Evidence, Gate
-from cxr_tasks.steps.promote import register_candidate
 from cxr_tasks.steps.publish import _newest
 from tests.steps import handles, reading
+from tests.steps.test_promote import logged_bare, settled
 from tests.steps.test_write_report import NOTHING
 
 TABLE = {"file": "labels.csv", "path": "path", "label": "label", "patient": "patient", "sex": "sex"}
@@ -139,7 +139,7 @@ def test_the_gate_holds_the_drop_from_validation_images_against_its_limit(begin,
     predictions = arms[1].model.predictions()
     validation = predictions[predictions["split"] == "validation"]
 
-    evidence = sys.modules["cxr_tasks.steps.promote"]._evidence(settings, arms[1], 2, [results])
+    evidence = sys.modules["cxr_tasks.steps.contest"]._evidence(settings, arms[1], 2, [results])
 
     own = classification_metrics(validation, handles.CLASSES)["macro_f1"]
     assert evidence.external_drops["b"] == pytest.approx(own - results.tests[1].findings().macro_f1.value)
@@ -148,7 +148,7 @@ def test_the_gate_holds_the_drop_from_validation_images_against_its_limit(begin,
     other = predictions.assign(**{name: np.eye(3)[0][place] for place, name in enumerate(handles.CLASSES)})
     changed = predictions.where(predictions["split"] == "validation", other)
     monkeypatch.setattr("cxr_tasks.artifacts.TrainedModel.predictions", lambda model: changed)
-    again = sys.modules["cxr_tasks.steps.promote"]._evidence(settings, arms[1], 2, [results])
+    again = sys.modules["cxr_tasks.steps.contest"]._evidence(settings, arms[1], 2, [results])
     assert again.external_drops == evidence.external_drops
 
 
@@ -282,7 +282,7 @@ def test_a_registered_model_of_another_run_is_tested_as_champion_and_by_hand(sou
     dataset = reading.prepare(run, sources["a"]).dataset()
     other = handles.tiny_classifier(seed=4)
     with tracking.step_run(run, "a training", "train_arm/other", {}):
-        uri = tracking.log_model(other, np.zeros((2, handles.SIZE, handles.SIZE), np.uint8), dataset.resize)
+        uri = logged_bare(other)
     candidate = Candidate(
         classifier="cnn",
         role="baseline",
@@ -309,7 +309,7 @@ def test_a_registered_model_of_another_run_is_tested_as_champion_and_by_hand(sou
     predictions = arm.model.predictions()
     evidence = Evidence(predictions[predictions["split"] == "validation"])
     gate = Gate.of(resolve("quick", {"gate": {"min_macro_f1": None, "min_recall": None}}))
-    register_candidate(OVERALL_MODEL, candidate, lambda: evidence, gate, champion_before)
+    settled(OVERALL_MODEL, candidate, lambda: evidence, gate, champion_before)
 
     results = steps.evaluate_external(run, dataset, external, [[arm]])
     chosen = resolve("quick", given)

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +23,8 @@ from cxr_tasks.artifacts import (
     Dataset,
     Decision,
     Pair,
+    Promotion,
+    Reply,
     RunContext,
     TrainedArm,
     TrainedModel,
@@ -32,12 +33,14 @@ from cxr_tasks.artifacts import (
 )
 from cxr_tasks.config import resolve
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
+from cxr_tasks.evaluation.findings import arm_findings
 from cxr_tasks.gate_settings import GateSettings
 from cxr_tasks.registry import champions
 from cxr_tasks.registry.champions import CHALLENGER, CHAMPION, Candidate, Standing
 from cxr_tasks.registry.gate import Evidence, Gate
 from cxr_tasks.serving.model_facts import ModelFacts
-from cxr_tasks.steps.promote import register_candidate
+from cxr_tasks.steps.contest import alone_with, register_challenger
+from cxr_tasks.steps.promote import promote_alone
 from cxr_tasks.steps.served_facts import log_trained
 from cxr_tasks.steps.standing import champion_score
 from cxr_tasks.store import FolderStore
@@ -135,12 +138,40 @@ def scored(f1: float) -> Callable[[Any], Standing]:
 
 def opened(name: str, chosen: Candidate, standing: Callable[[Any], Standing], **limits: Any) -> Decision:
     """Register ``chosen``, which is right of every image, at a gate that asks for ``limits`` and no other floor."""
+    gate, evidence = gate_of(**limits)
+    return settled(name, chosen, evidence, gate, standing)
+
+
+def gate_of(size_mb: float | None = None, **limits: Any) -> tuple[Gate, Callable[[], Evidence]]:
+    """A gate that asks for ``limits`` and no other floor, and the evidence of who is right of every image."""
     asked = GateSettings.model_validate({**resolve("quick").gate.model_dump(), **NO_FLOORS, **limits})
-    gate = Gate(asked, CLASSES, bootstrap_samples=50, seed=0)
-    return register_candidate(name, chosen, lambda: Evidence(predictions("validation", "right")), gate, standing)
+    evidence = Evidence(predictions("validation", "right"), size_mb=size_mb)
+    return Gate(asked, CLASSES, bootstrap_samples=50, seed=0), lambda: evidence
 
 
-@pytest.mark.usefixtures("mlflow_uri")
+def tags_of(name: str, version: str) -> dict[str, str]:
+    return dict(tracking.client().get_model_version(name, version).tags)
+
+
+def settled(
+    name: str,
+    chosen: Candidate,
+    evidence: Callable[[], Evidence],
+    gate: Gate,
+    standing: Callable[[Any], Standing],
+    dag_run: str = "",
+) -> Decision:
+    """Register ``chosen`` and make it champion if the gate lets it, as the two steps do."""
+
+    def challenge(*_: object) -> Decision:
+        return register_challenger(name, chosen, evidence, gate, standing, dag_run)
+
+    with alone_with(name, "a test"):
+        decision = challenge()
+    return promote_alone(decision, challenge, dag_run)
+
+
+@pytest.mark.usefixtures("mlflow_uri", "store")
 class TestRegisterCandidate:
     @pytest.fixture
     def given(self, name: str, model_uris: dict[str, str]) -> Callable[..., Decision]:
@@ -295,6 +326,11 @@ def publish_arm(
             (folder / TrainedModel.MODEL).write_bytes(Path(model).read_bytes())
             write_json(folder / ModelFacts.FILE, ModelFacts.bare(CLASSES, SIZE))
     ref = trained.ref.replace("train", "evaluate")
+    findings = arm_findings(
+        arm, table, {}, table.set_index("image_id")[[]], CLASSES, resolve("quick").evaluation, seed=0
+    )
+    with store.publish(ref, {}) as folder:
+        write_json(folder / TrainedArm.FINDINGS, findings)
     return TrainedArm(ref=ref, model=trained, validation_macro_f1=f1, test_macro_f1=0.0, test_accuracy=0.0)
 
 
@@ -451,20 +487,19 @@ def test_a_server_that_does_not_answer_makes_no_champion_unusable(
         tracking.load_version(version)
 
 
-def test_one_run_at_a_time_decides_on_a_registered_model(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("store")
+def test_one_run_at_a_time_decides_on_a_registered_model() -> None:
     inside, seen = [], []
 
-    def register(name: str, *_: Any) -> None:
-        inside.append(name)
-        time.sleep(0.1)
-        seen.append(inside.count(name))
-        inside.remove(name)
+    def decide(name: str) -> None:
+        with alone_with(name, "a test"):
+            inside.append(name)
+            time.sleep(0.1)
+            seen.append(inside.count(name))
+            inside.remove(name)
 
-    promoting = sys.modules["cxr_tasks.steps.promote"]
-    monkeypatch.setattr(promoting, "register_candidate", register)
     with ThreadPoolExecutor(3) as pool:
-        names = ["cxr-cnn", "cxr-cnn", "cxr-vgg16"]
-        list(pool.map(lambda name: promoting._register_alone(name, candidate(0.5), never, None, never, "one"), names))
+        list(pool.map(decide, ["cxr-cnn", "cxr-cnn", "cxr-vgg16"]))
 
     assert seen == [1, 1, 1]
 
@@ -477,6 +512,11 @@ def test_a_version_that_is_not_ready_is_not_taken_for_a_registered_one(monkeypat
     version = tracking.version_with_tag("cxr-cnn", "digest", "a")
 
     assert version is not None and version.version == "1"
+
+
+def promoted_by(run: RunContext, dataset: Dataset, *given: Any, reply: Reply | None = None) -> Promotion:
+    """What the steps ``challenge`` and ``promote`` make of the arms."""
+    return steps.promote(run, dataset, steps.challenge(run, dataset, *given), *given, reply=reply)
 
 
 class TestPromote:
@@ -524,7 +564,7 @@ class TestPromote:
             ),
         ]
 
-        promoted = steps.promote(begin(), dataset, comparisons)
+        promoted = promoted_by(begin(), dataset, comparisons)
 
         assert {decision.name: (decision.alias, decision.arm) for decision in promoted.decisions} == {
             f"cxr-{first}": (CHAMPION, f"{first} augmented (synthetic), seed 0"),
@@ -533,6 +573,9 @@ class TestPromote:
             champions.OVERALL_MODEL: (CHAMPION, f"{second} baseline (none), seed 0"),
         }
         assert promoted.file(promoted.DECISIONS) is not None
+        card = tracking.client().get_model_version(f"cxr-{first}", "1").description
+        assert "no diagnosis may rest on it" in card and "Dataset `a`" in card and "| COVID | 0.0 | 0.0 | 0.0 |" in card
+        assert card.endswith(f"## Why it is, or is not, champion\n\n{FIRST}")
 
     def test_retry_and_next_run_make_no_new_versions(
         self,
@@ -549,7 +592,7 @@ class TestPromote:
             )
         ]
 
-        first, retried, later = (steps.promote(each, dataset, comparisons) for each in (run, run, begin()))
+        first, retried, later = (promoted_by(each, dataset, comparisons) for each in (run, run, begin()))
 
         assert first.ref == retried.ref != later.ref
         # Another try says what the first has done; another run finds it done.
@@ -569,10 +612,10 @@ class TestPromote:
             [self.compared(publish_arm(store, classifiers[0], arm, f1, model_uris["sees"], validation), None)]
             for arm, f1, validation in (("none", 0.8, "wrong"), ("synthetic", 1.0, "right"))
         )
-        steps.promote(run, dataset, standing)
-        steps.promote(other, dataset, better)
+        promoted_by(run, dataset, standing)
+        promoted_by(other, dataset, better)
 
-        again = steps.promote(run, dataset, standing)
+        again = promoted_by(run, dataset, standing)
 
         assert {decision.alias for decision in again.decisions} == {CHALLENGER}
         assert all("that of champion 2 1.000" in decision.decision for decision in again.decisions)
@@ -591,7 +634,7 @@ class TestPromote:
             for arm, f1, validation in (("none", 1.0, "right"), ("synthetic", 0.1, "wrong"))
         )
 
-        promotions = [steps.promote(begin(), dataset, each) for each in (good, bad, good)]
+        promotions = [promoted_by(begin(), dataset, each) for each in (good, bad, good)]
 
         client = tracking.client()
         metrics = [client.get_run(promotion.mlflow_run_id).data.metrics["promoted"] for promotion in promotions]
@@ -606,7 +649,7 @@ class TestPromote:
     ) -> None:
         arm = publish_arm(store, classifiers[0], "none", 0.9, model_uris["sees"], "right")
 
-        promoted = steps.promote(begin(), publish_dataset(store, "a"), None, [None, [None, arm, arm]])
+        promoted = promoted_by(begin(), publish_dataset(store, "a"), None, [None, [None, arm, arm]])
 
         assert [decision.alias for decision in promoted.decisions] == [CHAMPION, CHAMPION]
 
@@ -621,7 +664,7 @@ class TestPromote:
         arm = publish_arm(store, classifiers[0], "none", 0.9, lost, "right", file)
         dataset = publish_dataset(store, "a")
 
-        steps.promote(begin(), dataset, [self.compared(arm, None)])
+        promoted_by(begin(), dataset, [self.compared(arm, None)])
 
         served = tracking.load_version(tracking.version_by_alias(f"cxr-{classifiers[0]}", CHAMPION))
         pixels = np.full((1, SIZE, SIZE, 1), GRAY["COVID"], np.float32)
@@ -641,9 +684,9 @@ class TestPromote:
         arm = publish_arm(store, classifiers[0], "none", 0.9, model_uris["sees"], "right", model_uris["sees file"])
         dataset = publish_dataset(store, "a")
 
-        refused = steps.promote(strict, dataset, [self.compared(arm, None)])
+        refused = promoted_by(strict, dataset, [self.compared(arm, None)])
         tags = tracking.client().get_model_version(f"cxr-{classifiers[0]}", "1").tags
-        passed = steps.promote(begin(), dataset, [self.compared(arm, None)])
+        passed = promoted_by(begin(), dataset, [self.compared(arm, None)])
 
         assert [decision.alias for decision in refused.decisions] == [CHALLENGER, CHALLENGER]
         failed = [each.about for each in refused.decisions[0].conditions if not each.passed]
@@ -662,7 +705,7 @@ class TestPromote:
     def test_a_run_that_trained_nothing_promotes_nothing(
         self, begin: Callable[[], RunContext], store: FolderStore
     ) -> None:
-        promoted = steps.promote(begin(), publish_dataset(store, "a"), [])
+        promoted = promoted_by(begin(), publish_dataset(store, "a"), [])
 
         assert promoted.decisions == ()
 
@@ -671,7 +714,6 @@ class TestPromote:
 def test_twenty_promotions_at_once_end_with_one_champion_and_a_true_history(
     name: str, store: FolderStore, model_uris: dict[str, str]
 ) -> None:
-    promoting = sys.modules["cxr_tasks.steps.promote"]
     asked = GateSettings.model_validate({**resolve("quick").gate.model_dump(), **NO_FLOORS})
     gate, evidence = Gate(asked, CLASSES, 50, 0), Evidence(predictions("validation", "right"))
     figures = {str(number): number / 20 for number in range(20)}
@@ -681,7 +723,7 @@ def test_twenty_promotions_at_once_end_with_one_champion_and_a_true_history(
 
     def promote(digest: str) -> Decision:
         chosen = candidate(figures[digest], model_uri=model_uris["guesses"], weights_digest=digest)
-        return promoting._register_alone(name, chosen, lambda: evidence, gate, standing, f"run {digest}")
+        return settled(name, chosen, lambda: evidence, gate, standing, f"run {digest}")
 
     with ThreadPoolExecutor(20) as pool:
         decisions = list(pool.map(promote, figures))

@@ -35,7 +35,7 @@ NOTHING = {
     "galleries": None,
     "leaks": None,
     "features": [],
-    "promotion": None,
+    "ruled": None,
 }
 
 
@@ -54,7 +54,7 @@ def test_a_report_says_in_short_what_came_out(run, compared):
         galleries=[None],
         leaks=[handles.leaked()],
         features=[[handles.features(), None], None],
-        promotion=Promotion(decisions=(CHAMPION,)),
+        ruled=[None, Promotion(decisions=(CHAMPION,))],
     )
 
     result = compared.result()
@@ -103,7 +103,7 @@ def test_no_other_runs_report_stands_in_for_it(run, compared):
     first = write(run, comparisons=[compared])
 
     other = write(run.model_copy(update={"dag_run": "two"}), comparisons=[compared])
-    more = write(run, comparisons=[compared], promotion=Promotion(ref="promote/a", decisions=(CHAMPION,)))
+    more = write(run, comparisons=[compared], ruled=[Promotion(ref="promote/a", decisions=(CHAMPION,))])
 
     assert len({first.ref, other.ref, more.ref}) == 3
     assert write(run, comparisons=[compared]).ref == first.ref
