@@ -135,7 +135,7 @@ def test_four_champions_are_registered_with_signature_and_example(first, mlflow_
     for name in names:
         champion = mlflow_client.get_model_version_by_alias(name, "champion")
         info = mlflow.models.get_model_info(f"models:/{name}/{champion.version}")
-        assert info.signature.inputs.inputs[0].shape == (-1, 32, 32, 1)
+        assert {"decision", "probabilities", "warnings", "version"} <= set(info.signature.outputs.input_names())
         assert info.saved_input_example_info is not None
 
 

@@ -25,7 +25,6 @@ def registered(mlflow_server: str, model_folder: Path) -> Any:
     """A registered version with the alias champion."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-        mlflow.set_tracking_uri(mlflow_server)
         with mlflow.start_run(experiment_id=tracking.experiment_id("models of serving")):
             uri = log_trained(model_folder)
         version = tracking.register(uri, f"cxr-{uuid.uuid4().hex}", {})

@@ -78,7 +78,6 @@ def versions(mlflow_server: str, model_folder: Path, xrays: list[Path], tmp_path
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
         # A busy machine may take longer than a minute for a hundred images.
         patch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "600")
-        mlflow.set_tracking_uri(mlflow_server)
         experiment = tracking.experiment_id("models of the server")
         for folder in (model_folder, other):
             with mlflow.start_run(experiment_id=experiment):
