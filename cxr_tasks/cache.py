@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ def is_disk_full(error: BaseException) -> bool:
     number = getattr(error, "errno", None)
     if number is not None:
         return number in (errno.ENOSPC, errno.EDQUOT)
-    is_of_a_disk = isinstance(error, OSError) or type(error).__name__ == "ResourceExhaustedError"
+    # Kinds of OSError that stand for servers, such as ConnectionError, may quote what a server says of its own disk.
+    is_of_a_disk = type(error) in (OSError, shutil.Error) or type(error).__name__ == "ResourceExhaustedError"
     return is_of_a_disk and FULL_DISK.search(str(error)) is not None
 
 

@@ -1,13 +1,14 @@
-"""Where a server may listen, and servers in trouble: a proxy that keeps a real one from answering, and one that answers
-with any status."""
+"""Where a server may listen, and servers in trouble: a proxy that keeps a real one from answering, one that answers
+with any status, and one that is busy now and then."""
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
@@ -116,6 +117,58 @@ def answering(status: int, body: bytes = b"") -> Iterator[str]:
 
     with serving(Handler) as address:
         yield address
+
+
+class BusyS3:
+    """A server before an S3 server that hands on to it, and refuses what it is told to.
+
+    Attributes:
+        address: Where it listens.
+        each: Of the requests that write each n-th one is refused, because the server is busy; 0: none.
+        refused: How many requests were refused.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.each = self.refused = self._written = 0
+        self._target, self._counting = target.removeprefix("http://"), threading.Lock()
+
+    @contextmanager
+    def listening(self) -> Iterator[str]:
+        """The address."""
+        busy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, headers, content = busy._ask(self.command, self.path, dict(self.headers), body)
+                self.send_response_only(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        with serving(Handler) as address:
+            yield address
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        with self._counting:
+            self._written += method == "PUT" and self.each > 0
+            is_refused = method == "PUT" and self.each > 0 and self._written % self.each == 0
+            self.refused += is_refused
+        if is_refused:
+            content = b"<Error><Code>SlowDown</Code><Message>Not now.</Message></Error>"
+            return 503, {"Content-Type": "application/xml", "Content-Length": str(len(content))}, content
+        with closing(http.client.HTTPConnection(self._target, timeout=60)) as server:
+            server.request(method, path, body, headers)
+            answer = server.getresponse()
+            told = {name: value for name, value in answer.getheaders() if name.lower() not in ("connection", "server")}
+            return answer.status, told, answer.read()
 
 
 def free_port() -> int:

@@ -18,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_tasks.errors import SettingsError, UserError
+from cxr_tasks.outages import patience
 from cxr_tasks.s3 import S3Object
 from cxr_tasks.store import FolderStore, S3Store, Store, artifact_ref, folder, open_store, staging
+from tests.servers import BusyS3
 
 REF = "step/0123456789"
 json_values = st.recursive(
@@ -266,6 +268,62 @@ def test_failed_upload_leaves_no_artifact(s3_store: S3Store, monkeypatch: pytest
 
     publish(s3_store, "two")
     assert texts(s3_store.fetch(REF)) == whole("two")
+
+
+def test_what_was_uploaded_of_an_artifact_is_removed_where_the_server_refuses_the_rest(
+    s3: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    busy = BusyS3(s3_server)
+
+    def publish_many(store: Store) -> None:
+        with store.publish(REF, {}) as folder:
+            for number in range(20):
+                (folder / str(number)).write_text("x")
+            busy.each = 7
+
+    with busy.listening() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        store = open_store(s3)
+        assert isinstance(store, S3Store)
+        with patience(0.0), pytest.raises(ConnectionError, match="cannot be used for now"):
+            publish_many(store)
+
+        busy.each = 0
+        assert busy.refused and store.bucket.objects() == []
+        publish(store, "one")
+        assert texts(store.fetch(REF)) == whole("one")
+
+
+def test_what_was_uploaded_is_removed_where_a_file_of_it_is_missing(
+    s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = s3_store.bucket.upload
+
+    def without_one(files: dict[str, Path]) -> None:
+        upload(dict(list(files.items())[1:]))
+
+    with monkeypatch.context() as broken, pytest.raises(ConnectionError, match="Not all files of"):
+        broken.setattr(s3_store.bucket, "upload", without_one)
+        publish(s3_store, "one")
+
+    assert s3_store.bucket.objects() == []
+
+
+def test_an_artifact_whose_record_is_there_keeps_its_files_though_its_writer_is_ended(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def then_ended(*given: Any) -> None:
+        replace(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as ended, pytest.raises(KeyboardInterrupt):
+        ended.setattr(os, "replace", then_ended)
+        publish(store, "one")
+
+    assert texts(store.fetch(REF)) == whole("one")
 
 
 def test_killed_publisher_leaves_no_artifact(any_store: Store) -> None:

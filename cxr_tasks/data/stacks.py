@@ -213,11 +213,12 @@ def on_disk(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     The file lies in the folder of copies, see :mod:`cxr_tasks.cache`, and goes with the array. A small
     array needs none.
     """
-    if math.prod(shape) * np.dtype(dtype).itemsize <= TOUCHED_BYTES:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= TOUCHED_BYTES:
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile(dir=cache_folder("arrays")) as file:
         # All room at once: a process that writes to a page without room on the disk is ended without a word.
-        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+        os.posix_fallocate(file.fileno(), 0, size)
         return np.memmap(file, dtype, "w+", shape=shape)
 
 

@@ -267,13 +267,13 @@ class S3Store(Store):
         try:
             self._upload(staging, below)
             stamps = {found.path.removeprefix(below): found.stamp for found in self.bucket.objects(below)}
+            if stamps.keys() != record["files"].keys():
+                raise ConnectionError(f"Not all files of {ref} that were uploaded are in {self.bucket.where(below)}.")
         except Exception:
             # No record names them. Once the record may be there, whatever its writer heard, they must stay.
             with patience(0.0), suppress(Exception):
                 self._delete_below(below)
             raise
-        if stamps.keys() != record["files"].keys():
-            raise ConnectionError(f"Not all files of {ref} that were uploaded are in {self.bucket.where(below)}.")
         for name, stamp in stamps.items():
             record["files"][name]["stamp"] = stamp
         now = before

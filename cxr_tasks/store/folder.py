@@ -204,7 +204,8 @@ class FolderStore(Store):
             os.rename(staging, folder)
             try:
                 _replace(folder.parent / RECORD, json.dumps(record, indent=2, sort_keys=True))
-            except BaseException:
+            except OSError:
+                # Whatever else may end this, a time limit say, can come when the record is there and names the files.
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
         return True

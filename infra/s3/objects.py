@@ -5,7 +5,8 @@ Endpoint and keys come from AWS_*.
 
 Trainings may run meanwhile. What names something is read before what it names, so that a backup fits together.
 ``save-state`` reads the pointers, which say how far work has come. Then ``infra/containers.py`` saves the databases.
-``save`` reads the rest: first the records of artifacts, then files.
+``save`` reads the rest: the versions of datasets, then the records of artifacts, then files. It writes them the
+other way round, so that a restore, like whoever made them, writes first what is named.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ import json
 import re
 import sys
 import tarfile
+from collections.abc import Iterable
 from typing import IO, Any, BinaryIO
 
 import boto3
 from botocore.config import Config
 
-# A restore writes these after all files, as whoever made them did.
-TELLS = ".json"
+ALL_POINTERS = "store/pointers/"
 # A pointer that is older than the databases lets work be asked for again. A newer one would call work begun that they
 # do not know. Only the versions of datasets never change, and the databases may name the newest.
-STATE = re.compile(r"store/pointers/(?!dataset-versions/).*")
+DATASET_VERSIONS = f"{ALL_POINTERS}dataset-versions/"
 RECORDS = re.compile(r"store/(?!pointers/|unfinished/)[^/]+/[^/]+/artifact\.json")
 # Checkpoints are replaced while a training runs, so they are read as soon as they are listed.
 CHECKPOINTS = "store/unfinished/"
-# Who holds what now means nothing later.
-NOT_KEPT = "store/leases/"
+# Who holds what now means nothing later. TensorFlow's list of checkpoints may be older or newer than they are when they
+# are read, and names some that are not saved then. Without a list those count that are there.
+NOT_KEPT = re.compile(r"store/leases/.*|store/unfinished/(.*/)?checkpoint")
 
 
 class Forward:
@@ -49,15 +51,15 @@ def keys(s3: Any, bucket: str, below: str = "") -> list[str]:
     """The keys of all objects that are there now, and worth keeping."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=below)
     found = [item["Key"] for page in pages for item in page.get("Contents", [])]
-    return [key for key in found if not key.startswith(NOT_KEPT)]
+    return [key for key in found if not NOT_KEPT.fullmatch(key)]
 
 
 def save_state(bucket: str, out: BinaryIO) -> int:
     """Write the pointers to ``out``; returns how many there were."""
     s3, count = s3_client(), 0
     with tarfile.open(fileobj=out, mode="w|") as archive:
-        for key in filter(STATE.fullmatch, keys(s3, bucket)):
-            if (answer := _get(s3, bucket, key)) is not None:
+        for key in keys(s3, bucket, ALL_POINTERS):
+            if not key.startswith(DATASET_VERSIONS) and (answer := _get(s3, bucket, key)) is not None:
                 _add(archive, key, answer, answer["Body"])
                 count += 1
     return count
@@ -70,13 +72,11 @@ def save(bucket: str, out: BinaryIO) -> int:
     """
     s3, saved = s3_client(), set[str]()
     with tarfile.open(fileobj=out, mode="w|") as archive:
-        records = {}
-        for key in filter(RECORDS.fullmatch, keys(s3, bucket)):
-            if (answer := _get(s3, bucket, key)) is not None:
-                records[key] = answer, answer["Body"].read()
+        versions = _read_whole(s3, bucket, keys(s3, bucket, DATASET_VERSIONS))
+        records = _read_whole(s3, bucket, filter(RECORDS.fullmatch, keys(s3, bucket)))
         for below in (CHECKPOINTS, ""):
             for key in keys(s3, bucket, below):
-                if key in saved or STATE.fullmatch(key) or RECORDS.fullmatch(key):
+                if key in saved or key.startswith(ALL_POINTERS) or RECORDS.fullmatch(key):
                     continue
                 if (answer := _get(s3, bucket, key)) is not None:
                     _add(archive, key, answer, answer["Body"])
@@ -85,6 +85,9 @@ def save(bucket: str, out: BinaryIO) -> int:
             if named_by(key, content) <= saved:
                 _add(archive, key, answer, io.BytesIO(content))
                 saved.add(key)
+        for key, (answer, content) in versions.items():
+            _add(archive, key, answer, io.BytesIO(content))
+            saved.add(key)
     return len(saved)
 
 
@@ -95,6 +98,12 @@ def named_by(key: str, record: bytes) -> set[str]:
         return {f"{key.rpartition('/')[0]}/{told['objects']}/{name}" for name in told["files"]}
     except (ValueError, TypeError, KeyError):
         return set()
+
+
+def _read_whole(s3: Any, bucket: str, small: Iterable[str]) -> dict[str, tuple[dict[str, Any], bytes]]:
+    """What S3 answers for each of these objects that is still there, with its content."""
+    answers = ((key, _get(s3, bucket, key)) for key in small)
+    return {key: (answer, answer["Body"].read()) for key, answer in answers if answer is not None}
 
 
 def _get(s3: Any, bucket: str, key: str) -> dict[str, Any] | None:
@@ -113,23 +122,14 @@ def _add(archive: tarfile.TarFile, key: str, answer: dict[str, Any], body: IO[by
 
 
 def load(bucket: str, source: BinaryIO) -> int:
-    """Write every object of the archive into the bucket; returns how many there were.
-
-    What tells of files is written after them, as whoever made it did.
-    """
-    s3, told = s3_client(), dict[str, bytes]()
-    count = 0
+    """Write every object of the archive into the bucket, in its order; returns how many there were."""
+    s3, count = s3_client(), 0
     with tarfile.open(fileobj=source, mode="r|") as archive:
         for entry in archive:
             body = archive.extractfile(entry)
             assert body is not None, f"{entry.name} is no file"
+            s3.upload_fileobj(Forward(body), bucket, entry.name)
             count += 1
-            if entry.name.endswith(TELLS):
-                told[entry.name] = body.read()
-            else:
-                s3.upload_fileobj(Forward(body), bucket, entry.name)
-    for key, content in told.items():
-        s3.put_object(Bucket=bucket, Key=key, Body=content)
     return count
 
 

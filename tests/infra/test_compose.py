@@ -720,6 +720,16 @@ def test_health_checks_of_airflow_call_a_script_that_is_there():
     assert {test[3] for test in asked.values()} == {"worker", "DagProcessorJob", "TriggererJob"}
 
 
+def test_every_health_check_waits_for_a_server_that_is_late_on_a_busy_host():
+    inner = re.compile(r"(?:timeout=|--max-time\W+|--timeout )(\d+)")
+    for name, service in SERVICES.items():
+        if check := service.get("healthcheck"):
+            assert check["timeout"] == "30s", name
+            limits = inner.findall(" ".join(check["test"]))
+            assert all(20 <= int(limit) < 30 for limit in limits), name
+            assert limits or not re.search("urlopen|curl|pg_isready", " ".join(check["test"])), name
+
+
 def test_redis_reads_its_password_from_a_private_file(tmp_path):
     settings = tmp_path / "redis.conf"
     env = environment("redis") | {"PATH": stand_in(tmp_path, "redis-server"), "REDIS_SETTINGS": str(settings)}

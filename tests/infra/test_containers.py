@@ -25,6 +25,7 @@ import boto3
 import httpx
 import pytest
 
+from cxr_tasks.store import open_store
 from infra import containers
 from infra.containers import CannotGoOn, Containers, read_env, write_env
 from infra.embedded.airflow_api import ENDED
@@ -194,26 +195,31 @@ def test_objects_are_saved_and_loaded_whole(buckets):
     rest, state = io.BytesIO(), io.BytesIO()
     assert (objects.save_state(source, state), objects.save(source, rest)) == (1, 7)
     assert saved_names(state) == ["store/pointers/anew/a.json"]
-    assert set(saved_names(rest)[-2:]) == {"store/scan/a/artifact.json", "store/gan/b/artifact.json"}
+    *_, one, other, version = saved_names(rest)
+    assert {one, other} == {"store/scan/a/artifact.json", "store/gan/b/artifact.json"}
+    assert version == "store/pointers/dataset-versions/v.json"
     assert (objects.load(target, rest), objects.load(target, state)) == (7, 1)
     assert content_of(client, target) == before
 
 
-@pytest.mark.parametrize("listing", [1, 2, 3])
+@pytest.mark.parametrize("listing", [1, 2, 3, 4])
 def test_what_is_published_replaced_or_removed_meanwhile_is_saved_whole_or_not_at_all(buckets, monkeypatch, listing):
     client, source, target = buckets
     for ref in ("scan/kept", "scan/replaced", "scan/removed"):
         publish(client, source, ref, "1")
-    put(client, source, **{"store/unfinished/gan/c/checkpoint": b"1"})
+    put(client, source, **{"store/unfinished/gan/c/ckpt-1.index": b"1"})
+    version = f"{objects.DATASET_VERSIONS}newest.json"
+    put(client, source, **{version: b'{"ref": "scan/kept"}'})
     listed, really = iter(range(1, 10)), objects.keys
 
     def meanwhile(*given):
         if next(listed) == listing:
             publish(client, source, "scan/new", "1")
             publish(client, source, "scan/replaced", "2")
+            put(client, source, **{version: b'{"ref": "scan/new"}', f"{objects.ALL_POINTERS}anew/a.json": b"newer"})
             for name in ("artifact.json", "1/pixels", "1/made.json"):
                 client.delete_object(Bucket=source, Key=f"store/scan/removed/{name}")
-            client.delete_object(Bucket=source, Key="store/unfinished/gan/c/checkpoint")
+            client.delete_object(Bucket=source, Key="store/unfinished/gan/c/ckpt-1.index")
         return really(*given)
 
     archive = io.BytesIO()
@@ -227,8 +233,51 @@ def test_what_is_published_replaced_or_removed_meanwhile_is_saved_whole_or_not_a
     records = {key: content for key, content in there.items() if objects.RECORDS.fullmatch(key)}
     assert all(objects.named_by(key, content) <= there.keys() for key, content in records.items())
     assert {"store/scan/kept/artifact.json", "store/scan/replaced/artifact.json"} <= records.keys()
-    assert ("store/scan/new/artifact.json" in records) is (listing == 1)
+    assert ("store/scan/new/artifact.json" in records) is (listing <= 2)
     assert "store/scan/removed/artifact.json" not in records
+    # What a version names is there, and no pointer is newer than the databases.
+    assert f"store/{json.loads(there[version])['ref']}/artifact.json" in records
+    assert [key for key in there if key.startswith(objects.ALL_POINTERS)] == [version]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("further", [1, 2])
+def test_of_a_training_that_goes_on_meanwhile_the_checkpoints_count_that_were_saved(buckets, monkeypatch, further):
+    import tensorflow as tf
+
+    from cxr_tasks.checkpoints import CheckpointFolder, checkpoint_numbers
+
+    _, source, target = buckets
+    steps = tf.Variable(0)
+    saved_store, restored_store = (open_store(f"s3://{bucket}/store") for bucket in (source, target))
+    folder = saved_store.load_checkpoint("gan/c")
+    training, really = CheckpointFolder([steps], folder, 2), objects.keys
+
+    def go_on(number):
+        for _ in range(number):
+            steps.assign_add(1)
+            training.save(int(steps.numpy()), {}, {})
+            saved_store.save_checkpoint("gan/c")
+
+    def then_goes_on(*given):
+        listed = really(*given)
+        go_on(further)
+        return listed
+
+    go_on(3)
+    archive = io.BytesIO()
+    with monkeypatch.context() as patched:
+        patched.setattr(objects, "keys", then_goes_on)
+        objects.save(source, archive)
+    saved_names(archive)
+    objects.load(target, archive)
+    shutil.rmtree(folder)
+
+    there = restored_store.load_checkpoint("gan/c")
+    found = CheckpointFolder([steps], there, 2).restore()
+    assert all((there / f"ckpt-{number}.index").is_file() for number in checkpoint_numbers(there))
+    # Two are there at a time. Where two more were made since they were listed, none of the listed ones is left.
+    assert (found is not None and steps.numpy() == found.number > 3) is (further == 1)
 
 
 # --- The real thing -------------------------------------------------------------------------------------------

@@ -19,8 +19,6 @@ from infra.embedded.airflow_api import ENDED
 from tests.infra.celery_stack import CeleryStack
 from tests.infra.compose import ROOT, environment
 from tests.infra.faults import pieces
-from tests.infra.faults.cut import in_group
-from tests.infra.faults.s3_in_trouble import S3InTrouble
 
 DAGS = Path(__file__).parent / "dags"
 ENDED_WELL = ("success", 1)
@@ -55,15 +53,15 @@ class Begun:
 
 
 class FaultyStack(CeleryStack):
-    """The stack with MLflow, and with S3 behind a proxy that spoils answers when it is told to."""
+    """The stack with MLflow and S3."""
 
     def __init__(self, folder: Path, s3: str, **variables: str) -> None:
         """Nothing is started yet. ``s3``: the address of the server. ``variables``: of every Airflow process."""
-        self.s3, self.marks = S3InTrouble(s3), folder / "marks"
+        self.marks = folder / "marks"
         self.marks.mkdir(parents=True)
         # Airflow writes compiled files beside DAGs.
         shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-        given = {"AWS_ENDPOINT_URL_S3": self.s3.address, pieces.MARKS: str(self.marks), "CXR_GPU_QUEUE": "gpu"}
+        given = {"AWS_ENDPOINT_URL_S3": s3, pieces.MARKS: str(self.marks), "CXR_GPU_QUEUE": "gpu"}
         given["PYTHONPATH"] = f"{folder / 'dags'}:{ROOT / 'dags'}:{ROOT}"
         # A test has no minute to wait for a look.
         given["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL"] = "5"
@@ -80,15 +78,6 @@ class FaultyStack(CeleryStack):
         """Start MLflow, with what it holds."""
         s3 = self.variables["AWS_ENDPOINT_URL_S3"]
         self.start_mlflow("s3://cxr/mlflow", MLFLOW_S3_ENDPOINT_URL=s3, AWS_ENDPOINT_URL_S3=s3)
-
-    def stop(self) -> None:
-        """End every process."""
-        super().stop()
-        self.s3.close()
-
-    def _serve(self, name: str, served: list[str], variables: dict[str, str] | None = None) -> None:
-        # This worker can be cut off.
-        super()._serve(name, in_group(served) if name == "worker-gpu" else served, variables)
 
 
 class Faults:

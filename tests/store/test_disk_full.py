@@ -16,8 +16,10 @@ from cxr_tasks.artifacts import Artifact, RunContext
 from cxr_tasks.cache import full_disk_told, is_disk_full
 from cxr_tasks.data.stacks import on_disk
 from cxr_tasks.errors import UserError
+from cxr_tasks.outages import is_passing, patience
 from cxr_tasks.pipeline import Made, perform
 from cxr_tasks.store import open_store
+from tests.servers import answering
 
 RUN = RunContext(dag_run="one", settings="")
 MIB = 2**20
@@ -111,5 +113,22 @@ def test_the_record_of_an_artifact_that_finds_no_room_is_not_written(disk: Path)
 def test_what_a_server_says_of_its_own_disk_is_not_told_of_this_machines() -> None:
     assert not is_disk_full(RuntimeError("500: No space left on device"))
     assert not is_disk_full(ConnectionResetError(104, "No space left on device"))
+    assert not is_disk_full(ConnectionError("s3://bucket answers 500: No space left on device"))
     with pytest.raises(RuntimeError), full_disk_told():
         raise RuntimeError("500: No space left on device")
+
+
+def test_a_bucket_whose_server_has_a_full_disk_is_tried_again(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_STORE", s3)
+    monkeypatch.setenv("CXR_MLFLOW", "off")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    said = b"<Error><Code>InternalError</Code><Message>No space left on device</Message></Error>"
+
+    def full_meanwhile(folder: Path) -> None:
+        (folder / "a").write_bytes(b"x")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", full)
+
+    with answering(500, said) as full, patience(0.0), pytest.raises(ConnectionError, match="No space left") as raised:
+        write(full_meanwhile)
+
+    assert is_passing(raised.value)
