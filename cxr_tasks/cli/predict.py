@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 CHAMPION_OF_ALL = "cxr-overall@champion"
 SERVING_PORT = 8088
-# Files that are read before the network is asked.
-FILES_AT_ONCE = 64
+# After so many files the progress is told.
+FILES_A_TELLING = 64
 
 ImagesArgument = Annotated[
     Path, typer.Argument(metavar="IMAGE|FOLDER", help="An image file, or a folder of them.", show_default=False)
@@ -168,21 +168,10 @@ def _image_files(place: Path) -> list[Path]:
 
 def _answer_each(predictor: Predictor, paths: list[Path]) -> Iterator[tuple[Path, ImageAnswer]]:
     """The answer for each file. What cannot be read is refused like what is no image."""
-    from cxr_tasks.data.ingest import LARGEST_FILE
-
-    for start in range(0, len(paths), FILES_AT_ONCE):
-        part, contents, faults = paths[start : start + FILES_AT_ONCE], [], {}
-        for path in part:
-            try:
-                if path.stat().st_size > LARGEST_FILE:
-                    raise OSError(f"the file has more than {LARGEST_FILE // 2**20} MiB")
-                contents.append(path.read_bytes())
-            except OSError as error:
-                faults[path] = f"the file cannot be read: {error.strerror or error}"
-                contents.append(b"")
-        for path, answer in zip(part, predictor.predict(contents), strict=True):
-            yield path, predictor.refusal(faults[path]) if path in faults else answer
-        progress.advance("images", min(start + FILES_AT_ONCE, len(paths)), len(paths))
+    for done, (path, answer) in enumerate(zip(paths, predictor.predict_each(paths), strict=True), 1):
+        yield path, answer
+        if done % FILES_A_TELLING == 0 or done == len(paths):
+            progress.advance("images", done, len(paths))
 
 
 def _writer(stack: ExitStack, classes: tuple[str, ...], table: Path | None, as_json: bool, *, alone: bool) -> Any:

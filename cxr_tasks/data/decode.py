@@ -27,6 +27,8 @@ from cxr_tasks.image_settings import FIRST_RESIZE, DicomSettings, ResizeName, Wi
 
 NOT_UTF8 = "the file name is not UTF-8: rename the file"
 LONGEST_NAME = 200
+# Bytes. No image that can be decoded comes near.
+LARGEST_FILE = 256 * 2**20
 THUMBNAIL_SIDE = 32
 
 # A pixel format that is read, after colour palettes are resolved.
@@ -167,6 +169,11 @@ def from_grays(grays: np.ndarray, sizes: Sequence[int], how: HowToRead = PLAINLY
     check_area(image.size, how.limits.most_pixels)
     _check_header(image, how.limits.smallest_side)
     return _describe(image, image.mode, "", sizes, how.resize)
+
+
+def too_large_a_file(size: int) -> str:
+    """Why a file of so many bytes, more than ``LARGEST_FILE``, is not read."""
+    return f"the file has {size // 2**20:,} MiB: at most {LARGEST_FILE // 2**20} are read"
 
 
 @contextmanager

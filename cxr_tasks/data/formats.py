@@ -12,6 +12,10 @@ class Unusable(Exception):
     """Why one file cannot be used, in words for the rejects table."""
 
 
+class TooManyPixelsError(Unusable):
+    """Why one image is not decoded: it has more pixels than are allowed."""
+
+
 class NotAsked(Unusable):
     """Why a file is in order and yet not used: a switch of the settings leaves it out."""
 

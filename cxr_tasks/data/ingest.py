@@ -20,7 +20,16 @@ import pandas as pd
 from PIL import Image
 
 from cxr_tasks.config import NearDuplicateSettings
-from cxr_tasks.data.decode import PLAINLY, THUMBNAIL_SIDE, Decoded, HowToRead, decode, difference_hash
+from cxr_tasks.data.decode import (
+    LARGEST_FILE,
+    PLAINLY,
+    THUMBNAIL_SIDE,
+    Decoded,
+    HowToRead,
+    decode,
+    difference_hash,
+    too_large_a_file,
+)
 from cxr_tasks.data.duplicates import group_names, identical, near_duplicates, same_study
 from cxr_tasks.data.facts import SAID
 from cxr_tasks.data.formats import NotAsked, Unusable, is_dicom
@@ -38,7 +47,6 @@ THUMBNAILS, REJECTED_FILES = "thumbnails.npy", "rejects"
 # A file that is set aside cannot be used; one that is left out is of a kind that nobody asked for.
 USED, SET_ASIDE, LEFT_OUT = "used", "set aside", "left out"
 CHANGED = "the file changed while the data were read"
-LARGEST_FILE = 256 * 2**20  # bytes; no image that can be decoded comes near
 FACTS = ["width", "height", "mode", "window", "mean", "contrast", "dhash"]
 # What the header of a DICOM file says beside ``facts.SAID``: two go into the manifest.
 MILLIMETRES = ["width_mm", "height_mm"]
@@ -292,7 +300,7 @@ def _content(root: Path, path: str, sha256: str) -> bytes | str:
     try:
         with open(os.path.join(root, path), "rb", buffering=0) as stream:
             if (size := os.fstat(stream.fileno()).st_size) > LARGEST_FILE:
-                return f"the file has {size // 2**20:,} MiB: at most {LARGEST_FILE // 2**20} are read"
+                return too_large_a_file(size)
             content = stream.readall()
     except OSError as error:
         return Passing(read_fault(error))

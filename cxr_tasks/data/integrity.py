@@ -25,7 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from cxr_tasks.data.formats import DICOM, Unusable
+from cxr_tasks.data.formats import DICOM, TooManyPixelsError, Unusable
 from cxr_tasks.data.windows import WIDE_MODES
 
 BROKEN_IMAGE = "the image is damaged ({}): copy or export it again"
@@ -64,10 +64,12 @@ class JpegFrame(NamedTuple):
 
 
 def check_area(size: tuple[int, int], most_pixels: int) -> None:
-    """Raise :class:`Unusable` for more pixels than are decoded, before memory is taken for them."""
+    """Raise :class:`TooManyPixelsError` for more pixels than are decoded, before memory is taken for them."""
     width, height = size
     if width * height > most_pixels:
-        raise Unusable(f"{width}×{height} pixels: at most {most_pixels:,} in all are decoded, make the image smaller")
+        raise TooManyPixelsError(
+            f"{width}×{height} pixels: at most {most_pixels:,} in all are decoded, make the image smaller"
+        )
 
 
 def open_image(content: bytes, format: str, most_pixels: int) -> Image.Image:

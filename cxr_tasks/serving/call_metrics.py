@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from cxr_tasks.serving.predictor import BATCHES, ImageAnswer
+from cxr_tasks.serving.predictor import TRIED_BATCHES, ImageAnswer
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -25,7 +25,7 @@ class CallMetrics:
         self.images = Counter("cxr_images", "Images by what was said of them.", ["answer"], registry=self.registry)
         self.warned = Counter("cxr_images_warned", "Images that got a warning.", registry=self.registry)
         self.batches = Histogram(
-            "cxr_batch_images", "Images in a batch of the network.", buckets=BATCHES, registry=self.registry
+            "cxr_batch_images", "Images in a batch of the network.", buckets=TRIED_BATCHES, registry=self.registry
         )
         self.at_work = Gauge("cxr_calls_at_work", "Calls that are worked on.", registry=self.registry)
         self.taken_up = Gauge("cxr_models_taken_up", "Models loaded since the start.", registry=self.registry)

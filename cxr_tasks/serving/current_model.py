@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from cxr_tasks import tracking
 from cxr_tasks.errors import in_one_line
 from cxr_tasks.serving.batching import Batcher
 from cxr_tasks.serving.loading import predictor_of
-from cxr_tasks.serving.predictor import BATCHES, ImageAnswer, Predictor
+from cxr_tasks.serving.predictor import LARGEST_BATCH, Predictor
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +23,10 @@ class Loaded:
     Attributes:
         identity: Tells registered versions apart.
         predictor: The model.
-        batched: Asks its network for all callers.
     """
 
     identity: tuple[str, str, str]
     predictor: Predictor
-    batched: Batcher
 
 
 class NotReadyError(Exception):
@@ -47,11 +44,12 @@ class CurrentModel:
         fault: Why the newest look brought nothing, in a sentence; empty where it did.
         failures: How many looks brought an error.
         taken_up: How many models were loaded.
+        batcher: Asks the network for all callers at once.
     """
 
     def __init__(self, name: str, on_batch: Callable[[int], None] = lambda images: None) -> None:
         """Note the name; nothing is loaded before :meth:`refresh`."""
-        self.name, self._on_batch = name, on_batch
+        self.name, self.batcher = name, Batcher(LARGEST_BATCH, on_batch)
         self.fault, self.failures, self.taken_up = f"The model {name} is being loaded.", 0, 0
         self._loaded: Loaded | None = None
         self._ended = threading.Event()
@@ -66,11 +64,6 @@ class CurrentModel:
         if (loaded := self._loaded) is None:
             raise NotReadyError(self.fault)
         return loaded
-
-    def predict(self, images: Sequence[Any], most_pixels: int | None = None) -> list[ImageAnswer]:
-        """An answer for each image; see :meth:`cxr_tasks.serving.predictor.Predictor.predict`."""
-        loaded = self.loaded
-        return loaded.predictor.predict(images, loaded.batched, most_pixels)
 
     def refresh(self) -> bool:
         """Look what the name means, and take that up. Returns whether the model is another one now."""
@@ -92,11 +85,9 @@ class CurrentModel:
             self.fault = f"{self.name} could not be taken up: {in_one_line(error)}."
             log.warning("%s", self.fault)
             return False
-        self._loaded = Loaded(identity, predictor, Batcher(predictor.probabilities, BATCHES[-1], self._on_batch))
+        self._loaded = Loaded(identity, predictor)
         self.fault, self.taken_up = "", self.taken_up + 1
         log.info("%s version %s answers from now on", version.name, version.version)
-        if before is not None:
-            before.batched.close()
         return True
 
     def watch(self, seconds: float) -> threading.Thread:
@@ -112,5 +103,6 @@ class CurrentModel:
         return thread
 
     def end(self) -> None:
-        """Look no more."""
+        """Look no more, and answer nobody any more."""
         self._ended.set()
+        self.batcher.close()

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from cxr_tasks.serving.predictor import Predictor
-from cxr_tasks.serving.protocol import MODEL_FOLDER, images_of
+from cxr_tasks.serving.protocol import MODEL_FOLDER, CallError, images_of
 
 
 class ChestXrayModel(PythonModel):
@@ -32,7 +33,12 @@ class ChestXrayModel(PythonModel):
     # MLflow would take a type for a schema of its own.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """An answer for each image, as ``cxr_tasks.serving.predictor.ImageAnswer`` describes it."""
-        return [answer.model_dump(mode="json") for answer in self.predictor.predict(images_of(model_input))]
+        try:
+            images = images_of(model_input)
+        except CallError as error:
+            # Of any other error MLflow's server keeps the words to itself.
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        return [answer.model_dump(mode="json") for answer in self.predictor.predict(images)]
 
 
 set_model(ChestXrayModel())

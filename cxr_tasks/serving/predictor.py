@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from cxr_tasks.data.decode import Decoded, decode, from_grays
-from cxr_tasks.data.formats import Unusable
+from cxr_tasks.data.decode import LARGEST_FILE, Decoded, decode, from_grays, too_large_a_file
+from cxr_tasks.data.formats import TooManyPixelsError, Unusable
 from cxr_tasks.data.inverted import YES, is_inverted
 from cxr_tasks.serving.given_image import content_of
 from cxr_tasks.serving.model_facts import ModelFacts
@@ -24,9 +27,13 @@ if TYPE_CHECKING:
     import keras
 
 NETWORK_FILE = "model.keras"
-# Images that the network is given at once. TensorFlow keeps a graph and memory for every number that it has met, so a
-# batch is filled up to the next of these.
-BATCHES = (1, 2, 4, 8, 16, 32)
+# Images that the network is given at once, at most.
+LARGEST_BATCH = 32
+# Sizes of batches that are tried before callers are answered. Other sizes are computed as they are: to fill up 5 images
+# to 8 costs half as much again.
+TRIED_BATCHES = (1, 2, 4, 8, 16, LARGEST_BATCH)
+# Beyond one of these an image is large. A large image takes hundreds of megabytes while it is decoded.
+LARGE_PIXELS, LARGE_BYTES = 8_000_000, 16 * 2**20
 UNKNOWN_USUAL = "nothing is known of what this version was trained on, so unusual images are not noticed"
 
 
@@ -63,6 +70,7 @@ class SeenImage:
         thumbnail: (32, 32) uint8, of the same grays as ``pixels``.
         is_inverted: Whether the file's black and white are exchanged.
         is_corrected: Whether that was turned back, as in training.
+        warnings: What is unusual about the image, in sentences.
     """
 
     pixels: np.ndarray
@@ -70,15 +78,18 @@ class SeenImage:
     thumbnail: np.ndarray
     is_inverted: bool
     is_corrected: bool
+    warnings: tuple[str, ...] = ()
 
 
 class Predictor:
     """A classifier that takes image files. Any number of threads may ask it.
 
     Attributes:
+        network: Pixels (n, S, S, 1) 0–255 → probabilities.
         facts: What is known of the network.
         model: What answers say that they are from.
         version: Of the registered model.
+        readers: Threads that decode images, one a core.
     """
 
     def __init__(
@@ -102,8 +113,9 @@ class Predictor:
 
         self.network, self.facts, self.typical = network, facts, typical
         self.model, self.version = model, version
-        # A large image takes hundreds of megabytes while it is decoded, and cores are not there for more at once.
-        self._decoding = threading.Semaphore(len(os.sched_getaffinity(0)))
+        self.readers = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "images")
+        # One large image at a time: the same thread meets a large file, and then its many pixels.
+        self._large = threading.RLock()
         shape = (None, facts.image_size, facts.image_size, 1)
         # predict() costs tens of milliseconds a call.
         self._run = tf.function(
@@ -132,40 +144,66 @@ class Predictor:
         """An image as the network is shown it, by the way that training images took.
 
         Args:
-            given: As for :func:`cxr_tasks.serving.given_image.content_of`.
+            given: As for :func:`cxr_tasks.serving.given_image.content_of`, or the path of a file.
             most_pixels: That are decoded, where fewer than in training.
 
         Raises:
             Unusable: With the reason.
         """
-        content, how = content_of(given), self.facts.reading.how(most_pixels)
-        sizes = [self.facts.image_size]
-        with self._decoding:
-            found = decode(content, "", sizes, how) if isinstance(content, bytes) else from_grays(content, sizes, how)
+        if isinstance(given, Path):
+            return self._see_file(given, most_pixels)
+        how = self.facts.reading.how(most_pixels)
+        content = content_of(given, how.limits.most_pixels)
+        try:
+            return self._seen(content, min(LARGE_PIXELS, how.limits.most_pixels))
+        except TooManyPixelsError:
+            if how.limits.most_pixels <= LARGE_PIXELS:
+                raise
+            with self._large:
+                return self._seen(content, how.limits.most_pixels)
+
+    def try_to_see(self, given: Any, most_pixels: int | None = None) -> SeenImage | Unusable:
+        """What :meth:`see` returns, or the reason that it raises."""
+        try:
+            return self.see(given, most_pixels)
+        except Unusable as reason:
+            return reason
+
+    def _see_file(self, path: Path, most_pixels: int | None) -> SeenImage:
+        try:
+            size = path.stat().st_size
+            if size > LARGEST_FILE:
+                raise Unusable(too_large_a_file(size))
+            alone: AbstractContextManager[object] = self._large if size > LARGE_BYTES else nullcontext()
+            with alone:
+                return self.see(path.read_bytes(), most_pixels)
+        except OSError as error:
+            raise Unusable(f"the file cannot be read: {error.strerror or error}") from error
+
+    def _seen(self, content: bytes | np.ndarray, most_pixels: int) -> SeenImage:
+        how, sizes = self.facts.reading.how(most_pixels), [self.facts.image_size]
+        found = decode(content, "", sizes, how) if isinstance(content, bytes) else from_grays(content, sizes, how)
         inverted = bool(is_inverted(found.thumbnail[None])[0] == YES)
         turned = inverted and self.facts.reading.inverted == "correct"
         pixels, thumbnail = found.images[0], found.thumbnail
         if turned:
             pixels, thumbnail = 255 - pixels, 255 - thumbnail
-        return SeenImage(pixels, found, thumbnail, inverted, turned)
+        seen = SeenImage(pixels, found, thumbnail, inverted, turned)
+        return replace(seen, warnings=tuple(as_sentence(each) for each in self.warnings_of(seen)))
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """(n, classes) float32 of (n, S, S) uint8, to the last but one digit the same in any batch."""
         import tensorflow as tf
 
-        found = []
-        for start in range(0, len(pixels), BATCHES[-1]):
-            part = pixels[start : start + BATCHES[-1]]
-            filled = next(size for size in BATCHES if size >= len(part))
-            shown = np.zeros((filled, *part.shape[1:], 1), np.float32)
-            shown[: len(part)] = part[..., None]
-            found.append(self._run(tf.constant(shown)).numpy()[: len(part)])
+        starts = range(0, len(pixels), LARGEST_BATCH)
+        shown = (pixels[start : start + LARGEST_BATCH, ..., None].astype(np.float32) for start in starts)
+        found = [self._run(tf.constant(part)).numpy() for part in shown]
         return np.concatenate(found) if found else np.empty((0, len(self.facts.classes)), np.float32)
 
     def warm_up(self) -> None:
-        """Have TensorFlow make its graph for every size of a batch, which the first callers would wait for."""
+        """Run the network in several sizes of batches: TensorFlow prepares what the first callers would wait for."""
         side = self.facts.image_size
-        for size in BATCHES:
+        for size in TRIED_BATCHES:
             self.probabilities(np.zeros((size, side, side), np.uint8))
 
     def answer(self, seen: SeenImage, probabilities: np.ndarray) -> ImageAnswer:
@@ -180,7 +218,7 @@ class Predictor:
                 for name, p in zip(self.facts.classes, probabilities, strict=True)
                 if name in thresholds and p >= thresholds[name]
             ),
-            warnings=tuple(as_sentence(each) for each in self.warnings_of(seen)),
+            warnings=seen.warnings,
             model=self.model,
             version=self.version,
         )
@@ -189,30 +227,41 @@ class Predictor:
         """The answer for an image that cannot be used."""
         return ImageAnswer(error=as_sentence(reason), model=self.model, version=self.version)
 
-    def predict(
-        self,
-        images: Sequence[Any],
-        probabilities: Callable[[np.ndarray], np.ndarray] | None = None,
-        most_pixels: int | None = None,
-    ) -> list[ImageAnswer]:
+    def predict(self, images: Iterable[Any], most_pixels: int | None = None) -> list[ImageAnswer]:
         """An answer for each image. One that cannot be used costs its own answer and no other.
 
         Args:
             images: As for :meth:`see`.
-            probabilities: Asks the network, where that is not :meth:`probabilities` itself.
             most_pixels: As for :meth:`see`.
         """
-        seen: list[SeenImage | str] = []
-        for image in images:
-            try:
-                seen.append(self.see(image, most_pixels))
-            except Unusable as reason:
-                seen.append(str(reason))
-        usable = [each for each in seen if isinstance(each, SeenImage)]
+        return list(self.predict_each(images, most_pixels))
+
+    def predict_each(self, images: Iterable[Any], most_pixels: int | None = None) -> Iterator[ImageAnswer]:
+        """What :meth:`predict` returns, a batch at a time: no more images than two batches are held in memory."""
+        following = iter(images)
+
+        def begin() -> list[Future[SeenImage | Unusable]]:
+            part = islice(following, LARGEST_BATCH)
+            return [self.readers.submit(self.try_to_see, image, most_pixels) for image in part]
+
+        begun = begin()
+        while begun:
+            seen, begun = begun, begin()
+            found = [each.result() for each in seen]
+            yield from self.answers(found, self.probabilities(self.shown(found)))
+
+    def shown(self, found: Sequence[SeenImage | Unusable]) -> np.ndarray:
+        """The pixels (n, S, S) uint8 of those images that can be used."""
+        usable = [each.pixels for each in found if isinstance(each, SeenImage)]
         side = self.facts.image_size
-        shown = np.stack([each.pixels for each in usable]) if usable else np.empty((0, side, side), np.uint8)
-        found = iter((probabilities or self.probabilities)(shown))
-        return [self.answer(each, next(found)) if isinstance(each, SeenImage) else self.refusal(each) for each in seen]
+        return np.stack(usable) if usable else np.empty((0, side, side), np.uint8)
+
+    def answers(self, found: Sequence[SeenImage | Unusable], probabilities: np.ndarray) -> list[ImageAnswer]:
+        """An answer for each image, with the probabilities (n, classes) of those that can be used."""
+        rows = iter(probabilities)
+        return [
+            self.answer(each, next(rows)) if isinstance(each, SeenImage) else self.refusal(str(each)) for each in found
+        ]
 
     def warnings_of(self, seen: SeenImage) -> list[str]:
         """What is unusual about an image."""

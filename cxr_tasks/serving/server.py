@@ -1,29 +1,31 @@
-"""MLflow's scoring server, with what it lacks: a champion that changes, limits, figures, and a page.
+"""The server: MLflow's scoring protocol, and a champion that changes, limits, figures, and a page.
 
-``/invocations``, ``/ping``, ``/health`` and ``/version`` are MLflow's own.
+``/invocations``, ``/ping``, ``/health`` and ``/version`` are what MLflow's own server has.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import mlflow
+import numpy as np
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model
-from mlflow.pyfunc import scoring_server
+from starlette.exceptions import HTTPException
 
 from cxr_tasks.data.formats import Unusable
 from cxr_tasks.serving.call_metrics import CallMetrics
 from cxr_tasks.serving.current_model import CurrentModel, NotReadyError
-from cxr_tasks.serving.guard import CallLimits, Guard
+from cxr_tasks.serving.guard import AGAIN, MAY_KNOW, SERVER_FAILED, CallLimits, Guard, RefusedCallError
 from cxr_tasks.serving.heat import pictures_of
-from cxr_tasks.serving.protocol import images_of, signature
+from cxr_tasks.serving.predictor import LARGEST_BATCH, ImageAnswer, Predictor, SeenImage
+from cxr_tasks.serving.protocol import CallError, images_of_csv, images_of_json
 
 DROP_PAGE = Path(__file__).with_name("page.html")
 # The page loads nothing from elsewhere, and is shown in no other page.
@@ -31,37 +33,63 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# MLflow repeats what it was given in its errors.
-LONGEST_ERROR = 300
-COUNTED = ("/invocations", "/image")
-OF_MLFLOW = ("/ping", "/health", "/version")
+KINDS_OF_CALL = {"application/json": images_of_json, "text/csv": images_of_csv}
+
+Done = TypeVar("Done")
+log = logging.getLogger(__name__)
 
 
-class _RefusedCallError(MlflowException):
-    """A call that is not answered. MLflow writes the call itself into the message, so the sentence is kept apart."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-
-
-class _Front:
-    """What MLflow's server takes for a model: it asks whichever model is current."""
+class _Asking:
+    """Asks the current model, for callers who wait without a thread of their own."""
 
     def __init__(self, current: CurrentModel, limits: CallLimits, metrics: CallMetrics) -> None:
-        self.metadata = Model(signature=signature())
         self.current, self.limits, self.metrics = current, limits, metrics
+        # One call is taken apart at a time: the lists of its JSON take several times the memory of its text.
+        self._parsing = ThreadPoolExecutor(1, "calls")
+        self._explaining, self._explanations = ThreadPoolExecutor(1, "explanations"), 0
 
-    def predict(self, data: Any, params: Any = None) -> list[dict[str, Any]]:
-        images = images_of(data)
+    async def call(self, body: bytes, parse: Callable[[bytes], list[Any]]) -> list[ImageAnswer]:
+        """The answers for the images of a call."""
+        predictor = self.current.loaded.predictor
+        images = await _in(self._parsing, parse, body)
         if len(images) > self.limits.images:
-            raise _RefusedCallError(f"The call has {len(images):,} images: send at most {self.limits.images} at once.")
-        try:
-            answers = self.current.predict(images, self.limits.pixels)
-        except NotReadyError as error:
-            raise _RefusedCallError(str(error)) from error
+            told = f"The call has {len(images):,} images: send at most {self.limits.images} at once."
+            raise RefusedCallError(413, told)
+        seeing = [predictor.readers.submit(predictor.try_to_see, image, self.limits.pixels) for image in images]
+        del images
+        answers: list[ImageAnswer] = []
+        for start in range(0, len(seeing), LARGEST_BATCH):
+            part = seeing[start : start + LARGEST_BATCH]
+            found = await asyncio.gather(*map(asyncio.wrap_future, part))
+            answers += predictor.answers(found, await self._probabilities(predictor, found))
         self.metrics.count(answers)
-        return [answer.model_dump(mode="json") for answer in answers]
+        return answers
+
+    async def file(self, content: bytes, explain: bool) -> tuple[ImageAnswer, dict[str, Any]]:
+        """The answer for one file, and pictures of it where they are asked for."""
+        if explain and self._explanations >= self.limits.explanations:
+            raise RefusedCallError(503, f"{self._explanations} images are explained: ask again.", AGAIN)
+        self._explanations += explain
+        try:
+            predictor = self.current.loaded.predictor
+            found = await _in(predictor.readers, predictor.try_to_see, content, self.limits.pixels)
+            answer = predictor.answers([found], await self._probabilities(predictor, [found]))[0]
+            self.metrics.count([answer])
+            if not explain or isinstance(found, Unusable):
+                return answer, {}
+            return answer, await _in(self._explaining, pictures_of, predictor, found, answer.decision)
+        finally:
+            self._explanations -= explain
+
+    async def _probabilities(self, predictor: Predictor, found: Sequence[SeenImage | Unusable]) -> np.ndarray:
+        shown = predictor.shown(found)
+        if not len(shown):
+            return predictor.probabilities(shown)
+        return await asyncio.wrap_future(self.current.batcher.submit(predictor.probabilities, shown))
+
+
+async def _in(threads: ThreadPoolExecutor, work: Callable[..., Done], *given: Any) -> Done:
+    return await asyncio.get_running_loop().run_in_executor(threads, work, *given)
 
 
 def build_server(current: CurrentModel, limits: CallLimits, token: str, metrics: CallMetrics) -> Guard:
@@ -73,53 +101,58 @@ def build_server(current: CurrentModel, limits: CallLimits, token: str, metrics:
         token: What callers must know; empty where everybody may ask.
         metrics: Where calls are counted.
     """
-    front = _Front(current, limits, metrics)
-    app = scoring_server.init(front)
-    app.title = "cxr serve"
-    # MLflow's own route repeats calls in errors, and takes six at a time. FastAPI's pages load scripts from elsewhere.
-    app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") in OF_MLFLOW]
-    _count_calls(app, metrics)
-    _add_questions(app, front, ThreadPoolExecutor(limits.calls, "calls"))
+    # FastAPI's pages load scripts from elsewhere.
+    app = FastAPI(title="cxr serve", docs_url=None, redoc_url=None, openapi_url=None)
+    _add_errors(app)
+    _add_questions(app, _Asking(current, limits, metrics))
     _add_watching(app, current, metrics)
-    return Guard(app, limits, token)
+    return Guard(app, limits, token, metrics)
 
 
-def _count_calls(app: FastAPI, metrics: CallMetrics) -> None:
-    @app.middleware("http")
-    async def count_call(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        begun = time.perf_counter()
-        with metrics.at_work.track_inprogress():
-            response = await answer(request)
-        path = request.url.path if request.url.path in COUNTED else "other"
-        metrics.calls.labels(path, response.status_code).inc()
-        metrics.seconds.labels(path).observe(time.perf_counter() - begun)
-        return response
+def _add_errors(app: FastAPI) -> None:
+    """What is said of calls that get no answer. Whatever is not named here is a fault of the server."""
+
+    def add(kind: type[Exception], told: Callable[[Any], RefusedCallError]) -> None:
+        async def answer(_: Request, error: Exception) -> Response:
+            refusal = told(error)
+            headers = {name.decode(): value.decode() for name, value in refusal.headers}
+            return JSONResponse({"error": str(refusal)}, refusal.status, headers)
+
+        app.add_exception_handler(kind, answer)
+
+    add(RefusedCallError, lambda error: error)
+    add(NotReadyError, lambda error: RefusedCallError(503, str(error), AGAIN))
+    add(CallError, lambda error: RefusedCallError(400, str(error)))
+    add(RequestValidationError, lambda _: RefusedCallError(400, "explain is either true or false."))
+    add(HTTPException, lambda error: RefusedCallError(error.status_code, f"{error.detail}."))
+    add(Exception, _own_fault)
 
 
-def _add_questions(app: FastAPI, front: _Front, threads: ThreadPoolExecutor) -> None:
+def _own_fault(error: Exception) -> RefusedCallError:
+    log.error("A call failed.", exc_info=error)
+    return RefusedCallError(500, SERVER_FAILED)
+
+
+def _add_questions(app: FastAPI, asking: _Asking) -> None:
     """What is asked about images, and the page that asks it."""
-    schema = front.metadata.get_input_schema()
-
-    async def in_thread(work: Callable[..., Any], *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(threads, work, *given)
 
     @app.post("/invocations")
     async def score(request: Request) -> Response:
-        body, kind = await request.body(), request.headers.get("content-type", "application/json")
-        try:
-            done = await in_thread(scoring_server.invocations, body, kind, front, schema)
-        except _RefusedCallError as refused:
-            return _error(503 if isinstance(refused.__cause__, NotReadyError) else 413, refused.sentence)
-        except (MlflowException, ValueError, TypeError, KeyError, AttributeError) as error:
-            return _error(400, _short(error))
-        return Response(done.response, done.status, media_type=done.mimetype)
+        given = request.headers.get("content-type", "application/json")
+        kind, _, charset = given.partition(";")
+        parse = KINDS_OF_CALL.get(kind.strip().lower())
+        if parse is None or charset.strip().lower() not in ("", "charset=utf-8"):
+            raise RefusedCallError(415, f"Send {' or '.join(KINDS_OF_CALL)}, in UTF-8.")
+        answers = await asking.call(await request.body(), parse)
+        told = ",".join(answer.model_dump_json() for answer in answers)
+        return Response(f'{{"predictions": [{told}]}}', media_type="application/json")
 
     @app.post("/image")
     async def ask(request: Request, explain: bool = False) -> Response:
-        try:
-            return JSONResponse(await in_thread(_answer_one, front, await request.body(), explain))
-        except NotReadyError as error:
-            return _error(503, str(error))
+        answer, pictures = await asking.file(await request.body(), explain)
+        if not pictures:
+            return Response(answer.model_dump_json(), media_type="application/json")
+        return JSONResponse({**answer.model_dump(mode="json"), **pictures})
 
     @app.get("/")
     async def page() -> Response:
@@ -142,10 +175,24 @@ def _add_watching(app: FastAPI, current: CurrentModel, metrics: CallMetrics) -> 
         return JSONResponse({"live": True})
 
     @app.get("/ready")
-    async def ready() -> Response:
-        if (known := answering()) is None:
-            return JSONResponse({"ready": False, "reason": current.fault}, 503)
-        return JSONResponse({"ready": True, "model": known[0], "version": known[1], "reason": current.fault})
+    async def ready(request: Request) -> Response:
+        known = answering()
+        told: dict[str, Any] = {"ready": known is not None}
+        if request.scope[MAY_KNOW]:
+            told |= {"reason": current.fault}
+            told |= {"model": known[0], "version": known[1]} if known else {}
+        return JSONResponse(told, 503 if known is None else 200)
+
+    async def ping() -> Response:
+        # MLflow's own server does not answer before its model is loaded.
+        return Response("\n", 503 if answering() is None else 200, media_type="application/json")
+
+    app.get("/ping")(ping)
+    app.get("/health")(ping)
+
+    @app.get("/version")
+    async def version() -> Response:
+        return Response(mlflow.__version__, media_type="text/plain")
 
     @app.get("/metrics")
     async def figures() -> Response:
@@ -155,28 +202,3 @@ def _add_watching(app: FastAPI, current: CurrentModel, metrics: CallMetrics) -> 
         if (known := answering()) is not None:
             metrics.version.labels(*known).set(1)
         return Response(metrics.text(), media_type=metrics.content_type)
-
-
-def _answer_one(front: _Front, content: bytes, explain: bool) -> dict[str, Any]:
-    """The answer for one file, and pictures of it where they are asked for."""
-    loaded = front.current.loaded
-    predictor = loaded.predictor
-    try:
-        seen = predictor.see(content, front.limits.pixels)
-    except Unusable as reason:
-        answer = predictor.refusal(str(reason))
-        front.metrics.count([answer])
-        return answer.model_dump(mode="json")
-    answer = predictor.answer(seen, loaded.batched(seen.pixels[None])[0])
-    front.metrics.count([answer])
-    pictures = pictures_of(predictor, seen, answer.decision) if explain else {}
-    return {**answer.model_dump(mode="json"), **pictures}
-
-
-def _error(status: int, sentence: str) -> Response:
-    return JSONResponse({"error": sentence}, status)
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}…"

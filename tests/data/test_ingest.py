@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cxr_tasks.config import DataSettings
-from cxr_tasks.data.decode import decode
+from cxr_tasks.data.decode import LARGEST_FILE, decode
 from cxr_tasks.data.duplicates import CLASH
 from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.ingest import (
     CHANGED,
-    LARGEST_FILE,
     MANIFEST,
     MANIFEST_COLUMNS,
     NEAR,

@@ -25,12 +25,12 @@ def test_callers_who_gather_while_the_network_computes_share_a_batch() -> None:
         time.sleep(0.05)
         return sums(pixels)
 
-    batcher = Batcher(slow, 8, sizes.append)
+    batcher = Batcher(8, sizes.append)
     with ThreadPoolExecutor(16) as threads:
-        found = list(threads.map(lambda n: batcher(images(n, n + 1)), range(16)))
+        found = list(threads.map(lambda n: batcher.submit(slow, images(n, n + 1)).result(60), range(16)))
 
     assert [part[:, 0].tolist() for part in found] == [[n, n + 1] for n in range(16)]
-    assert sum(sizes) == 32 and len(sizes) < 16 and max(sizes) <= 9
+    assert sum(sizes) == 32 and len(sizes) < 16 and max(sizes) <= 8
     batcher.close()
 
 
@@ -40,32 +40,74 @@ def test_an_error_is_that_of_its_batch_and_the_next_is_answered() -> None:
             raise ValueError("negative")
         return sums(pixels)
 
-    batcher = Batcher(fragile, 8)
+    batcher = Batcher(8)
     with pytest.raises(ValueError, match="negative"):
-        batcher(images(-1))
+        batcher.submit(fragile, images(-1)).result(60)
 
-    assert batcher(images(3)).tolist() == [[3]]
+    assert batcher.submit(fragile, images(3)).result(60).tolist() == [[3]]
     batcher.close()
 
 
-def test_nobody_is_lost_when_it_is_closed() -> None:
-    began, go = threading.Event(), threading.Event()
+class Held:
+    """A network that computes nothing before it may."""
 
-    def held(pixels: np.ndarray) -> np.ndarray:
-        began.set()
-        go.wait(10)
-        return sums(pixels)
+    def __init__(self, factor: int = 1) -> None:
+        self.factor, self.began, self.go = factor, threading.Event(), threading.Event()
+        self.batches: list[int] = []
 
-    batcher = Batcher(held, 1)
-    with ThreadPoolExecutor(4) as threads:
-        waiting = [threads.submit(batcher, images(n)) for n in range(4)]
-        began.wait(10)
-        batcher.close()
-        go.set()
-        assert [part.result(10).item() for part in waiting] == [0, 1, 2, 3]
-
-    assert batcher(images(7)).tolist() == [[7]]
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        self.batches.append(len(pixels))
+        self.began.set()
+        self.go.wait(60)
+        return self.factor * sums(pixels)
 
 
-def test_no_images_are_no_work() -> None:
-    assert Batcher(sums, 4)(images()).shape == (0, 1)
+def test_nobody_who_waits_is_lost_when_it_is_closed() -> None:
+    held, batcher = Held(), Batcher(1)
+    waiting = [batcher.submit(held, images(n)) for n in range(4)]
+    held.began.wait(60)
+
+    batcher.close()
+    held.go.set()
+
+    assert [part.result(60).item() for part in waiting] == [0, 1, 2, 3]
+    with pytest.raises(RuntimeError, match="No more calls"):
+        batcher.submit(held, images(7))
+
+
+def test_callers_of_two_networks_share_no_batch() -> None:
+    """A new champion is taken up between two calls: each is answered by the network that it asked."""
+    old, new, batcher = Held(), Held(factor=100), Batcher(8)
+    new.go.set()
+    waiting = [batcher.submit(old, images(0))]
+    old.began.wait(60)
+    waiting += [batcher.submit(network, images(n)) for n, network in enumerate((old, old, new, new, old), 1)]
+
+    old.go.set()
+
+    assert [part.result(60).item() for part in waiting] == [0, 1, 2, 300, 400, 5]
+    assert (old.batches, new.batches) == ([1, 2, 1], [2])
+    batcher.close()
+
+
+def test_a_caller_who_would_make_a_batch_too_large_is_in_the_next() -> None:
+    held, batcher = Held(), Batcher(4)
+    waiting = [batcher.submit(held, images(*range(n))) for n in (1, 3, 3, 1, 9)]
+    held.go.set()
+
+    assert [len(part.result(60)) for part in waiting] == [1, 3, 3, 1, 9]
+    # The first may or may not have begun alone.
+    assert held.batches in ([1, 3, 4, 9], [4, 4, 9])
+    batcher.close()
+
+
+def test_whoever_gives_up_costs_nobody_else_the_answer() -> None:
+    held, batcher = Held(), Batcher(1)
+    first, second = batcher.submit(held, images(1)), batcher.submit(held, images(2))
+
+    given_up = second.cancel()
+    held.go.set()
+
+    assert not given_up and first.result(60).item() == 1
+    assert batcher.submit(held, images(3)).result(60).item() == 3
+    batcher.close()

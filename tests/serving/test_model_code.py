@@ -50,22 +50,37 @@ def test_bytes_base64_and_tables_are_answered_alike(
     assert expected[0]["version"] == "1" and expected[0]["model"] == registered.name
 
 
-@pytest.mark.parametrize("form", ["inputs", "instances", "dataframe_records", "dataframe_split"])
+@pytest.mark.parametrize("form", ["inputs", "instances", "rows", "dataframe_records", "dataframe_split"])
 def test_mlflows_own_server_takes_every_form(form: str, loaded: Any, xrays: list[Path]) -> None:
     texts = [base64.b64encode(path.read_bytes()).decode() for path in xrays[:2]]
     bodies = {
         "inputs": texts,
         "instances": texts,
+        "rows": [{"image": text} for text in texts],
         "dataframe_records": [{"image": text} for text in texts],
         "dataframe_split": {"columns": ["image"], "data": [[text] for text in texts]},
     }
 
     answer = scoring_server.invocations(
-        json.dumps({form: bodies[form]}), "application/json", loaded, loaded.metadata.get_input_schema()
+        json.dumps({"instances" if form == "rows" else form: bodies[form]}),
+        "application/json",
+        loaded,
+        loaded.metadata.get_input_schema(),
     )
 
     told = json.loads(answer.response)["predictions"]
+    assert [each["error"] for each in told] == ["", ""]
     assert answer.status == 200 and [set(each["probabilities"]) for each in told] == [set(CLASSES)] * 2
+
+
+@pytest.mark.parametrize("form", ["instances", "dataframe_records"])
+def test_a_table_of_another_column_is_refused(form: str, loaded: Any) -> None:
+    call = json.dumps({form: [{"picture": "x"}]})
+
+    with pytest.raises(mlflow.MlflowException) as refused:
+        scoring_server.invocations(call, "application/json", loaded, loaded.metadata.get_input_schema())
+
+    assert refused.value.get_http_status_code() == 400 and "give the field image alone" in str(refused.value)
 
 
 def test_nothing_of_it_is_pickled_and_its_requirements_are_pinned(registered: Any, tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 import base64
 import hashlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +15,11 @@ import pytest
 from PIL import Image
 
 from cxr_tasks.config import resolve
-from cxr_tasks.data.decode import HowToRead
+from cxr_tasks.data.decode import LARGEST_FILE, HowToRead
 from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.ingest import pixels_file, read_shard
 from cxr_tasks.serving.model_facts import ModelFacts
-from cxr_tasks.serving.predictor import UNKNOWN_USUAL, Predictor, as_sentence
+from cxr_tasks.serving.predictor import LARGEST_BATCH, UNKNOWN_USUAL, Predictor, as_sentence
 from tests.data.dicom_files import dicom
 from tests.serving.networks import CLASSES, SIZE, small_network, write_model
 
@@ -23,6 +27,10 @@ from tests.serving.networks import CLASSES, SIZE, small_network, write_model
 @pytest.fixture(scope="module")
 def predictor(model_folder: Path) -> Predictor:
     return Predictor.load(model_folder, "cxr-overall", "7")
+
+
+# More than a phantom has.
+FEW_PIXELS = 10_000
 
 
 def png(image: Image.Image) -> bytes:
@@ -145,3 +153,63 @@ def test_a_model_of_before_answers_and_says_what_it_cannot_know(xrays: list[Path
 def test_fewer_pixels_may_be_allowed_than_in_training(predictor: Predictor, xrays: list[Path]) -> None:
     with pytest.raises(Unusable, match="at most 1,000 in all"):
         predictor.see(xrays[0].read_bytes(), most_pixels=1000)
+
+
+def test_no_more_than_two_batches_of_images_are_held(predictor: Predictor, xrays: list[Path]) -> None:
+    taken: list[Path] = []
+
+    def files() -> Iterator[Path]:
+        for number in range(3 * LARGEST_BATCH + 5):
+            taken.append(xrays[number % 8])
+            yield xrays[number % 8]
+
+    answers = predictor.predict_each(files())
+    first = next(answers)
+
+    assert first.error == "" and len(taken) == 2 * LARGEST_BATCH
+    assert sum(answer.error == "" for answer in answers) == 3 * LARGEST_BATCH + 4
+
+
+def test_large_images_are_decoded_one_at_a_time_and_others_meanwhile(
+    model_folder: Path, xrays: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, at_work, most = Predictor.load(model_folder), [], []
+    predictor.readers = ThreadPoolExecutor(4)
+    decode_it = predictor._seen
+
+    def watched(content: Any, most_pixels: int) -> Any:
+        is_large = most_pixels > FEW_PIXELS
+        if is_large:
+            at_work.append(1)
+            most.append(len(at_work))
+            time.sleep(0.02)
+        try:
+            return decode_it(content, most_pixels)
+        finally:
+            if is_large:
+                at_work.pop()
+
+    small, large = xrays[0].read_bytes(), png(Image.open(xrays[0]).resize((160, 160)))
+    monkeypatch.setattr("cxr_tasks.serving.predictor.LARGE_PIXELS", FEW_PIXELS)
+    monkeypatch.setattr(predictor, "_seen", watched)
+
+    answers = predictor.predict([small, large] * 6)
+
+    assert [answer.error for answer in answers] == [""] * 12 and most == [1] * 6
+
+
+def test_a_path_is_read_and_what_cannot_be_read_is_said(
+    predictor: Predictor, xrays: list[Path], tmp_path: Path
+) -> None:
+    huge = tmp_path / "huge.png"
+    with huge.open("wb") as stream:
+        stream.truncate(LARGEST_FILE + 2**20)
+
+    answers = predictor.predict([xrays[0], tmp_path / "nothing.png", huge, tmp_path])
+
+    assert answers[0] == predictor.predict([xrays[0].read_bytes()])[0]
+    assert [answer.error for answer in answers[1:]] == [
+        "The file cannot be read: No such file or directory.",
+        "The file has 257 MiB: at most 256 are read.",
+        "The file cannot be read: Is a directory.",
+    ]
