@@ -45,17 +45,18 @@ run: setup
 # A file, or a folder whose answers go to CSV=answers.csv.
 IMAGE ?=
 CSV ?=
-MODEL ?= cxr-overall@champion
+# Without a name: the champion of all.
+MODEL ?=
 MLFLOW ?= http://127.0.0.1:$(MLFLOW_PORT)
 SERVING_PORT ?= 8088
 export IMAGE CSV MODEL MLFLOW
 
 predict: setup
 	@test -n "$$IMAGE" || { echo "Say which image: make predict IMAGE=x.png, or a folder with CSV=answers.csv" >&2; exit 2; }
-	@.venv/bin/cxr predict "$$IMAGE" --model "$$MODEL" --mlflow "$$MLFLOW" $(if $(CSV),--csv "$$CSV")
+	@.venv/bin/cxr predict "$$IMAGE" $(if $(MODEL),--model "$$MODEL") --mlflow "$$MLFLOW" $(if $(CSV),--csv "$$CSV")
 
 serve: setup
-	@.venv/bin/cxr serve "$$MODEL" --mlflow "$$MLFLOW" --port $(SERVING_PORT)
+	@.venv/bin/cxr serve $(if $(MODEL),"$$MODEL") --mlflow "$$MLFLOW" --port $(SERVING_PORT)
 
 lint: setup-dev
 	@.venv/bin/ruff check .

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 
 from cxr_tasks.errors import DataError, in_one_line
 from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName
+from cxr_tasks.keras_file import NETWORK_FILE, read_network
 from cxr_tasks.registry.champions import Condition
 from cxr_tasks.store import open_store
 from cxr_tasks.strict import Strict
@@ -572,7 +573,7 @@ class TrainedModel(Artifact):
     """
 
     step = "train_arm"
-    MODEL: ClassVar[str] = "model.keras"
+    MODEL: ClassVar[str] = NETWORK_FILE
     PREDICTIONS: ClassVar[str] = "predictions.parquet"
     HISTORY: ClassVar[str] = "history.parquet"
     BLANKED: ClassVar[str] = "blanked.parquet"
@@ -1035,10 +1036,8 @@ class Report(Artifact):
 
 
 def _load_model(path: Path) -> Any:
-    import keras
-
     try:
-        return keras.models.load_model(path, compile=False)
+        return read_network(path)
     except (ValueError, TypeError) as error:
         # Keras refuses lambdas and functions of other packages: they would run as code.
         raise DataError(

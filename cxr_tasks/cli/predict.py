@@ -16,16 +16,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_tasks import progress
+from cxr_tasks.artifacts import TrainedModel
 from cxr_tasks.cli.champions import SERVER, ServerOption
 from cxr_tasks.cli.options import DEFAULT_STORE, JsonOption, StoreOption, use_mlflow, use_store
 from cxr_tasks.cli.terminal import Display, open_console, print_json
+from cxr_tasks.config import FORMULA_SIGNS
 from cxr_tasks.errors import UserError, shown
+from cxr_tasks.registry.champions import OVERALL_CHAMPION
+from cxr_tasks.serving.guard import CallLimits
+from cxr_tasks.tracking.server import SWITCH
 
 if TYPE_CHECKING:
     from cxr_tasks.serving.predictor import ImageAnswer, Predictor
 
-CHAMPION_OF_ALL = "cxr-overall@champion"
 SERVING_PORT = 8088
+DEFAULT_LIMITS = CallLimits()
 # After so many files the progress is told.
 FILES_A_TELLING = 64
 
@@ -69,7 +74,7 @@ MostCallsOption = Annotated[
 
 def predict_command(
     images: ImagesArgument,
-    model: AskedModelOption = CHAMPION_OF_ALL,
+    model: AskedModelOption = OVERALL_CHAMPION,
     table: CsvOption = None,
     store: StoreOption = DEFAULT_STORE,
     mlflow: ServerOption = SERVER,
@@ -83,7 +88,7 @@ def predict_command(
     """
     paths = _image_files(images)
     use_store(store)
-    if not model.startswith("train_arm/"):
+    if not model.startswith(f"{TrainedModel.step}/"):
         use_mlflow(mlflow)
     from cxr_tasks.serving.loading import find_predictor
 
@@ -105,16 +110,16 @@ def predict_command(
 def serve_command(
     model: Annotated[
         str, typer.Argument(metavar="[MODEL]", help="A registered model with an alias, or an address.")
-    ] = CHAMPION_OF_ALL,
+    ] = OVERALL_CHAMPION,
     host: HostOption = "127.0.0.1",
     port: ServingPortOption = SERVING_PORT,
     mlflow: ServerOption = SERVER,
     token: TokenOption = "",
     refresh: RefreshOption = 15.0,
-    most_mib: BodyOption = 64,
-    most_images: MostImagesOption = 256,
-    most_pixels: MostPixelsOption = 50_000_000,
-    most_calls: MostCallsOption = 128,
+    most_mib: BodyOption = DEFAULT_LIMITS.body_bytes // 2**20,
+    most_images: MostImagesOption = DEFAULT_LIMITS.images,
+    most_pixels: MostPixelsOption = DEFAULT_LIMITS.pixels,
+    most_calls: MostCallsOption = DEFAULT_LIMITS.calls,
 ) -> None:
     """Answer questions about images over HTTP, with MLflow's protocol and a page.
 
@@ -128,14 +133,13 @@ def serve_command(
             "on 127.0.0.1."
         )
     # A server waits for MLflow by looking again.
-    os.environ.pop("CXR_MLFLOW", None)
+    os.environ.pop(SWITCH, None)
     os.environ["MLFLOW_TRACKING_URI"] = mlflow
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import uvicorn
 
     from cxr_tasks.serving.call_metrics import CallMetrics
     from cxr_tasks.serving.current_model import CurrentModel
-    from cxr_tasks.serving.guard import CallLimits
     from cxr_tasks.serving.server import build_server
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -197,7 +201,7 @@ def _writer(stack: ExitStack, classes: tuple[str, ...], table: Path | None, as_j
 
 def _cell(text: str) -> str:
     """A file's name as a spreadsheet takes no formula of it."""
-    return f"'{text}" if text[:1] in "=+-@" else text
+    return f"'{text}" if text.startswith(tuple(FORMULA_SIGNS)) else text
 
 
 def _print_answer(answer: ImageAnswer) -> None:

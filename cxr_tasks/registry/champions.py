@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 OVERALL_MODEL = "cxr-overall"
+OVERALL_CHAMPION = f"{OVERALL_MODEL}@{CHAMPION}"
 TAG_DIGEST, TAG_DATASET, TAG_CLASSES = "cxr.weights_digest", "cxr.dataset_ref", "cxr.classes"
+TAG_RESIZE = "cxr.resize"
 TAG_VALIDATION, TAG_DECISION, TAG_DECIDED_BY = "cxr.validation_macro_f1", "cxr.decision", "cxr.decided_by"
 # Of a version that is or was champion: since when, what it replaced, and why it was rolled back.
 TAG_SINCE, TAG_REPLACED, TAG_ROLLED_BACK = "cxr.champion_since", "cxr.replaced_version", "cxr.rolled_back"
@@ -76,7 +78,7 @@ class Candidate(Strict):
             "cxr.arm": self.arm,
             "cxr.role": self.role,
             "cxr.seed": str(self.seed),
-            "cxr.resize": self.resize,
+            TAG_RESIZE: self.resize,
             **({"cxr.synthetic": self.synthetic} if self.synthetic else {}),
             TAG_VALIDATION: f"{self.validation_macro_f1:.6f}",
         }

@@ -6,7 +6,6 @@ draws the plots that follow from the comparisons.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from cxr_tasks.evaluation.comparison import PairComparison, p_text, points
 from cxr_tasks.evaluation.plots import confusion_matrices, difference_forest, png_bytes
 from cxr_tasks.evaluation.seeds import SeedsComparison
 from cxr_tasks.names import slug
+from cxr_tasks.pictures import data_url
 from cxr_tasks.report import paper
 from cxr_tasks.strict import Strict
 
@@ -147,7 +147,7 @@ def render_report(content: ReportContent) -> str:
         points=lambda difference: _minus(points(difference)),
         minus=_minus,
         p=lambda p_value: p_text(p_value).removeprefix("p ").removeprefix("= "),
-        image=_data_uri,
+        image=data_url,
         columns_of_words=_columns_of_words,
         thousands=lambda number: f"{number:,}",
         slug=slug,
@@ -171,11 +171,6 @@ def _minus(text: str) -> str:
 def _columns_of_words(table: Table) -> set[int]:
     """The columns in which every cell begins with a letter. The report aligns these to the left, and figures not."""
     return {index for index, cells in enumerate(zip(*table.rows, strict=True)) if all(c[:1].isalpha() for c in cells)}
-
-
-def _data_uri(png: bytes) -> str:
-    """A picture as an address that holds the picture."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def _forest(content: ReportContent) -> bytes | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from cxr_tasks.pictures import data_url
 from cxr_tasks.serving.predictor import Predictor, SeenImage
 
 # Orange on gray: it can be told from gray by those who see no red or no green.
@@ -22,7 +22,7 @@ def pictures_of(predictor: Predictor, seen: SeenImage, decision: str) -> dict[st
     """
     from cxr_tasks.classifiers.grad_cam import grad_cam
 
-    found = {"seen": _data_url(Image.fromarray(seen.pixels))}
+    found = {"seen": _as_url(Image.fromarray(seen.pixels))}
     try:
         index = np.array([predictor.facts.classes.index(decision)])
         heat = grad_cam(predictor.network, seen.pixels[None], index)[0]
@@ -31,10 +31,10 @@ def pictures_of(predictor: Predictor, seen: SeenImage, decision: str) -> dict[st
     layer = np.empty((*heat.shape, 4), np.uint8)
     layer[..., :3] = COLOUR
     layer[..., 3] = np.rint(heat * MOST_OPAQUE)
-    return {**found, "heat": _data_url(Image.fromarray(layer))}
+    return {**found, "heat": _as_url(Image.fromarray(layer))}
 
 
-def _data_url(image: Image.Image) -> str:
+def _as_url(image: Image.Image) -> str:
     stream = BytesIO()
     image.save(stream, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_url(stream.getvalue())

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import TrainedModel
-from cxr_tasks.errors import UserError, in_one_line
+from cxr_tasks.errors import UserError
 from cxr_tasks.image_settings import FIRST_RESIZE
-from cxr_tasks.registry.champions import TAG_CLASSES
+from cxr_tasks.keras_file import read_network
+from cxr_tasks.registry.champions import OVERALL_CHAMPION, TAG_CLASSES, TAG_RESIZE
 from cxr_tasks.serving.model_facts import ModelFacts
-from cxr_tasks.serving.predictor import NETWORK_FILE, Predictor
+from cxr_tasks.serving.predictor import Predictor
 from cxr_tasks.store import open_store
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def find_predictor(name: str) -> Predictor:
     found = tracking.find_version(name) if "@" in name or "/" in name.removeprefix("models:/") else None
     if found is None or isinstance(found, str):
         raise UserError(
-            f"MLflow has no registered model {name!r}: give cxr-overall@champion, an address such as "
+            f"MLflow has no registered model {name!r}: give {OVERALL_CHAMPION}, an address such as "
             f"models:/cxr-overall/3, or the reference of a training's artifact, which begins with {TrainedModel.step}/."
         )
     try:
@@ -50,20 +50,14 @@ def predictor_of(version: ModelVersion) -> Predictor:
     Raises:
         UnusableModelError: Its files are gone, this Keras cannot read them, or nothing says its classes.
     """
-    with tempfile.TemporaryDirectory() as place:
-        network = tracking.fetch_version(version, Path(place))
-        try:
-            if (network.parent / ModelFacts.FILE).is_file():
-                return Predictor.load(network.parent, version.name, str(version.version))
-            classes = version.tags.get(TAG_CLASSES, "")
-            if not classes:
-                raise ValueError(f"its tag {TAG_CLASSES} does not say which classes it tells apart")
-            resize = version.tags.get("cxr.resize") or FIRST_RESIZE
-            return _without_facts(network, classes.split("|"), resize, version.name, str(version.version))
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise tracking.UnusableModelError(f"its files cannot be read: {in_one_line(error)}") from error
+    with tracking.network_of(version) as network:
+        if (network.parent / ModelFacts.FILE).is_file():
+            return Predictor.load(network.parent, version.name, str(version.version))
+        classes = version.tags.get(TAG_CLASSES, "")
+        if not classes:
+            raise tracking.UnusableModelError(f"its tag {TAG_CLASSES} does not say which classes it tells apart")
+        resize = version.tags.get(TAG_RESIZE) or FIRST_RESIZE
+        return _without_facts(network, classes.split("|"), resize, version.name, str(version.version))
 
 
 def _of_training(ref: str) -> Predictor:
@@ -74,13 +68,11 @@ def _of_training(ref: str) -> Predictor:
     if (folder / ModelFacts.FILE).is_file():
         return Predictor.load(folder, ref)
     return _without_facts(
-        folder / NETWORK_FILE, record["settings"]["classes"], record["made"].get("resize", FIRST_RESIZE), ref
+        folder / TrainedModel.MODEL, record["settings"]["classes"], record["made"].get("resize", FIRST_RESIZE), ref
     )
 
 
 def _without_facts(network: Path, classes: list[str], resize: str, model: str, version: str = "") -> Predictor:
     """A network with nothing beside it."""
-    import keras
-
-    loaded = keras.models.load_model(network, compile=False)
+    loaded = read_network(network)
     return Predictor(loaded, ModelFacts.bare(classes, int(loaded.input_shape[1]), resize), None, model, version)

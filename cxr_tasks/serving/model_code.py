@@ -16,7 +16,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from cxr_tasks.serving.predictor import Predictor
-from cxr_tasks.serving.protocol import MODEL_FOLDER, CallError, images_of
+from cxr_tasks.serving.protocol import CallError, images_of
+from cxr_tasks.tracking import MODEL_FOLDER
 
 
 class ChestXrayModel(PythonModel):

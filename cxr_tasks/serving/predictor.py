@@ -18,6 +18,7 @@ from pydantic import Field
 from cxr_tasks.data.decode import LARGEST_FILE, Decoded, decode, from_grays, too_large_a_file
 from cxr_tasks.data.formats import TooManyPixelsError, Unusable
 from cxr_tasks.data.inverted import YES, is_inverted
+from cxr_tasks.keras_file import NETWORK_FILE, read_network
 from cxr_tasks.serving.given_image import content_of
 from cxr_tasks.serving.model_facts import ModelFacts
 from cxr_tasks.serving.typical import TypicalImages, gray_levels
@@ -26,7 +27,6 @@ from cxr_tasks.strict import Strict
 if TYPE_CHECKING:
     import keras
 
-NETWORK_FILE = "model.keras"
 # Images that the network is given at once, at most.
 LARGEST_BATCH = 32
 # Sizes of batches that are tried before callers are answered. Other sizes are computed as they are: to fill up 5 images
@@ -134,11 +134,9 @@ class Predictor:
         Raises:
             Exception: Whatever Keras finds wrong with the network.
         """
-        import keras
-
         facts = ModelFacts.model_validate_json((folder / ModelFacts.FILE).read_text("utf-8"))
         typical = TypicalImages.load(folder / ModelFacts.TYPICAL) if facts.usual else None
-        return cls(keras.models.load_model(folder / NETWORK_FILE, compile=False), facts, typical, model, version)
+        return cls(read_network(folder / NETWORK_FILE), facts, typical, model, version)
 
     def see(self, given: Any, most_pixels: int | None = None) -> SeenImage:
         """An image as the network is shown it, by the way that training images took.

@@ -17,7 +17,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-MODEL_FOLDER, COLUMN = "model", "image"
+COLUMN = "image"
 MODEL_CODE = Path(__file__).with_name("model_code.py")
 # What reading a file and running a network takes. Their versions are those that the model was trained with.
 REQUIRED = (

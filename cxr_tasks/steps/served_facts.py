@@ -57,7 +57,6 @@ def log_trained(folder: Path) -> str:
     names = (TrainedModel.MODEL, ModelFacts.FILE, ModelFacts.TYPICAL)
     return tracking.log_model(
         {name: folder / name for name in names if (folder / name).is_file()},
-        protocol.MODEL_FOLDER,
         protocol.MODEL_CODE,
         protocol.signature(),
         protocol.input_example(),

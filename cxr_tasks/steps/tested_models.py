@@ -16,7 +16,7 @@ from cxr_tasks.data_settings import ExternalSettings
 from cxr_tasks.errors import UserError
 from cxr_tasks.image_settings import FIRST_RESIZE
 from cxr_tasks.pipeline import Made, perform
-from cxr_tasks.registry.champions import TAG_CLASSES, TAG_DATASET, TAG_DIGEST
+from cxr_tasks.registry.champions import OVERALL_CHAMPION, TAG_CLASSES, TAG_DATASET, TAG_DIGEST, TAG_RESIZE
 from cxr_tasks.steps.external_tests import external_table, how_measured, keep_test
 from cxr_tasks.steps.read_external import UNCHECKED, read_set
 from cxr_tasks.store import open_store
@@ -72,7 +72,7 @@ def find_model(name: str) -> TestedModel:
         )
     if "@" not in name and not name.startswith("models:/"):
         raise UserError(
-            f"{name!r} names no model: give cxr-overall@champion, an address such as models:/cxr-overall/3, or the "
+            f"{name!r} names no model: give {OVERALL_CHAMPION}, an address such as models:/cxr-overall/3, or the "
             f"reference of a training's artifact, which begins with {TrainedModel.step}/."
         )
     found = tracking.find_version(name)
@@ -96,7 +96,7 @@ def model_of_version(version: Any) -> TestedModel:
         who=who,
         digest=tags.get(TAG_DIGEST) or f"{version.name}/{version.version}",
         classes=tuple(tags[TAG_CLASSES].split("|")),
-        resize=tags.get("cxr.resize") or FIRST_RESIZE,
+        resize=tags.get(TAG_RESIZE) or FIRST_RESIZE,
         dataset=_dataset_of(tags.get(TAG_DATASET, "")),
         trained=_training_of(tags.get(tracking.TAG_ARTIFACT, ""), tags.get(TAG_DIGEST, "")),
         load=lambda: tracking.load_version(version),

@@ -16,6 +16,7 @@ from cxr_tasks.tracking.logs import (
     set_tags,
 )
 from cxr_tasks.tracking.models import (
+    MODEL_FOLDER,
     RegisteredVersion,
     UnusableModelError,
     describe_version,
@@ -24,6 +25,7 @@ from cxr_tasks.tracking.models import (
     load_version,
     log_model,
     logged_model,
+    network_of,
     register,
     registered_versions,
     set_alias,
@@ -44,6 +46,7 @@ from cxr_tasks.tracking.runs import (
 from cxr_tasks.tracking.server import client, is_on
 
 __all__ = [
+    "MODEL_FOLDER",
     "TAG_ARTIFACT",
     "TAG_DAG_RUN",
     "TAG_WORK",
@@ -72,6 +75,7 @@ __all__ = [
     "log_table",
     "log_text",
     "logged_model",
+    "network_of",
     "open_dag_runs",
     "register",
     "registered_versions",

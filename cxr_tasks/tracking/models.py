@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_tasks.errors import in_one_line
+from cxr_tasks.keras_file import NETWORK_FILE, read_network
 from cxr_tasks.outages import is_passing
 from cxr_tasks.tracking.runs import TAG_ARTIFACT
 from cxr_tasks.tracking.server import all_pages, client, is_on, patient
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 # The status of a registered version whose files are all there.
 READY = "READY"
+# The folder of a model's files, as its code asks for it.
+MODEL_FOLDER = "model"
 # Where the network is among the files of a model. Models of 0.1.0 were logged by ``mlflow.tensorflow``.
-NETWORKS = ("artifacts/model/model.keras", "data/model.keras")
+NETWORK_PATHS = (f"artifacts/{MODEL_FOLDER}/{NETWORK_FILE}", f"data/{NETWORK_FILE}")
 
 
 class RegisteredVersion(NamedTuple):
@@ -41,7 +45,6 @@ class UnusableModelError(Exception):
 @patient
 def log_model(
     files: Mapping[str, Path],
-    folder: str,
     code: Path,
     signature: ModelSignature,
     example: pd.DataFrame,
@@ -51,8 +54,7 @@ def log_model(
     """Log a model from code to the active run.
 
     Args:
-        files: What the model is made of, by the names that the files get.
-        folder: Where the files lie, below ``artifacts``; the code asks its context for it by this name.
+        files: What the model is made of, by the names that the files get in ``MODEL_FOLDER``.
         code: The Python file that MLflow runs to load the model.
         signature: What it takes and gives.
         example: What may be given to it.
@@ -67,14 +69,14 @@ def log_model(
     import mlflow
 
     with tempfile.TemporaryDirectory() as place:
-        gathered = Path(place, folder)
+        gathered = Path(place, MODEL_FOLDER)
         gathered.mkdir()
         for name, path in files.items():
             shutil.copy(path, gathered / name)
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code),
-            artifacts={folder: str(gathered)},
+            artifacts={MODEL_FOLDER: str(gathered)},
             signature=signature,
             input_example=example,
             # Named here, because finding them out takes a process of its own that loads the model again.
@@ -209,13 +211,22 @@ def load_version(version: ModelVersion) -> Any:
         UnusableModelError: Its files are gone, or this Keras cannot read them. A server that does not answer is
             another error, which is worth a retry.
     """
-    import keras
+    with network_of(version) as network:
+        return read_network(network)
 
+
+@contextmanager
+def network_of(version: ModelVersion) -> Iterator[Path]:
+    """Where the network of a registered version is inside the block. What belongs to the network lies beside it.
+
+    Raises:
+        UnusableModelError: Its files are gone, or something in the block cannot read them.
+    """
     with tempfile.TemporaryDirectory() as place:
         network = fetch_version(version, Path(place))
         try:
-            return keras.models.load_model(network, compile=False)
-        except MemoryError:
+            yield network
+        except (MemoryError, UnusableModelError):
             raise
         except Exception as error:
             raise UnusableModelError(f"this version of Keras cannot read its files: {in_one_line(error)}") from error
@@ -231,7 +242,7 @@ def fetch_version(version: ModelVersion, place: Path) -> Path:
         UnusableModelError: Its files are gone.
     """
     folder = _download(f"models:/{version.name}/{version.version}", str(place))
-    found = [folder / path for path in NETWORKS if (folder / path).is_file()]
+    found = [folder / path for path in NETWORK_PATHS if (folder / path).is_file()]
     if not found:
         raise UnusableModelError("its files are gone: there is no network among them")
     return found[0]
