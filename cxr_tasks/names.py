@@ -44,11 +44,6 @@ def normal_form(name: str, *, zeros: bool = False) -> str:
     return " ".join(run if zeros or not run.isdecimal() else run.lstrip("0") or "0" for run in runs)
 
 
-def in_markdown(text: str) -> str:
-    """``text`` as it is shown by Markdown, in one line: nothing in it is markup."""
-    return re.sub(r"([\\`*_{}\[\]<>()#!|~])", r"\\\1", " ".join(text.split()))
-
-
 def slug(name: str) -> str:
     """Write a name as part of a key: ``"Viral Pneumonia"`` becomes ``"Viral_Pneumonia"``.
 

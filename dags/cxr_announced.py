@@ -21,6 +21,8 @@ TRAINING_DAG = "cxr_training"
 # How the ids of runs begin that were queued because no event could start them.
 OWED = "owed__"
 HEARD_KEY = "heard"
+# Why a run is made, by its type in Airflow, where no event tells a reason.
+CAUSES = {"asset_triggered": "new data", "scheduled": "schedule", "backfill": "backfill"}
 
 
 def training_form() -> dict[str, Any]:
@@ -32,12 +34,12 @@ def announce(dataset: Dataset) -> None:
     """Let the event of the asset tell of the dataset, and keep whether cxr_training hears it."""
     context = get_current_context()
     context["outlet_events"][DATASET].extra = {"dataset": dataset.model_dump(mode="json"), "form": training_form()}
-    context["ti"].xcom_push(key=HEARD_KEY, value=_is_paused() is False)
+    context["ti"].xcom_push(key=HEARD_KEY, value=training_is_paused() is False)
 
 
 def queue_unless_heard(run: RunContext, dataset: Dataset) -> None:
     """Queue a training, unless the event of the asset starts it, or the same one waits already."""
-    ti, form, paused = get_current_context()["ti"], training_form(), _is_paused()
+    ti, form, paused = get_current_context()["ti"], training_form(), training_is_paused()
     if paused is None:
         raise AirflowSkipException(f"Airflow has no DAG {TRAINING_DAG}. The next run of cxr_data announces this again.")
     # It may have been paused or let go on since, and an event is heard at once or never.
@@ -68,13 +70,14 @@ def announced_training() -> dict[str, Any]:
     context = get_current_context()
     close_left_open(context)
     events, owed = context["triggering_asset_events"].get(DATASET), context["run_id"].startswith(OWED)
-    begun = steps.begin_training(context["run_id"], context["params"], events, only_if_owed=owed)
+    cause = CAUSES.get("asset_triggered" if owed else context["dag_run"].run_type.value, "by hand")
+    begun = steps.begin_training(context["run_id"], context["params"], events, cause=cause, only_if_owed=owed)
     if begun is None:
         raise AirflowSkipException("Another run has begun to train on this dataset, or a newer one is published.")
     return begun
 
 
-def _is_paused() -> bool | None:
+def training_is_paused() -> bool | None:
     """Whether cxr_training is paused; ``None`` where Airflow does not know it yet."""
     try:
         return bool(get_current_context()["ti"].get_dag(TRAINING_DAG).is_paused)

@@ -58,8 +58,8 @@ class AskPerson(HITLBranchOperator):
         """Hand on the answer, and go where it leads."""
         who = (event.get("responded_by_user") or {}).get("name") or ""
         at = event["responded_at"].isoformat(timespec="seconds")
-        asked, given = steps.question(*self._handles()), event.get("params_input") or {}
-        reply = steps.read_reply(asked.days, event["chosen_options"] == [APPROVE], who, at, given)
+        run, given = self._handles()[0], event.get("params_input") or {}
+        reply = steps.read_reply(run, event["chosen_options"] == [APPROVE], who, at, given)
         # Airflow skips the other branch by an exception, which what is returned does not survive.
         context["ti"].xcom_push(key="return_value", value=reply.model_dump(mode="json"))
         return super().execute_complete(context, event)

@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow.sdk import dag, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
+from cxr_announced import TRAINING_DAG, training_is_paused
 from cxr_wiring import DATASET, MONITOR_FORM, MONITOR_SCHEDULE, OF_ALL, close_left_open, cron, finish, step
 
 from cxr_tasks import steps
@@ -33,6 +34,8 @@ def configure() -> dict[str, Any]:
 @step(outlets=[DATASET])
 def ask_for_training(run: RunContext, dataset: Dataset, watched: Watched) -> str:
     """Start a training where the champion is to be trained anew."""
+    if watched.alarm and training_is_paused() is not False:
+        raise AirflowSkipException(f"{TRAINING_DAG} is paused, and hears nothing. The next run of this DAG asks again.")
     reason = steps.reason_to_train(run, dataset, watched)
     if not reason:
         raise AirflowSkipException("Nothing says that the champion is to be trained anew, or that was said before.")

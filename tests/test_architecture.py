@@ -24,6 +24,7 @@ LOWEST = (
     "errors",
     "keras_file",
     "keras_graph",
+    "markdown",
     "outages",
     "pictures",
     "progress",
@@ -33,7 +34,7 @@ LOWEST = (
     "strict",
     "tracking",
 )
-DOMAIN = ("classifiers", "data", "evaluation", "gan")
+DOMAIN = ("classifiers", "data", "evaluation", "gan", "monitoring")
 # The modules that may know the pipeline, the store and MLflow, beside these themselves.
 KNOWING = (
     "steps",

@@ -23,6 +23,11 @@ class SureFigure(Strict):
     low: float
     high: float
 
+    @property
+    def percent(self) -> str:
+        """In percent with its interval, as ``94.1 (90.0 to 97.2)``."""
+        return f"{100 * self.value:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
 
 class ExternalFindings(Strict):
     """What is known of a model on an external set. Figures are fractions.

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cxr_tasks.evaluation.external import ExternalFindings, SureFigure
+from cxr_tasks.evaluation.external import ExternalFindings
 from cxr_tasks.evaluation.findings import ArmFindings
-from cxr_tasks.names import in_markdown, slug
+from cxr_tasks.markdown import in_markdown, markdown_links, markdown_list, markdown_table
+from cxr_tasks.names import slug
 from cxr_tasks.registry.champions import Candidate
 
 # The last part of a card: it is written anew with each decision.
@@ -68,13 +69,13 @@ def model_card(facts: CardFacts, decision: str) -> str:
         "## Data",
         f"Dataset `{facts.dataset}`. The test images are real, and they have chosen nothing.",
         markdown_table(["Split", *classes], [[split, *_counted(by, classes)] for split, by in facts.counts.items()]),
-        _list(facts.warnings),
+        markdown_list(facts.warnings),
         "## Figures",
         _told_figures(facts),
         _told_of_classes(facts.findings, classes),
         "## Whom it fails, and what it looks at",
-        _list([*_subgroups(facts.findings), *_shortcuts(facts.findings)]),
-        _list([f"[{name}]({address})" for name, address in facts.pages.items() if address], escaped=False),
+        markdown_list([*_subgroups(facts.findings), *_shortcuts(facts.findings)]),
+        markdown_links(facts.pages),
     ]
     return with_decision("\n\n".join(part for part in parts if part), decision)
 
@@ -93,10 +94,7 @@ def with_decision(card: str, decision: str) -> str:
 def _told_figures(facts: CardFacts) -> str:
     sets = {"test images": facts.test, **{f"external set {name}": found for name, found in facts.external.items()}}
     percent = f"{100 * facts.test.confidence:g} %"
-    rows = [
-        [name, f"{each.images:,}", _with_bounds(each.macro_f1), _with_bounds(each.accuracy)]
-        for name, each in sets.items()
-    ]
+    rows = [[name, f"{each.images:,}", each.macro_f1.percent, each.accuracy.percent] for name, each in sets.items()]
     table = markdown_table(["Measured on", "Images", f"Macro F1, % ({percent} interval)", "Accuracy, %"], rows)
     calibration = facts.findings.calibration
     chosen_by = (
@@ -125,7 +123,7 @@ def _subgroups(findings: ArmFindings) -> list[str]:
             worst = min(attribute.rows, key=lambda row: row.balanced_accuracy.value)
             told.append(
                 f"By {attribute.attribute}, balanced accuracy is lowest for {worst.subgroup}: "
-                f"{_with_bounds(worst.balanced_accuracy)} % of {worst.images:,} images."
+                f"{worst.balanced_accuracy.percent} % of {worst.images:,} images."
             )
     return told or ["No attribute has two subgroups of test images that are large enough to be compared."]
 
@@ -144,17 +142,3 @@ def _shortcuts(findings: ArmFindings) -> list[str]:
 
 def _counted(by_class: Mapping[str, int], classes: Sequence[str]) -> list[str]:
     return [f"{by_class.get(name, 0):,}" for name in classes]
-
-
-def _with_bounds(figure: SureFigure) -> str:
-    return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, in whose cells nothing is markup."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(in_markdown, line) if line[0] != '---' else line)} |" for line in lines)
-
-
-def _list(told: Sequence[str], *, escaped: bool = True) -> str:
-    return "\n".join(f"- {in_markdown(each) if escaped else each}" for each in told)

@@ -105,4 +105,4 @@ def _is_champion(test: ExternalTest, results: ExternalResults, ruled: Ruled | No
 def _percent_of(figure: SureFigure | None) -> str:
     if figure is None:
         return "–"
-    return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+    return figure.percent

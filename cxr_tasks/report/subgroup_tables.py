@@ -257,7 +257,7 @@ def _gap_sentence(arm: str, gap: SubgroupGap, where: str = "") -> str:
 
 
 def _percent(figure: SureFigure) -> str:
-    return _kept_together(f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})")
+    return _kept_together(figure.percent)
 
 
 def _change(figure: SureFigure | None) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
+GIVE_ALIAS = f"give it the alias {CHAMPION} on MLflow's page of the version"
 
 
 def approve(name: str, who: str, reason: str = "", number: str = "") -> str:
@@ -73,7 +74,9 @@ def _check_passed(version: ModelVersion, standing: str) -> None:
         UserError: It did not.
     """
     told, what = version.tags, f"Version {version.version} of {version.name}"
-    other = f"To make it champion all the same: cxr rollback {version.name} --to {version.version} --reason TEXT."
+    # A rollback is from a champion.
+    by = f"cxr rollback {version.name} --to {version.version} --reason TEXT" if standing else GIVE_ALIAS
+    other = f"To make it champion all the same: {by}."
     ruled_on = [words for tag, words in told.items() if tag.startswith(TAG_CONDITION)]
     if refused := [words for words in ruled_on if words.startswith("refused")]:
         raise UserError(f"The gate refused {what.lower()} ({'; '.join(refused)}). {other}")

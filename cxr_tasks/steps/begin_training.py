@@ -16,7 +16,12 @@ TOLD = ("dataset", "form", "reason")
 
 
 def begin_training(
-    dag_run: str, form: Mapping[str, Any], events: Sequence[Any] | None, *, only_if_owed: bool = False
+    dag_run: str,
+    form: Mapping[str, Any],
+    events: Sequence[Any] | None,
+    *,
+    cause: str = "by hand",
+    only_if_owed: bool = False,
 ) -> dict[str, Any] | None:
     """Resolve the settings once, and find the dataset that was announced or that the form names.
 
@@ -28,6 +33,7 @@ def begin_training(
         form: The fields of the trigger form; ``dataset`` may name a version.
         events: What ``cxr_data`` or ``cxr_monitor`` announced, each with ``timestamp`` and ``extra``, if that started
             the run.
+        cause: Why the run is made, where no event tells a reason. MLflow keeps it as the tag ``cxr.cause``.
         only_if_owed: The run was queued, and begins only where it is still owed.
 
     Returns:
@@ -42,7 +48,7 @@ def begin_training(
     announced = told.get("dataset")
     run = configure("cxr_training", dag_run, filled)
     by_cxr_data = isinstance(announced, Mapping)
-    tracking.set_tags({"cxr.cause": _cause(told, by_cxr_data, dag_run)}, run.mlflow_run_id)
+    tracking.set_tags({"cxr.cause": str(told.get("reason") or cause)}, run.mlflow_run_id)
     dataset = read_dataset(announced) if by_cxr_data else find_dataset(run, announced or filled.get("dataset") or "")
     if not note_begun(run, dataset, only_if_owed=only_if_owed, announced=by_cxr_data):
         return None
@@ -69,15 +75,6 @@ def _told_by(events: Sequence[Any] | None) -> Mapping[str, Any]:
             f"and not {type(dataset).__name__} {dataset!r}."
         )
     return newest
-
-
-def _cause(told: Mapping[str, Any], by_cxr_data: bool, dag_run: str) -> str:
-    """Why the run is made, for people."""
-    if reason := told.get("reason"):
-        return str(reason)
-    if by_cxr_data or dag_run.startswith("owed__"):
-        return "new data"
-    return "schedule" if dag_run.startswith("scheduled__") else "by hand"
 
 
 def _mapping(form: Any) -> Mapping[str, Any]:

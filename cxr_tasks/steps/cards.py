@@ -12,6 +12,7 @@ from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import DataError
 from cxr_tasks.registry.champions import TAG_DECISION, Candidate
+from cxr_tasks.steps.external_tests import figures_of
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def tell(version: ModelVersion, words: str, tags: Mapping[str, str], prefix: str = "") -> None:
+def tell(version: ModelVersion, words: str, tags: Mapping[str, str], stale: tuple[str, ...] = ()) -> None:
     """Note on ``version`` what was decided, in its tags and on its card.
 
     Args:
         version: The registered version.
         words: The decision.
         tags: Further tags.
-        prefix: What begins like this among its tags is taken away, unless it is in ``tags``.
+        stale: How tags begin that are taken away, unless they are in ``tags``.
     """
     from cxr_tasks.registry.card import with_decision
 
-    tracking.tag_version(version, {TAG_DECISION: words, **tags}, prefix)
+    tracking.tag_version(version, {TAG_DECISION: words, **tags}, stale)
     if version.description:
         tracking.describe_version(version, with_decision(version.description, words))
 
@@ -57,19 +58,11 @@ def write_card(
         candidate: The same, as it was registered.
         external: The tests of the run on external sets.
     """
-    from cxr_tasks.evaluation.external import external_findings
     from cxr_tasks.registry.card import CardFacts, model_card
 
     predictions = arm.model.predictions()
     try:
-        test = external_findings(
-            predictions[predictions["split"] == "test"].reset_index(drop=True),
-            None,
-            list(settings.data.classes),
-            bootstrap_samples=settings.evaluation.bootstrap_samples,
-            confidence=settings.evaluation.confidence,
-            seed=settings.seeds.bootstrap,
-        )
+        test = figures_of(predictions[predictions["split"] == "test"], None, settings.data.classes, settings)
     except DataError as error:
         # A model whose figures have no interval is registered all the same.
         log.warning("%s version %s gets no card: %s", version.name, version.version, error)

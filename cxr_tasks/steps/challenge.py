@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_tasks.artifacts import Artifact, Challenge, Comparison, Dataset, ExternalResults, RunContext, TrainedArm
-from cxr_tasks.pipeline import Made, load_settings, perform
+from cxr_tasks.artifacts import Challenge, Comparison, Dataset, ExternalResults, RunContext, TrainedArm
+from cxr_tasks.pipeline import Made, load_settings
 from cxr_tasks.steps.common import Mapped, flat
-from cxr_tasks.steps.contest import Contest, alone_with, write_decisions
+from cxr_tasks.steps.contest import Contest, alone_with, perform_now, write_decisions
 
 
 def challenge(
@@ -37,11 +37,8 @@ def challenge(
         passed = sum(each.passes for each in decisions)
         return Made(Challenge(decisions=tuple(decisions)), {"challengers": len(decisions), "passed": passed})
 
-    # What the gate says depends on the registry as it is now, so this is never taken from the store.
-    anew = run.model_copy(update={"force": (*run.force, Challenge.step)})
-    inputs: dict[str, Artifact | str] = {"dag_run": run.dag_run, "work": run.mlflow_run_id}
-    inputs |= {f"comparison {i}": comparison for i, comparison in enumerate(flat([comparisons]))}
-    return perform(anew, Challenge, fill, settings={}, inputs=inputs)
+    inputs = {f"comparison {i}": comparison for i, comparison in enumerate(flat([comparisons]))}
+    return perform_now(run, Challenge, fill, inputs)
 
 
 def passes_gate(challenge: Challenge) -> bool:

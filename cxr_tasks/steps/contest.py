@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import (
+    Artifact,
     Comparison,
     Dataset,
     Decision,
@@ -25,7 +26,7 @@ from cxr_tasks.artifacts import (
 )
 from cxr_tasks.config import Settings
 from cxr_tasks.names import slug
-from cxr_tasks.pipeline import load_settings
+from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.registry.champions import (
     CHALLENGER,
     CHAMPION,
@@ -44,6 +45,7 @@ from cxr_tasks.registry.champions import (
 )
 from cxr_tasks.steps.cards import tell, write_card
 from cxr_tasks.steps.common import Mapped, flat
+from cxr_tasks.steps.external_tests import figures_of
 from cxr_tasks.steps.served_facts import log_trained
 from cxr_tasks.steps.standing import champion_score
 from cxr_tasks.store import Lease, open_store
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from cxr_tasks.registry.gate import Evidence, Gate
 
 log = logging.getLogger(__name__)
+Rulings = TypeVar("Rulings", bound=Ruled)
 # What a version's decision says before anybody has made it champion.
 WAITS = "It passes the gate, and is not champion yet."
 
@@ -150,7 +153,9 @@ def register_challenger(
     ruling = gate.rule(candidate, shown, against, standing)
     told = {TAG_CONDITION + slug(each.about): each.told for each in ruling.conditions}
     words = f"{WAITS} {ruling.words}" if ruling.passed else ruling.words
-    tell(challenger, words, {**told, TAG_DECIDED_BY: "", TAG_AGAINST: against}, TAG_CONDITION)
+    # What a person said of it before was said of another ruling.
+    stale = (TAG_CONDITION, TAG_REPLY)
+    tell(challenger, words, {**told, TAG_DECIDED_BY: "", TAG_AGAINST: against}, stale)
     decision = _decision(candidate, challenger, CHALLENGER, words)
     return decision.model_copy(update={"conditions": ruling.conditions, "passes": ruling.passed, "against": against})
 
@@ -190,6 +195,27 @@ def version_of(decision: Decision) -> ModelVersion | None:
     """The registered version of a decision; ``None`` where somebody has deleted it."""
     found = tracking.find_version(f"models:/{decision.name}/{decision.version}")
     return None if isinstance(found, str) else found
+
+
+def perform_now(
+    run: RunContext,
+    kind: type[Rulings],
+    fill: Callable[[Path], Made[Rulings]],
+    inputs: Mapping[str, Artifact | str],
+    settings: Mapping[str, object] | None = None,
+) -> Rulings:
+    """Perform a step that asks the registry as it is now, so that nothing is taken from the store.
+
+    Args:
+        run: The DAG run.
+        kind: What the step makes.
+        fill: Fills the artifact's folder.
+        inputs: Handles of earlier steps by their role.
+        settings: What the step was told.
+    """
+    anew = run.model_copy(update={"force": (*run.force, kind.step)})
+    of_run: dict[str, Artifact | str] = {"dag_run": run.dag_run, "work": run.mlflow_run_id}
+    return perform(anew, kind, fill, settings=settings or {}, inputs=of_run | dict(inputs))
 
 
 def write_decisions(folder: Path, decisions: Sequence[Decision]) -> None:
@@ -271,18 +297,9 @@ def _drop(
 
     The drop that is reported is from the test images, and these choose nothing.
     """
-    from cxr_tasks.evaluation.external import external_findings
-
     for test in (test for each in external if each.external.name == name for test in each.tests):
         if test.training == arm.training:
-            found = external_findings(
-                test.predictions(),
-                validation,
-                list(settings.data.classes),
-                bootstrap_samples=settings.evaluation.bootstrap_samples,
-                confidence=settings.evaluation.confidence,
-                seed=settings.seeds.bootstrap,
-            )
+            found = figures_of(test.predictions(), validation, settings.data.classes, settings)
             return None if found.macro_f1_drop is None else found.macro_f1_drop.value
     return None
 

@@ -27,6 +27,27 @@ def how_measured(settings: Settings) -> dict[str, Any]:
     return {**settings.evaluation.model_dump(mode="json", include=names), "seed": settings.seeds.bootstrap}
 
 
+def figures_of(
+    table: pd.DataFrame, internal: pd.DataFrame | None, classes: Sequence[str], settings: Settings
+) -> ExternalFindings:
+    """Measure a model on images, with intervals, as the settings of the run say.
+
+    Args:
+        table: The prediction table of the images; rows may have any index.
+        internal: That of the images to compare with; ``None`` where there are none.
+        classes: Of the model, in their order.
+        settings: Say how intervals are made.
+
+    Raises:
+        DataError: A table is no prediction table, or all of its images are of one group.
+    """
+    from cxr_tasks.evaluation.external import external_findings
+
+    how, seed = settings.evaluation, settings.seeds.bootstrap
+    given = table.reset_index(drop=True), internal, list(classes)
+    return external_findings(*given, bootstrap_samples=how.bootstrap_samples, confidence=how.confidence, seed=seed)
+
+
 def external_table(rows: pd.DataFrame, probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
     """The prediction table of the images ``rows`` of an external set, all of which test."""
     table = rows[["image_id", "group", "label", "source"]].reset_index(drop=True)
@@ -57,18 +78,10 @@ def keep_test(
         Metrics, which begin with the set's name.
     """
     from cxr_tasks.data.subgroups import subgroups_by_image
-    from cxr_tasks.evaluation.external import external_findings
     from cxr_tasks.evaluation.subgroups import subgroup_findings
 
     table.to_parquet(folder / ExternalTest.PREDICTIONS, index=False)
-    found = external_findings(
-        table,
-        internal,
-        list(classes),
-        bootstrap_samples=settings.evaluation.bootstrap_samples,
-        confidence=settings.evaluation.confidence,
-        seed=settings.seeds.bootstrap,
-    )
+    found = figures_of(table, internal, classes, settings)
     write_json(folder / ExternalTest.FINDINGS, found)
     key, metrics = slug(external.name), {**found.metrics, **flat_findings(found)}
     tracking.log_table(table.drop(columns=["group", "source"]), f"{key}-predictions.json")

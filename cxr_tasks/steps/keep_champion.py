@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_tasks.artifacts import Artifact, Challenge, KeptChampion, Reply, RunContext
-from cxr_tasks.pipeline import Made, perform
-from cxr_tasks.steps.contest import leave, write_decisions
+from cxr_tasks.artifacts import Challenge, KeptChampion, Reply, RunContext
+from cxr_tasks.pipeline import Made
+from cxr_tasks.steps.contest import leave, perform_now, write_decisions
 
 
 def keep_champion(run: RunContext, challenge: Challenge, reply: Reply | None = None) -> KeptChampion:
@@ -23,10 +23,8 @@ def keep_champion(run: RunContext, challenge: Challenge, reply: Reply | None = N
         write_decisions(folder, decisions)
         return Made(KeptChampion(decisions=tuple(decisions)), {"candidates": len(decisions), "promoted": 0})
 
-    anew = run.model_copy(update={"force": (*run.force, KeptChampion.step)})
-    inputs: dict[str, Artifact | str] = {"dag_run": run.dag_run, "work": run.mlflow_run_id, "challenge": challenge}
     told = {"reply": reply.model_dump() if reply is not None else None}
-    return perform(anew, KeptChampion, fill, settings=told, inputs=inputs)
+    return perform_now(run, KeptChampion, fill, {"challenge": challenge}, told)
 
 
 def _waits(name: str, version: str) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import (
-    Artifact,
     Challenge,
     Comparison,
     Dataset,
@@ -21,7 +20,7 @@ from cxr_tasks.artifacts import (
     TrainedArm,
 )
 from cxr_tasks.errors import SettingsError
-from cxr_tasks.pipeline import Made, load_settings, perform
+from cxr_tasks.pipeline import Made, load_settings
 from cxr_tasks.registry.champions import (
     CHAMPION,
     TAG_DECIDED_BY,
@@ -31,7 +30,16 @@ from cxr_tasks.registry.champions import (
 )
 from cxr_tasks.steps.cards import tell
 from cxr_tasks.steps.common import Mapped
-from cxr_tasks.steps.contest import Contest, alone_with, champion_already, leave, ruled, version_of, write_decisions
+from cxr_tasks.steps.contest import (
+    Contest,
+    alone_with,
+    champion_already,
+    leave,
+    perform_now,
+    ruled,
+    version_of,
+    write_decisions,
+)
 from cxr_tasks.store import Lease
 
 if TYPE_CHECKING:
@@ -79,11 +87,8 @@ def promote(
         promoted = sum(each.is_new for each in decisions)
         return Made(Promotion(decisions=tuple(decisions)), {"candidates": len(decisions), "promoted": promoted})
 
-    # What becomes of a challenger depends on the registry as it is now, so this is never taken from the store.
-    anew = run.model_copy(update={"force": (*run.force, Promotion.step)})
-    inputs: dict[str, Artifact | str] = {"dag_run": run.dag_run, "work": run.mlflow_run_id, "challenge": challenge}
     told = {"reply": reply.model_dump() if reply is not None else None}
-    return perform(anew, Promotion, fill, settings=told, inputs=inputs)
+    return perform_now(run, Promotion, fill, {"challenge": challenge}, told)
 
 
 def promote_alone(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cxr_tasks.artifacts import Challenge, Decision, Reply, Report, RunContext
-from cxr_tasks.names import in_markdown
+from cxr_tasks.markdown import in_markdown, markdown_links, markdown_list, markdown_table
 from cxr_tasks.pipeline import load_settings
 from cxr_tasks.steps.contest import ruled
 from cxr_tasks.strict import Strict
@@ -40,7 +40,7 @@ def question(run: RunContext, challenge: Challenge, report: Report | None) -> Qu
     parts = [f"**{report.answer}**"] if report is not None and report.answer else []
     parts += [_challengers_table(passed), *(_conditions(each) for each in passed)]
     pages = {"The report of this run": report.address if report is not None else "", "The run in MLflow": run.url}
-    parts.append("\n".join(f"- [{name}]({address})" for name, address in pages.items() if address))
+    parts.append(markdown_links(pages))
     parts.append(f"Without an answer within {days:g} days, every champion stays.")
     models = tuple(each.name for each in passed)
     what = (
@@ -51,24 +51,22 @@ def question(run: RunContext, challenge: Challenge, report: Report | None) -> Qu
     )
 
 
-def read_reply(days: float, chosen: bool, who: str, at: str, given: dict[str, object]) -> Reply:
+def read_reply(run: RunContext, chosen: bool, who: str, at: str, given: dict[str, object]) -> Reply:
     """What a person said.
 
     Args:
-        days: How long it was waited for.
+        run: The DAG run.
         chosen: Whether the reply is yes.
         who: Who answered; empty where nobody did. Nobody never means yes.
         at: When, as ISO 8601.
         given: The fields beside the reply: ``models`` and ``reason``.
     """
-    models = given.get("models")
+    models, days = given.get("models"), load_settings(run).gate.approval_days
     approved = tuple(map(str, models)) if chosen and who and isinstance(models, list) else ()
     return Reply(approved=approved, who=who, at=at, reason=str(given.get("reason") or "").strip(), days=days)
 
 
 def _challengers_table(passed: Sequence[Decision]) -> str:
-    from cxr_tasks.registry.card import markdown_table
-
     rows = []
     for each in passed:
         champion = f"version {each.against}" if each.against else "none"
@@ -77,6 +75,5 @@ def _challengers_table(passed: Sequence[Decision]) -> str:
 
 
 def _conditions(decision: Decision) -> str:
-    told = [f"- {in_markdown(each.words)}" for each in decision.conditions]
     head = f"**{in_markdown(decision.name)}**: {in_markdown(ruled(decision.decision))}"
-    return "\n".join([head, "", *told])
+    return f"{head}\n\n{markdown_list([each.words for each in decision.conditions])}"

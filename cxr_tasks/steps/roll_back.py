@@ -65,7 +65,7 @@ def roll_back(name: str, why: str, *, who: str = "", to: str = "", request: str 
         tell(champion, f"Rolled back at {at}{by}: {why.strip()}", {TAG_ROLLED_BACK: f"{at}{by}: {why.strip()}"})
         words = f"Champion again: version {champion.version} was rolled back{by}: {why.strip()}"
         # Whoever names a version that was rolled back once takes that back.
-        tell(restored, words, {TAG_SINCE: at, TAG_RESTORED_BY: request}, TAG_ROLLED_BACK)
+        tell(restored, words, {TAG_SINCE: at, TAG_RESTORED_BY: request}, (TAG_ROLLED_BACK,))
         tracking.set_alias(name, CHAMPION, restored.version)
     log.info("%s version %s: %s", name, restored.version, words)
     return RolledBack(name=name, version=str(restored.version), words=words)

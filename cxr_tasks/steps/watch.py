@@ -12,7 +12,7 @@ from cxr_tasks.errors import DataError
 from cxr_tasks.names import slug
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.registry.champions import CHAMPION, OVERALL_MODEL
-from cxr_tasks.steps.external_tests import flat_findings
+from cxr_tasks.steps.external_tests import figures_of, flat_findings
 from cxr_tasks.steps.tested_models import TestedModel, model_of_version
 from cxr_tasks.store import open_store
 
@@ -36,7 +36,7 @@ def watch(run: RunContext, dataset: Dataset) -> Watched:
     settings = load_settings(run)
     version = tracking.version_by_alias(OVERALL_MODEL, CHAMPION)
     model = model_of_version(version) if version is not None else None
-    before = _seen_before(model)
+    before = _seen_before(model, dataset)
 
     def fill(folder: Path) -> Made[Watched]:
         if model is None or model.dataset is None or set(model.classes) != set(settings.data.classes):
@@ -52,7 +52,8 @@ def watch(run: RunContext, dataset: Dataset) -> Watched:
     how |= settings.evaluation.model_dump(include={"bootstrap_samples", "confidence"})
     made = perform(run, Watched, fill, settings=how, inputs=inputs)
     if model is not None and made.images:
-        open_store().write_pointer(_pointer(model), {"seen": made.ref, "champion": model.who})
+        now = {"dataset": dataset.ref, "before": before, "now": made.ref, "champion": model.who}
+        open_store().write_pointer(_pointer(model), now)
     return made
 
 
@@ -82,10 +83,13 @@ def _pointer(model: TestedModel) -> str:
     return f"monitor/seen/{slug(model.digest)}"
 
 
-def _seen_before(model: TestedModel | None) -> str:
-    """The reference of the watch before this one of the same champion; empty where there is none."""
+def _seen_before(model: TestedModel | None, dataset: Dataset) -> str:
+    """The reference of the same champion's watch over the dataset before ``dataset``; empty where there is none."""
     known = open_store().read_pointer(_pointer(model)) if model is not None else None
-    return str(known["seen"]) if known else ""
+    if not known:
+        return ""
+    # Watched over again, the same dataset gives the same artifact.
+    return str(known["before"] if known["dataset"] == dataset.ref else known["now"])
 
 
 def _new_rows(dataset: Dataset, old: Dataset) -> pd.DataFrame:
@@ -145,35 +149,23 @@ def _found(
     folder: Path, settings: Settings, model: TestedModel, reference: pd.DataFrame, new: pd.DataFrame
 ) -> Made[Watched]:
     """Measure the champion on the new images, and write both into ``folder``."""
-    from cxr_tasks.evaluation.external import external_findings
     from cxr_tasks.monitoring.drift import drift_findings
 
     new.to_parquet(folder / Watched.IMAGES, index=False)
-    seed, evaluation = settings.seeds.bootstrap, settings.evaluation
-    drift = drift_findings(reference, new, false_alarms=settings.monitoring.false_alarms, seed=seed)
+    drift = drift_findings(reference, new, false_alarms=settings.monitoring.false_alarms, seed=settings.seeds.bootstrap)
     write_json(folder / Watched.DRIFT, drift)
     metrics: dict[str, float] = {"new_images": len(new), "evidence": drift.highest}
     metrics |= {f"evidence_{name}": capital for name, capital in drift.capital.items()}
     words = drift.words
     try:
-        figures = external_findings(
-            new.reset_index(drop=True),
-            reference,
-            list(model.classes),
-            bootstrap_samples=evaluation.bootstrap_samples,
-            confidence=evaluation.confidence,
-            seed=seed,
-        )
+        figures = figures_of(new, reference, model.classes, settings)
     except DataError:
         # Too few to be measured.
         figures = None
     if figures is not None:
         write_json(folder / Watched.FIGURES, figures)
         metrics |= flat_findings(figures)
-        macro = figures.macro_f1
-        words = (
-            f"{words} Macro F1 on them is {100 * macro.value:.1f} % ({100 * macro.low:.1f} to {100 * macro.high:.1f})."
-        )
+        words = f"{words} Macro F1 on them is {figures.macro_f1.percent} %."
     counts: dict[str, Any] = new["label"].value_counts().to_dict()
     images = {name: int(counts.get(name, 0)) for name in model.classes}
     found = Watched(champion=model.who, images=images, words=words, alarm=drift.after is not None, notes=(words,))

@@ -184,10 +184,10 @@ def set_alias(name: str, alias: str, version: str) -> None:
 
 
 @patient
-def tag_version(version: ModelVersion, tags: Mapping[str, str], prefix: str = "") -> None:
-    """Set tags of a registered version, instead of those that it has under ``prefix`` (empty: beside all of them)."""
-    for name in version.tags if prefix else ():
-        if name.startswith(prefix) and name not in tags:
+def tag_version(version: ModelVersion, tags: Mapping[str, str], stale: tuple[str, ...] = ()) -> None:
+    """Set tags of a registered version; those that begin like one of ``stale``, and are not set, are taken away."""
+    for name in version.tags:
+        if name.startswith(stale) and name not in tags:
             client().delete_model_version_tag(version.name, version.version, name)
     for name, value in tags.items():
         client().set_model_version_tag(version.name, version.version, name, value)

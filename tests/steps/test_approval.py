@@ -49,12 +49,18 @@ def never_again(*_: object) -> Decision:
     pytest.fail("the gate was asked again though the champion is the same")
 
 
-def said(name: str, *, yes: bool, who: str = "mara", reason: str = "") -> Reply:
-    return steps.read_reply(0.5, yes, who, AT, {"models": [name], "reason": reason})
+@pytest.fixture
+def said(run: RunContext) -> Callable[..., Reply]:
+    """What a person answers of the model of that name."""
+
+    def reply(name: str, *, yes: bool, who: str = "mara", reason: str = "") -> Reply:
+        return steps.read_reply(run, yes, who, AT, {"models": [name], "reason": reason})
+
+    return reply
 
 
 def test_a_champion_is_made_when_a_person_says_so_and_the_version_keeps_who(
-    name: str, challenger: Callable[..., Decision]
+    name: str, challenger: Callable[..., Decision], said: Callable[..., Reply]
 ) -> None:
     waiting = challenger("one")
     assert waiting.passes and waiting.alias == CHALLENGER and waiting.decision.startswith(WAITS)
@@ -80,7 +86,13 @@ def test_a_champion_is_made_when_a_person_says_so_and_the_version_keeps_who(
 )
 @pytest.mark.parametrize("way", ["promote", "keep_champion"])
 def test_without_a_yes_the_champion_stays_and_the_version_says_why(
-    name: str, run: RunContext, challenger: Callable[..., Decision], reply: dict[str, Any], words: str, way: str
+    name: str,
+    run: RunContext,
+    challenger: Callable[..., Decision],
+    said: Callable[..., Reply],
+    reply: dict[str, Any],
+    words: str,
+    way: str,
 ) -> None:
     promote_alone(challenger("one"), never_again, "first")
     waiting = challenger("two")
@@ -95,7 +107,9 @@ def test_without_a_yes_the_champion_stays_and_the_version_says_why(
     assert tags_of(name, "2")["cxr.approval"] == words and tags_of(name, "2")["cxr.decision"] == kept.decision
 
 
-def test_an_approval_holds_for_the_models_that_it_names(name: str, challenger: Callable[..., Decision]) -> None:
+def test_an_approval_holds_for_the_models_that_it_names(
+    name: str, challenger: Callable[..., Decision], said: Callable[..., Reply]
+) -> None:
     other = said(f"{name}-other", yes=True)
 
     kept = promote_alone(challenger("one"), never_again, "run", other)
@@ -110,7 +124,7 @@ def test_the_step_makes_no_champion_without_an_answer(run: RunContext) -> None:
 
 
 def test_where_another_champion_was_made_meanwhile_the_gate_is_asked_again(
-    name: str, challenger: Callable[..., Decision]
+    name: str, challenger: Callable[..., Decision], said: Callable[..., Reply]
 ) -> None:
     waiting, other = challenger("one", 0.6), challenger("two", 0.9)
     promote_alone(other, never_again, "other")
@@ -126,7 +140,9 @@ def test_where_another_champion_was_made_meanwhile_the_gate_is_asked_again(
     assert version_at(name, CHAMPION) == "2"
 
 
-def test_another_try_says_what_was_done(name: str, challenger: Callable[..., Decision]) -> None:
+def test_another_try_says_what_was_done(
+    name: str, challenger: Callable[..., Decision], said: Callable[..., Reply]
+) -> None:
     waiting = challenger("one")
     first = promote_alone(waiting, never_again, "run", said(name, yes=True))
 
@@ -171,9 +187,11 @@ class TestApproveByHand:
     def test_what_the_gate_refused_is_not_approved(self, name: str, challenger: Callable[..., Decision]) -> None:
         challenger("one", max_size_mb=0.0001, size_mb=3.0)
 
-        with pytest.raises(UserError, match=r"The gate refused .*The model's size is 3 MB, above the limit"):
+        with pytest.raises(UserError, match=r"The gate refused .*The model's size is 3 MB, above the limit") as told:
             steps.approve(name, "mara")
 
+        # A rollback needs a champion to go back from.
+        assert str(told.value).endswith("all the same: give it the alias champion on MLflow's page of the version.")
         assert tracking.version_by_alias(name, CHAMPION) is None
 
 
@@ -199,3 +217,14 @@ def test_the_question_shows_the_comparison_and_the_links_and_obeys_no_name(run: 
 def test_a_version_keeps_what_it_was_held_against(name: str, challenger: Callable[..., Decision]) -> None:
     promote_alone(challenger("one"), never_again)
     assert tags_of(name, challenger("two").version)[TAG_AGAINST] == "1"
+
+
+def test_what_was_said_of_a_ruling_before_is_not_said_of_the_next(
+    name: str, challenger: Callable[..., Decision], said: Callable[..., Reply]
+) -> None:
+    promote_alone(challenger("one"), never_again, "run", said(name, yes=False, reason="too few children"))
+    assert "too few children" in tags_of(name, "1")["cxr.approval"]
+
+    again = challenger("one")
+
+    assert again.version == "1" and "cxr.approval" not in tags_of(name, "1")

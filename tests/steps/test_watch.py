@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_a_champion_is_held_against_new_images_alone_and_an_alarm_asks_once(
     quiet = steps.watch(begin(), old)
     grown = dataset_with(tmp_path, folders, "first", "alike")
     alike = steps.watch(begin(), grown)
+    without_news = steps.watch(begin(), grown)
     changed = dataset_with(tmp_path, folders, "first", "alike", "inverted")
     run = begin()
     alarmed = steps.watch(run, changed)
@@ -101,6 +103,7 @@ def test_a_champion_is_held_against_new_images_alone_and_an_alarm_asks_once(
     seen, later = (pd.read_parquet(each.folder() / Watched.IMAGES)["image_id"].tolist() for each in (alike, alarmed))
     assert later[: len(seen)] == seen and len(later) > len(seen)
     assert not set(seen) & set(old.manifest(["image_id"])["image_id"])
+    assert without_news.reused and without_news.ref == alike.ref and without_news.words == alike.words
     assert alarmed.alarm and "new images differ from the" in alarmed.words
     metrics = tracking.client().get_run(alarmed.mlflow_run_id).data.metrics
     assert metrics["evidence"] >= 20 and metrics["new_images"] == len(later)
@@ -125,27 +128,21 @@ def test_a_champion_whose_dataset_is_gone_is_not_watched_and_says_so(
 
 
 @pytest.mark.parametrize(
-    ("events", "dag_run", "cause"),
+    ("events", "given", "cause"),
     [
-        ([{"reason": "cxr-overall version 1: changed"}], "asset_triggered__1", "cxr-overall version 1: changed"),
-        ([{}], "scheduled__2026-11-29", "schedule"),
-        (None, "manual__2026-11-29", "by hand"),
+        ([{"reason": "cxr-overall version 1: changed"}], "new data", "cxr-overall version 1: changed"),
+        ([{}], "new data", "new data"),
+        (None, "schedule", "schedule"),
     ],
 )
 def test_a_training_names_its_cause(
-    folders: dict[str, Path],
-    tmp_path: Path,
-    events: list[dict[str, Any]] | None,
-    dag_run: str,
-    cause: str,
+    folders: dict[str, Path], tmp_path: Path, events: list[dict[str, Any]] | None, given: str, cause: str
 ) -> None:
-    from types import SimpleNamespace
-
     dataset = dataset_with(tmp_path, folders, "first")
     open_store().write_pointer(f"dataset-versions/{dataset.version}", dataset.model_dump(mode="json"))
     told = [SimpleNamespace(timestamp=0, extra={**each, "dataset": dataset.version}) for each in events or ()]
 
-    begun = steps.begin_training(f"{dag_run} {cause}", {**FORM, "dataset": dataset.version}, told)
+    begun = steps.begin_training(cause, {**FORM, "dataset": dataset.version}, told, cause=given)
 
     assert begun is not None
     assert tracking.client().get_run(begun["run"].mlflow_run_id).data.tags["cxr.cause"] == cause
