@@ -46,12 +46,16 @@ def on_record(step: str, given: Mapping[str, Any]) -> Iterator[None]:
         yield
     except (AirflowSkipException, DagRunTriggerException):
         raise
-    except AirflowTaskTimeout:
-        _keep(ti, record | {"sentence": RAN_OUT})
+    except (Exception, AirflowTaskTimeout) as error:
+        _keep(ti, record | {"sentence": reason_of(error)})
         raise
-    except Exception as error:
-        _keep(ti, record | {"sentence": steps.sentence_of(error)})
-        raise
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Why a task has failed, in a sentence; ``None``: nothing was raised, or nobody knows."""
+    if isinstance(error, AirflowTaskTimeout):
+        return RAN_OUT
+    return steps.sentence_of(error) if isinstance(error, Exception) else LEFT_NO_WORD
 
 
 def failures_so_far() -> list[Failure]:

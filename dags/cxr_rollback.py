@@ -14,14 +14,13 @@ from cxr_tasks import steps
 
 
 @step
-def roll_back() -> str:
+def roll_back() -> steps.RolledBack:
     """Move the alias, and say what was done."""
     context = get_current_context()
     form, run = context["params"], context["dag_run"]
-    done = steps.roll_back(
+    return steps.roll_back(
         form["model"], form["reason"], who=run.triggering_user_name or "", to=form["version"] or "", request=run.run_id
     )
-    return f"{done.name} version {done.version}: {done.words}"
 
 
 @dag(schedule=None, max_active_runs=1, params=ROLLBACK_FORM, doc_md=__doc__, **OF_ALL)

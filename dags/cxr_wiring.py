@@ -26,6 +26,7 @@ from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time.xcom import XCom
 from cxr_failures import failures_so_far, on_record
+from cxr_notices import TellFailure, TellSuccess
 from pydantic import TypeAdapter, validate_call
 from pydantic_core import to_jsonable_python
 
@@ -95,6 +96,8 @@ DEFAULT_ARGS = {
     "priority_weight": PRIORITIES["quick"],
     # By Airflow's own rule a task also weighs what follows it, so that the last tasks of a run come last of all.
     "weight_rule": "absolute",
+    "on_success_callback": TellSuccess(),
+    "on_failure_callback": TellFailure(),
 }
 
 # What all DAGs are made with.

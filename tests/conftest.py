@@ -65,6 +65,9 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--port", address.rpartition(":")[2], "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", folder / "artifacts"]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # Tests listen to webhooks on this machine.
+    quiet |= {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
+    quiet |= {"MLFLOW_WEBHOOK_CACHE_TTL": "0"}
     with (folder / "server.log").open("wb") as log:
         # A session of its own: the server starts workers, which must end with it.
         server = subprocess.Popen(

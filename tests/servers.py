@@ -4,6 +4,7 @@ with any status, and one that is busy now and then."""
 from __future__ import annotations
 
 import http.client
+import queue
 import socket
 import threading
 import time
@@ -169,6 +170,25 @@ class BusyS3:
             answer = server.getresponse()
             told = {name: value for name, value in answer.getheaders() if name.lower() not in ("connection", "server")}
             return answer.status, told, answer.read()
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, queue.Queue[tuple[str, bytes]]]]:
+    """The address of a server that takes everything, and what it was sent: paths and bodies."""
+    said: queue.Queue[tuple[str, bytes]] = queue.Queue()
+
+    class Ear(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            said.put((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with serving(Ear) as address:
+        yield address, said
 
 
 def free_port() -> int:

@@ -18,6 +18,14 @@ from cxr_tasks.steps.ingest import ingest
 from cxr_tasks.steps.judge import judge, may_train_with
 from cxr_tasks.steps.keep_champion import keep_champion
 from cxr_tasks.steps.manifest import manifest
+from cxr_tasks.steps.notices import (
+    TOLD_OF,
+    Notice,
+    listeners,
+    notice_of,
+    notice_of_failure,
+    notice_of_question,
+)
 from cxr_tasks.steps.plan import (
     arms,
     backbones,
@@ -33,7 +41,7 @@ from cxr_tasks.steps.publish import dataset_of, find_dataset, note_queued, publi
 from cxr_tasks.steps.question import question, read_reply
 from cxr_tasks.steps.read_external import external_sets, read_external
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
-from cxr_tasks.steps.roll_back import roll_back
+from cxr_tasks.steps.roll_back import RolledBack, roll_back
 from cxr_tasks.steps.scan import scan, shards
 from cxr_tasks.steps.split import split
 from cxr_tasks.steps.synthesize import synthesize
@@ -45,6 +53,9 @@ from cxr_tasks.steps.watch import reason_to_train, watch
 from cxr_tasks.steps.write_report import write_report
 
 __all__ = [
+    "TOLD_OF",
+    "Notice",
+    "RolledBack",
     "approve",
     "arms",
     "asks_a_person",
@@ -70,9 +81,13 @@ __all__ = [
     "keep_champion",
     "lacks_features",
     "leaks",
+    "listeners",
     "manifest",
     "may_train_with",
     "note_queued",
+    "notice_of",
+    "notice_of_failure",
+    "notice_of_question",
     "open_runs",
     "pairs",
     "passes_gate",

@@ -1,4 +1,4 @@
-"""What an alarm of the watch asks for, and why a training says that it is made, with Airflow's answers given by hand."""
+"""What an alarm asks for, and why a training says that it is made, with Airflow's answers given by hand."""
 
 from __future__ import annotations
 

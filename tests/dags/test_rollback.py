@@ -41,6 +41,6 @@ def test_the_champion_before_is_champion_again(in_airflow, airflow_environment, 
 
     assert states == ["success", "failed"]
     told = "was rolled back by dag_test: misses children"
-    assert said == [f"{name} version 2: Champion again: version 3 {told}"]
+    assert said == [{"name": name, "version": "2", "words": f"Champion again: version 3 {told}"}]
     assert client.get_model_version_by_alias(name, "champion").version == "2"
     assert client.get_model_version(name, "3").tags["cxr.rolled_back"].endswith(" by dag_test: misses children")
