@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, Field
 
+from cxr_tasks.durations import time_taken
 from cxr_tasks.errors import DataError, in_one_line
 from cxr_tasks.image_settings import FIRST_RESIZE, ResizeName
 from cxr_tasks.keras_file import NETWORK_FILE, read_network
@@ -856,7 +857,7 @@ class Reply(Strict):
     def words(self, model: str) -> str:
         """What was said of one registered model."""
         if not self.who:
-            return f"Nobody answered within {self.days:g} days, and then the answer is no."
+            return f"Nobody answered within {time_taken(86_400 * self.days)}, and then the answer is no."
         said = "approved" if model in self.approved else "declined"
         return f"{self.who} {said} at {self.at}{f': {self.reason}' if self.reason else ''}."
 

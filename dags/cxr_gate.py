@@ -103,5 +103,5 @@ def _fields(models: list[str]) -> dict[str, Param]:
             title="Models",
             description="Which models an approval is for.",
         ),
-        "reason": Param("", type="string", title="Reason", description="Why. It stays with the versions."),
+        "reason": Param(None, type=["null", "string"], title="Reason", description="Why. It stays with the versions."),
     }

@@ -18,6 +18,7 @@ LOWEST = (
     "cache",
     "config",
     "data_settings",
+    "durations",
     "gate_settings",
     "layouts",
     "image_settings",

@@ -23,7 +23,8 @@ from cxr_tasks.cli.options import (
     set_overrides,
 )
 from cxr_tasks.cli.tables import claims_table, external_results_table, models_table, pairs_table
-from cxr_tasks.cli.terminal import open_console, print_json, time_taken
+from cxr_tasks.cli.terminal import open_console, print_json
+from cxr_tasks.durations import time_taken
 
 if TYPE_CHECKING:
     from rich.console import Console

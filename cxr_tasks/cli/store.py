@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from cxr_tasks.cli.options import DEFAULT_STORE, JsonOption, StoreOption, opened_store
-from cxr_tasks.cli.terminal import file_size, help_of, open_console, print_json, time_taken
+from cxr_tasks.cli.terminal import file_size, help_of, open_console, print_json
 from cxr_tasks.cli.upkeep import collect_garbage, verify_store
+from cxr_tasks.durations import time_taken
 from cxr_tasks.errors import UserError
 
 store_app = typer.Typer(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 from rich.markup import escape
 
+from cxr_tasks.durations import time_taken
 from cxr_tasks.errors import UNPRINTABLE, UserError, shown
 from cxr_tasks.local import Watcher
 from cxr_tasks.progress import listening
@@ -66,18 +67,6 @@ def help_of(command: Callable[..., None]) -> str:
     """A command's docstring with each paragraph in one line, for the terminal to wrap."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-def time_taken(seconds: float) -> str:
-    """``42 s``, ``5 min 10 s``, ``2 h 5 min`` or ``9 d 4 h``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def file_size(size: float) -> str:

@@ -32,8 +32,9 @@ from cxr_tasks.cli.options import (
     set_overrides,
 )
 from cxr_tasks.cli.tables import claims_table, external_results_table, models_table, pairs_table, report_table
-from cxr_tasks.cli.terminal import Display, open_console, print_json, time_taken
+from cxr_tasks.cli.terminal import Display, open_console, print_json
 from cxr_tasks.config import Settings, merge, resolve
+from cxr_tasks.durations import time_taken
 from cxr_tasks.errors import UserError
 from cxr_tasks.local import LocalRun, absolute_source
 from cxr_tasks.store import open_store

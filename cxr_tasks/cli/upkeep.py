@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cxr_tasks.cli.options import DEFAULT_STORE, FLAG, JsonOption, StoreOption, opened_store, use_mlflow
-from cxr_tasks.cli.terminal import file_size, open_console, print_json, time_taken
+from cxr_tasks.cli.terminal import file_size, open_console, print_json
+from cxr_tasks.durations import time_taken
 from cxr_tasks.errors import UserError
 
 if TYPE_CHECKING:

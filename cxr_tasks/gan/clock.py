@@ -68,8 +68,3 @@ class Clock:
     def checkpoint_written(self) -> None:
         """Count the time to the next checkpoint from now."""
         self._saved = time.monotonic()
-
-
-def duration(seconds: float) -> str:
-    """A time for people: seconds up to an hour and a half, then hours."""
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds:.0f} s"

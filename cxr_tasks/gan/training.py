@@ -15,9 +15,10 @@ import tensorflow as tf
 from cxr_tasks.checkpoints import all_finite, checkpoint_numbers
 from cxr_tasks.config import GanSettings
 from cxr_tasks.data.stacks import Rows
+from cxr_tasks.durations import time_taken
 from cxr_tasks.errors import UserError
 from cxr_tasks.gan.checkpoints import Checkpoints
-from cxr_tasks.gan.clock import Clock, duration
+from cxr_tasks.gan.clock import Clock
 from cxr_tasks.gan.device import TrainingImages
 from cxr_tasks.gan.sampling import sample_images
 from cxr_tasks.gan.step import CovidGan
@@ -289,7 +290,7 @@ class _Sitting:
                 self.step,
                 self.total,
                 self.clock.speed(self.step),
-                duration(self.clock.seconds_left(self.step, self.total)),
+                time_taken(self.clock.seconds_left(self.step, self.total)),
                 means[0],
                 means[1],
             )

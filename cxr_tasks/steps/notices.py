@@ -10,7 +10,7 @@ from pydantic import Field
 from cxr_tasks.artifacts import Dataset, Decision, KeptChampion, Promotion, Report, Ruled, Watched
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.registry.champions import CHALLENGER
-from cxr_tasks.steps.question import Question
+from cxr_tasks.steps.question import Question, what_silence_means
 from cxr_tasks.steps.roll_back import RolledBack
 from cxr_tasks.strict import Strict
 
@@ -86,7 +86,7 @@ def notice_of_failure(dag: str, task: str, why: str, log: str) -> Notice:
 
 def notice_of_question(asked: Question, page: str) -> Notice:
     """What is told of a question; ``page`` is where it is answered."""
-    body = f"Without an answer within {asked.days:g} days, every champion stays."
+    body = what_silence_means(asked.days)
     return Notice(kind="question", title=asked.subject, body=body, pages={"Answer it": page})
 
 

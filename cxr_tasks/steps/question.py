@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cxr_tasks.artifacts import Challenge, Decision, Reply, Report, RunContext
+from cxr_tasks.durations import time_taken
 from cxr_tasks.markdown import in_markdown, markdown_links, markdown_list, markdown_table
 from cxr_tasks.pipeline import load_settings
 from cxr_tasks.steps.contest import ruled
@@ -41,7 +42,7 @@ def question(run: RunContext, challenge: Challenge, report: Report | None) -> Qu
     parts += [_challengers_table(passed), *(_conditions(each) for each in passed)]
     pages = {"The report of this run": report.address if report is not None else "", "The run in MLflow": run.url}
     parts.append(markdown_links(pages))
-    parts.append(f"Without an answer within {days:g} days, every champion stays.")
+    parts.append(what_silence_means(days))
     models = tuple(each.name for each in passed)
     what = (
         f"the new versions of {', '.join(models)}" if len(models) > 1 else f"version {passed[0].version} of {models[0]}"
@@ -49,6 +50,11 @@ def question(run: RunContext, challenge: Challenge, report: Report | None) -> Qu
     return Question(
         subject=f"Make {what} champion?", body="\n\n".join(part for part in parts if part), models=models, days=days
     )
+
+
+def what_silence_means(days: float) -> str:
+    """What follows where nobody answers within that many days."""
+    return f"Without an answer within {time_taken(86_400 * days)}, every champion stays."
 
 
 def read_reply(run: RunContext, chosen: bool, who: str, at: str, given: dict[str, object]) -> Reply:

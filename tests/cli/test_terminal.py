@@ -11,7 +11,8 @@ import pytest
 
 from cxr_tasks import progress
 from cxr_tasks.artifacts import Gallery
-from cxr_tasks.cli.terminal import Display, file_size, open_console, print_json, time_taken
+from cxr_tasks.cli.terminal import Display, file_size, open_console, print_json
+from cxr_tasks.durations import time_taken
 from tests.hostile import CODES, obeyed
 
 DONE = Gallery(comparison="compare/1", shown=3, notes=("a note [with brackets]",))
@@ -86,6 +87,7 @@ def test_what_libraries_write_past_python_is_shown_only_after_an_error_that_nobo
 
 def test_times_and_sizes_are_for_people():
     assert [time_taken(s) for s in (0.2, 61, 7500, 9.2 * 86400)] == ["0 s", "1 min 1 s", "2 h 5 min", "9 d 4 h"]
+    assert [time_taken(s) for s in (60, 43200, 86400, 604800, 3601)] == ["1 min", "12 h", "24 h", "7 d", "1 h"]
     assert [file_size(s) for s in (3, 2048, 5 * 2**20, 3 * 2**40)] == ["3 B", "2.0 KiB", "5.0 MiB", "3.0 TiB"]
 
 

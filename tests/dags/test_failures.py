@@ -102,7 +102,7 @@ def synthesize(run, dataset, gan=None, imported=None, judgement=None):
     assert judgement and (gan is None) != (imported is None)
     return SyntheticSet(ref="synthesize/1", counts={}, dropped={})
 
-def begin(dag_run, form, events, only_if_owed=False):
+def begin(dag_run, form, events, cause="by hand", only_if_owed=False):
     broken("configure", "")
     dataset = Dataset(ref="split/1", version="1", counts={}, shards=(), source="", warnings=(), data_docs="")
     return {"run": steps.configure("cxr_training", dag_run, form), "dataset": dataset}

@@ -3,7 +3,7 @@
 import pytest
 
 from cxr_tasks.gan import clock as module
-from cxr_tasks.gan.clock import Clock, duration
+from cxr_tasks.gan.clock import Clock
 
 
 class Time:
@@ -55,7 +55,3 @@ def test_progress_is_told_every_ten_seconds_and_checkpoints_are_counted_from_the
     time.now += 3
 
     assert clock.since_checkpoint() == 3
-
-
-def test_times_for_people_are_in_seconds_and_then_in_hours():
-    assert [duration(seconds) for seconds in (59.6, 5399, 5400)] == ["60 s", "5399 s", "1.5 h"]

@@ -37,7 +37,7 @@ class Running:
     """``cxr run``, whose pages stay up."""
 
     def __init__(self, home: Path, data: Path) -> None:
-        self.ports = free_port(), free_port()
+        self.home, self.ports = home, (free_port(), free_port())
         given = [f"--set={section}={json.dumps(value)}" for section, value in settings(SOON).items()]
         line = [CXR, "run", "--home", str(home), "--data", str(data), *given]
         line += ["--airflow-port", str(self.ports[0]), "--mlflow-port", str(self.ports[1])]
@@ -87,7 +87,10 @@ def test_nobody_answers_and_no_champion_is_made(running: Running, champion: Call
     is_there, told = champion()
     assert not is_there and "✓ verdict.keep_champion" in running.printed
     assert told["cxr.approval"].startswith("Nobody answered within ")
-    assert "Nobody answered within " in running.printed and "success" in running.printed
+    assert "Nobody answered" in running.printed and "success" in running.printed
+    decided = json.loads((running.home / "last-run.json").read_text())["champions"]
+    assert [each["name"] for each in decided] == ["cxr-cnn", "cxr-overall"]
+    assert all("Nobody answered within 20 s, and then the answer is no." in each["decision"] for each in decided)
 
 
 def test_a_person_reads_the_comparison_and_approves(
@@ -111,8 +114,9 @@ def test_a_person_reads_the_comparison_and_approves(
         shown = browser.find_element(By.TAG_NAME, "body").text
         links = {link.text: link.get_attribute("href") for link in browser.find_elements(By.TAG_NAME, "a")}
         browser.save_screenshot(str(tmp_path / "question.png"))
-        reason = browser.find_element(By.CSS_SELECTOR, "[name='element_reason'], #element_reason, textarea, input")
-        reason.send_keys("looked at 20 cases")
+        # Nobody has to give a reason.
+        wait.until(lambda _: button.is_enabled())
+        browser.find_element(By.ID, "element_reason").send_keys("looked at 20 cases")
         button.click()
         until = time.monotonic() + 300
         while api.run_state("cxr_training", run) not in ENDED and time.monotonic() < until:
@@ -122,5 +126,5 @@ def test_a_person_reads_the_comparison_and_approves(
     assert "Validation macro F1" in shown and "First champion" in shown and "every champion stays" in shown
     assert links["The report of this run"].endswith("report.html")
     is_there, told = champion()
-    assert is_there and re.match(r".+ approved at ", told["cxr.approval"]), told
+    assert is_there and re.match(r".+ approved at .+: looked at 20 cases\.$", told["cxr.approval"]), told
     assert api.run_state("cxr_training", run) == "success"

@@ -78,9 +78,9 @@ def test_a_champion_is_made_when_a_person_says_so_and_the_version_keeps_who(
     ("reply", "words"),
     [
         ({"yes": False, "reason": "too few children"}, f"mara declined at {AT}: too few children."),
-        ({"yes": False, "who": ""}, "Nobody answered within 0.5 days, and then the answer is no."),
+        ({"yes": False, "who": ""}, "Nobody answered within 12 h, and then the answer is no."),
         # A default that somebody has turned to yes is not a person.
-        ({"yes": True, "who": ""}, "Nobody answered within 0.5 days, and then the answer is no."),
+        ({"yes": True, "who": ""}, "Nobody answered within 12 h, and then the answer is no."),
     ],
     ids=["declined", "nobody", "nobody by default"],
 )
@@ -210,7 +210,7 @@ def test_the_question_shows_the_comparison_and_the_links_and_obeys_no_name(run: 
     assert asked.subject == "Make version 3 of cxr-cnn champion?" and asked.models == ("cxr-cnn",)
     assert "[The report of this run](http://mlflow/report.html)" in asked.body and "vgg16" not in asked.body
     assert "No difference was found." in asked.body and "version 2" in asked.body and "90.0 %" in asked.body
-    assert "Without an answer within 0.5 days, every champion stays." in asked.body
+    assert "Without an answer within 12 h, every champion stays." in asked.body
     assert "](javascript" not in asked.body and "<img" not in asked.body.replace("\\<", "")
 
 

@@ -117,7 +117,7 @@ def test_a_question_says_what_silence_means_and_where_to_answer() -> None:
     notice = steps.notice_of_question(asked, "http://airflow/required_actions")
 
     assert (notice.kind, notice.title) == ("question", asked.subject)
-    words = "Without an answer within 0.5 days, every champion stays."
+    words = "Without an answer within 12 h, every champion stays."
     assert notice.text == f"{words}\nAnswer it: http://airflow/required_actions"
 
 
