@@ -13,10 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 import psutil
+import pytest
 
 from infra.embedded.processes import end, in_sessions
 from infra.embedded.services import Service, Watch
@@ -27,6 +31,13 @@ from tests.servers import arguments_of, free_port
 SECRETS = {name: value for name, value in filled().items() if re.search("PASSWORD|SECRET|_KEY", name)}
 AIRFLOW = ("api-server", "scheduler", "dag-processor")
 WORKERS = ("worker-cpu", "worker-gpu")
+# A test has no minute to wait for a look.
+SOON = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
+}
+# A machine that others keep busy takes minutes for what it does in seconds.
+PATIENT_SECONDS = 180.0
 POSTGRES_PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/nonexistent"))
 
 
@@ -38,6 +49,15 @@ def missing() -> str:
     if not (POSTGRES_PROGRAMS / "initdb").is_file():
         lacks.append("postgresql")
     return f"not installed: {', '.join(lacks)}" if lacks else ""
+
+
+def until(is_so: Callable[[], Any], what: str, seconds: float = PATIENT_SECONDS) -> Any:
+    """Wait until ``is_so`` returns something, which is returned. ``what``: that, in words."""
+    deadline = time.monotonic() + seconds
+    while not (found := is_so()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.3)
+    return found
 
 
 class CeleryStack:
@@ -104,9 +124,9 @@ class CeleryStack:
         for name in AIRFLOW:
             served = [part.replace("8080", str(self.api_port)) for part in command(name)]
             self._serve(name, served)
-        self._until(self._api_answers, "the API server")
+        self.until_api_answers()
         for name in WORKERS:
-            self.start_worker(name)
+            self._start_worker(name)
         # docker-compose.yaml restarts what has ended.
         kept_up = [self.services[name] for name in (*AIRFLOW, *WORKERS)]
         self.watch = Watch(kept_up, lambda service: self.restarts.append(service.name))
@@ -165,7 +185,7 @@ class CeleryStack:
         served = [*as_postgres, str(POSTGRES_PROGRAMS / "postgres"), "-D", str(data), *options]
         self._serve("postgres", served, dict(os.environ))
         asked = [str(POSTGRES_PROGRAMS / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.postgres_port), "-q"]
-        self._until(lambda: subprocess.run(asked, check=False).returncode == 0, "PostgreSQL")
+        until(lambda: subprocess.run(asked, check=False).returncode == 0, "PostgreSQL answers")
 
     def start_redis(self) -> None:
         """Start Redis; it keeps what it holds, as in docker-compose.yaml."""
@@ -174,7 +194,7 @@ class CeleryStack:
         served = ["sh", str(ROOT / "infra/redis/start.sh"), "--port", str(self.redis_port), "--bind", "127.0.0.1"]
         settings = {"REDIS_SETTINGS": str(folder / "redis.conf")}
         self._serve("redis", [*served, "--dir", str(folder)], {**os.environ, **environment("redis"), **settings})
-        self._until(lambda: self._ask_redis("ping") == "PONG", "Redis")
+        until(lambda: self._ask_redis("ping") == "PONG", "Redis answers")
 
     def start_mlflow(self, artifacts: str, further_hosts: str = "", **variables: str) -> None:
         """Start MLflow with its two databases, which must be there.
@@ -197,7 +217,7 @@ class CeleryStack:
         arguments = [each.replace("s3://cxr/mlflow", artifacts) for each in arguments]
         arguments = [f"{each}{further_hosts}" if each.startswith("--allowed-hosts") else each for each in arguments]
         self._serve("mlflow", ["sh", str(ROOT / "mlflow/start.sh"), *arguments], given)
-        self._until(lambda: answers(f"{self.mlflow}/health"), "MLflow")
+        until(lambda: answers(f"{self.mlflow}/health"), "MLflow answers")
 
     def waiting_in(self, queue: str) -> int:
         """How many tasks no worker has taken yet."""
@@ -211,18 +231,16 @@ class CeleryStack:
         """Take the tasks of a queue out of Redis, as if nobody had sent them."""
         self._ask_redis("del", queue)
 
-    def start_worker(self, name: str, like: str = "", **variables: str) -> None:
-        """Start a worker under the host name that it always has.
+    def until_api_answers(self) -> None:
+        """Wait for the API server."""
+        until(lambda: answers(f"http://127.0.0.1:{self.api_port}/api/v2/monitor/health"), "the API server answers")
 
-        Args:
-            name: Its host name.
-            like: The service that it is one more of; it is of its own name otherwise.
-            **variables: In the place of those of all Airflow processes.
-        """
-        started = [part.replace("/opt/cxr", str(ROOT)) for part in command(like or name)]
+    def _start_worker(self, name: str) -> None:
+        """Start a worker under the host name that it always has, which is its name."""
+        started = [part.replace("/opt/cxr", str(ROOT)) for part in command(name)]
         named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name, *started]
         port = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port())}
-        self._serve(name, named, {**self.variables, **port, "HOSTNAME": name, **variables})
+        self._serve(name, named, {**self.variables, **port, "HOSTNAME": name})
 
     def _ask_redis(self, *words: str) -> str:
         asked, password = ["redis-cli", "-p", str(self.redis_port), *words], environment("redis")["REDISCLI_AUTH"]
@@ -242,14 +260,28 @@ class CeleryStack:
         place = {"PGHOST": "127.0.0.1", "PGPORT": str(self.postgres_port), "PGPASSWORD": given["POSTGRES_PASSWORD"]}
         return {**os.environ, **given, **place}
 
-    def _api_answers(self) -> bool:
-        return answers(f"http://127.0.0.1:{self.api_port}/api/v2/monitor/health")
 
-    def _until(self, is_so, what: str, seconds: float = 180.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not is_so():
-            assert time.monotonic() < deadline, f"{what} did not answer within {seconds:.0f} s: look into {self.folder}"
-            time.sleep(0.3)
+StackKind = TypeVar("StackKind", bound=CeleryStack)
+
+
+@contextmanager
+def at_work(stack: StackKind, dags: Sequence[str]) -> Iterator[tuple[StackKind, SignedInApi]]:
+    """Start a stack, wait for its DAGs, and end it however the block ends. Yields it with a client of Airflow's API."""
+    try:
+        api = stack.start()
+        fault = api.wait_for_dags(list(dags))
+        assert fault is None, fault
+        yield stack, api
+    finally:
+        stack.stop()
+
+
+def skip_unless_asked(request: pytest.FixtureRequest) -> None:
+    """Skip what `make test-stack` alone runs, and what cannot run here."""
+    if request.config.getoption("markexpr") != "stack":
+        pytest.skip("it takes minutes: make test-stack")
+    if lacks := missing():
+        pytest.skip(lacks)
 
 
 def answers(url: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.infra.celery_stack import CeleryStack, answers
+from tests.infra.celery_stack import CeleryStack, answers, until
 from tests.infra.compose import ROOT, SignedInApi, command, environment
 from tests.infra.tls import AIRFLOW_NAME, HAS_NGINX, MLFLOW_NAME, browser, tls_variables
 from tests.servers import free_port
@@ -45,8 +45,8 @@ class Entrances(CeleryStack):
         self._serve("api-server", [part.replace("8080", str(self.api_port)) for part in command("api-server")])
         if HAS_NGINX:
             self._start_nginx()
-            self._until(lambda: answers(f"http://127.0.0.1:{self.http_port}/healthy"), "nginx")
-        self._until(self._api_answers, "the API server")
+            until(lambda: answers(f"http://127.0.0.1:{self.http_port}/healthy"), "nginx answers")
+        self.until_api_answers()
         return SignedInApi(self.airflow, environment("airflow-init"))
 
     def browser(self) -> httpx.Client:

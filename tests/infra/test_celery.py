@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.infra.celery_stack import CeleryStack, missing, shows_secrets
+from tests.infra.celery_stack import SOON, CeleryStack, at_work, missing, shows_secrets, until
 from tests.infra.compose import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
@@ -42,40 +42,26 @@ class Work:
         for made in (self.marks, dags):
             made.mkdir()
         (dags / "work.py").write_text(DAG.replace("MARKS", repr(str(self.marks))), encoding="utf-8")
-        self.stack = CeleryStack(
-            folder / "stack",
-            dags,
-            PYTHONPATH=f"{ROOT / 'dags'}:{ROOT}",
-            # A test has no minute to wait for a look.
-            AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="5",
-            AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD="12",
-        )
+        self.stack = CeleryStack(folder / "stack", dags, PYTHONPATH=f"{ROOT / 'dags'}:{ROOT}", **SOON)
 
     def begin(self, seconds: float) -> str:
         return self.api.trigger("work", {"seconds": seconds})
 
     def tries_once_ended(self, run: str, seconds: float = 240) -> tuple[str, int]:
         """The state and the number of tries of a run's task, once it has ended."""
-        deadline = time.monotonic() + seconds
-        while True:
-            (task,) = self.api.tasks("work", run)
-            if task["state"] in ("success", "failed"):
-                return task["state"], task["try_number"]
-            assert time.monotonic() < deadline, f"{run} is {task['state']} after {seconds:.0f} s"
-            time.sleep(1)
 
-    def until(self, is_so: Callable[[], object], what: str, seconds: float = 120) -> None:
-        """Wait."""
-        deadline = time.monotonic() + seconds
-        while not is_so():
-            assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-            time.sleep(0.3)
+        def ended() -> list[tuple[str, int]]:
+            tasks = [(task["state"], task["try_number"]) for task in self.api.tasks("work", run)]
+            return [task for task in tasks if task[0] in ("success", "failed")]
+
+        (task,) = until(ended, f"{run} ends", seconds)
+        return task
 
     @contextmanager
     def begun_without_a_worker(self) -> Iterator[str]:
         """A run whose task waits in Redis; its worker goes on afterwards."""
         # A worker that still has to note a result in PostgreSQL would take no further task.
-        self.until(lambda: self.stack.unfinished() == 0, "the worker has noted what it ended")
+        until(lambda: self.stack.unfinished() == 0, "the worker has noted what it ended")
         worker = self.stack.processes("worker-gpu")
         for process in worker:
             process.suspend()
@@ -83,7 +69,7 @@ class Work:
             # What it asked Redis last ends after a second.
             time.sleep(2)
             run = self.begin(0)
-            self.until(lambda: self.stack.waiting_in("gpu") == 1, "the task is with Redis")
+            until(lambda: self.stack.waiting_in("gpu") == 1, "the task is with Redis")
             yield run
         finally:
             for process in worker:
@@ -98,15 +84,11 @@ class Work:
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("celery")
-    at_work = Work(folder)
-    try:
-        at_work.api = at_work.stack.start()
-        assert at_work.api.wait_for_dags(["work"]) is None
+    working = Work(folder)
+    with at_work(working.stack, ["work"]) as (_, working.api):
         # The worker is there once it has done something.
-        assert at_work.tries_once_ended(at_work.begin(0)) == ("success", 1)
-        yield at_work
-    finally:
-        at_work.stack.stop()
+        assert working.tries_once_ended(working.begin(0)) == ("success", 1)
+        yield working
 
 
 def test_a_task_for_the_gpu_is_done_by_its_worker(work):
@@ -120,7 +102,7 @@ def test_a_task_that_a_worker_takes_while_postgresql_is_away_is_not_lost(work):
     with work.begun_without_a_worker() as run:
         work.stack.kill("postgres")
     try:
-        work.until(lambda: work.stack.waiting_in("gpu") == 0, "the worker takes the task")
+        until(lambda: work.stack.waiting_in("gpu") == 0, "the worker takes the task")
         time.sleep(6)
     finally:
         work.stack.start_postgres()
@@ -148,7 +130,7 @@ def test_a_task_that_was_sent_before_the_scheduler_was_killed_is_done_once(work)
     before = adoptions()
     with work.begun_without_a_worker() as run:
         work.stack.kill("scheduler")
-        work.until(lambda: adoptions() > before, "the next scheduler takes it over")
+        until(lambda: adoptions() > before, "the next scheduler takes it over")
 
     assert work.tries_once_ended(run) == ("success", 1)
     assert work.hosts(run) == ["worker-gpu"]
@@ -156,7 +138,7 @@ def test_a_task_that_was_sent_before_the_scheduler_was_killed_is_done_once(work)
 
 def test_a_worker_that_was_killed_leaves_no_slot_taken(work):
     killed, waiting = work.begin(600), work.begin(0)
-    work.until(lambda: work.hosts(killed), "the first task is at work")
+    until(lambda: work.hosts(killed), "the first task is at work")
     work.stack.kill("worker-gpu")
 
     # The limit of the heartbeat is 900 s.

@@ -6,13 +6,13 @@ gives it, less the addresses of servers, which are those of this machine.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.infra.celery_stack import CeleryStack, missing
+from infra.embedded.airflow_api import ENDED
+from tests.infra.celery_stack import CeleryStack, at_work, skip_unless_asked, until
 from tests.infra.compose import ROOT
 from tests.infra.kubernetes_api import Cluster, served
 from tests.infra.manifests import ENVIRONMENT, FOLDER, POD, VALUES, env_of
@@ -78,10 +78,7 @@ class PodStack(CeleryStack):
 
 
 def test_tasks_for_the_gpu_get_pods_and_one_that_dies_gets_another(request, tmp_path):
-    if request.config.getoption("markexpr") != "stack":
-        pytest.skip("it takes minutes: make test-stack")
-    if lacks := missing():
-        pytest.skip(lacks)
+    skip_unless_asked(request)
     marks, dags = tmp_path / "marks", tmp_path / "dags"
     for folder in (marks, dags):
         folder.mkdir()
@@ -90,17 +87,12 @@ def test_tasks_for_the_gpu_get_pods_and_one_that_dies_gets_another(request, tmp_
     with served(cluster) as address:
         stack = PodStack(tmp_path, dags, address)
         cluster.variables = stack.in_a_pod()
-        try:
-            api = stack.start()
-            assert api.wait_for_dags(["work"]) is None
+        with at_work(stack, ["work"]) as (_, api):
             run = api.trigger("work", {})
             # The limit of the heartbeat is 900 s.
-            deadline = time.monotonic() + 240
-            while (state := api.run_state("work", run)) not in ("success", "failed") and time.monotonic() < deadline:
-                time.sleep(1)
+            until(lambda: api.run_state("work", run) in ENDED, "the run ends", 400)
+            state = api.run_state("work", run)
             tasks = {(task["task_id"], task["map_index"]): task for task in api.tasks("work", run)}
-        finally:
-            stack.stop()
 
     assert state == "success", {name: task["state"] for name, task in tasks.items()}
     where = {mark.name: mark.read_text() for mark in marks.iterdir()}

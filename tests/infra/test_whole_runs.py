@@ -8,80 +8,46 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from pathlib import Path
 
 import boto3
 import pytest
 from mlflow import MlflowClient
 
-from tests.infra.celery_stack import CeleryStack, missing, shows_secrets
-from tests.infra.compose import ROOT, environment
-from tests.small_runs import SETTINGS
-
-ENDED = ("success", "failed")
-
-
-class WholeStack(CeleryStack):
-    """The stack with MLflow and S3."""
-
-    def __init__(self, folder: Path, s3: str) -> None:
-        """Nothing is started yet. ``s3``: the address of the server."""
-        self.s3 = s3
-        given = {"CXR_DATA_SCHEDULE": "", "CXR_TRAINING_SCHEDULE": "", "CXR_PROFILE": "quick", "CXR_GPU_QUEUE": "gpu"}
-        super().__init__(folder, ROOT / "dags", AWS_ENDPOINT_URL_S3=s3, **given)
-
-    def start_others(self) -> None:
-        """Start MLflow, and make the bucket."""
-        made = ["python", str(ROOT / "infra/s3/create_bucket.py"), "cxr"]
-        self._once("bucket", made, self.variables)
-        self.start_mlflow("s3://cxr/mlflow", MLFLOW_S3_ENDPOINT_URL=self.s3, AWS_ENDPOINT_URL_S3=self.s3)
+from cxr_tasks.cli.inspection import faults
+from cxr_tasks.store import open_store
+from infra.embedded.airflow_api import ENDED
+from tests.infra.celery_stack import at_work, shows_secrets, skip_unless_asked, until
+from tests.infra.whole_stack import WholeStack
+from tests.small_runs import ONE_PAIR, SETTINGS
 
 
 @pytest.fixture(scope="module")
 def stack(request, tmp_path_factory, s3_server):
-    if request.config.getoption("markexpr") != "stack":
-        pytest.skip("it takes minutes: make test-stack")
-    if lacks := missing():
-        pytest.skip(lacks)
-    whole = WholeStack(tmp_path_factory.mktemp("whole"), s3_server)
-    try:
-        whole.api = whole.start()
-        assert whole.api.wait_for_dags(["cxr_data", "cxr_training"]) is None
+    skip_unless_asked(request)
+    with at_work(WholeStack(tmp_path_factory.mktemp("whole"), s3_server), ["cxr_data", "cxr_training"]) as whole:
         yield whole
-    finally:
-        whole.stop()
 
 
 def ended_well(api, dag: str, run: str, seconds: float = 1800) -> None:
     """Wait for the end of a run, which must be green."""
-    deadline = time.monotonic() + seconds
-    while (state := api.run_state(dag, run)) not in ENDED:
-        assert time.monotonic() < deadline, f"{dag} takes long"
-        time.sleep(2)
+    until(lambda: api.run_state(dag, run) in ENDED, f"{dag} ends", seconds)
     broken = [task for task in api.tasks(dag, run) if task["state"] not in ("success", "skipped")]
-    assert state == "success", {task["task_id"]: (task["state"], api.error(dag, run, task)) for task in broken}
-
-
-def begun(api) -> str:
-    """The training that new data began."""
-    for _ in range(120):
-        if run := api.newest_run("cxr_training"):
-            return run["dag_run_id"]
-        time.sleep(1)
-    raise AssertionError("the new dataset began no training")
+    told = {task["task_id"]: (task["state"], api.error(dag, run, task)) for task in broken}
+    assert api.run_state(dag, run) == "success", told
 
 
 @pytest.mark.stack
 @pytest.mark.timeout(3600)
-def test_both_dags_are_green_and_nothing_is_done_twice(stack, phantoms, monkeypatch):
+def test_both_dags_are_green_and_nothing_is_done_twice(stack, phantoms, monkeypatch, tmp_path):
+    stack, api = stack
     form = {"source": str(phantoms), "settings": SETTINGS}
-    data = stack.api.trigger("cxr_data", form)
-    ended_well(stack.api, "cxr_data", data)
-    training = begun(stack.api)
-    ended_well(stack.api, "cxr_training", training)
+    data = api.trigger("cxr_data", form)
+    ended_well(api, "cxr_data", data)
+    training = until(lambda: api.newest_run("cxr_training"), "the new dataset begins a training")["dag_run_id"]
+    ended_well(api, "cxr_training", training)
 
     runs = {"cxr_data": data, "cxr_training": training}
-    tasks = [task for dag, run in runs.items() for task in stack.api.tasks(dag, run)]
+    tasks = [task for dag, run in runs.items() for task in api.tasks(dag, run)]
     assert {task["try_number"] for task in tasks if task["state"] == "success"} == {1}
     hosts = {task["queue"]: {each["hostname"] for each in tasks if each["queue"] == task["queue"]} for task in tasks}
     hosts = {queue: names - {""} for queue, names in hosts.items()}
@@ -89,9 +55,8 @@ def test_both_dags_are_green_and_nothing_is_done_twice(stack, phantoms, monkeypa
     assert hosts == {"default": {"worker-cpu"}, "gpu": {"worker-gpu"}}
     assert stack.restarts == []
 
-    account = environment("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", account["MLFLOW_AUTH_ADMIN_USERNAME"])
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", account["MLFLOW_AUTH_ADMIN_PASSWORD"])
+    for name, value in stack.variables_of_a_reader(tmp_path).items():
+        monkeypatch.setenv(name, value)
     client = MlflowClient(stack.mlflow)
     known = [each.experiment_id for each in client.search_experiments()]
     logged = client.search_runs(known, max_results=1000)
@@ -102,10 +67,7 @@ def test_both_dags_are_green_and_nothing_is_done_twice(stack, phantoms, monkeypa
     assert made and set(made.values()) == {1}
     assert client.get_model_version_by_alias("cxr-overall", "champion").version == "1"
 
-    s3 = boto3.client(
-        "s3", endpoint_url=stack.s3, aws_access_key_id="any", aws_secret_access_key="any", region_name="us-east-1"
-    )
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="cxr")
+    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket="cxr")
     keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
     assert any(re.fullmatch(r"store/write_report/.*report\.html", key) for key in keys)
     assert any(key.startswith("mlflow/") for key in keys)
@@ -114,3 +76,51 @@ def test_both_dags_are_green_and_nothing_is_done_twice(stack, phantoms, monkeypa
     kept = {name: stack.dump(name) for name in ("airflow", "mlflow")}
     assert "COPY public.xcom" in kept["airflow"] and "COPY public.params" in kept["mlflow"]
     assert shows_secrets(kept) == []
+
+
+# A GAN that is at work while data are read, with a checkpoint a second.
+LONGER = {**ONE_PAIR, "gan": {**ONE_PAIR["gan"], "epochs": 100, "checkpoint_seconds": 1}}
+GAN = "gan.train_gan"
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(3600)
+def test_both_dags_are_green_though_workers_and_servers_are_killed(stack, phantoms, monkeypatch, tmp_path):
+    """On the stack that the test above leaves. Each is killed while tasks of both DAGs are at work."""
+    stack, api = stack
+    for name, value in stack.variables_of_a_reader(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    training = api.trigger("cxr_training", {"settings": LONGER})
+    runs = [("cxr_training", training)]
+
+    def both_at_work():
+        return all("running" in {task["state"] for task in api.tasks(dag, run)} for dag, run in (runs[0], runs[-1]))
+
+    until(lambda: [task for task in api.tasks(*runs[0]) if (task["task_id"], task["state"]) == (GAN, "running")], GAN)
+    for service in ("worker-gpu", "scheduler", "redis", "postgres"):
+        # The same data, read anew.
+        form = {"source": str(phantoms), "settings": SETTINGS, "force": ["ingest"]}
+        runs.append(("cxr_data", api.trigger("cxr_data", form)))
+        until(both_at_work, f"tasks of both DAGs are at work before {service} is killed", 600)
+        try:
+            stack.kill(service)
+        finally:
+            # What is not started again by itself.
+            {"redis": stack.start_redis, "postgres": stack.start_postgres}.get(service, list)()
+    killed = time.monotonic()
+    for dag, run in runs:
+        ended_well(api, dag, run)
+
+    (gan,) = [task for task in api.tasks("cxr_training", training) if task["task_id"] == GAN]
+    tries = Counter(task["try_number"] for run in runs for task in api.tasks(*run) if task["state"] == "success")
+    print({"green after the last kill": round(time.monotonic() - killed), "tasks by tries": dict(tries)})
+    assert gan["try_number"] > 1 and api.result("cxr_training", training, gan)["resumed_from"] > 0
+    client = MlflowClient(stack.mlflow)
+    known = [each.experiment_id for each in client.search_experiments()]
+    logged = client.search_runs(known, max_results=1000)
+    assert {run.info.status for run in logged} == {"FINISHED"}
+    made = Counter((run.data.tags["cxr.dag_run"], run.data.tags.get("cxr.artifact", "")) for run in logged)
+    assert {run for run, _ in made} >= {run for _, run in runs} and set(made.values()) == {1}
+    lost, artifacts = faults(open_store())
+    assert lost == [] and artifacts > 20
+    assert not [found.path for found in open_store().bucket.objects("unfinished/")]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.celery_stack import missing
-from tests.infra.faults.faults import Faults, FaultyStack, environment_of_tests
+from tests.infra.celery_stack import at_work, skip_unless_asked
+from tests.infra.faults.faults import PIECES_DAGS, Faults, FaultyStack
 
 
 @pytest.fixture(scope="session")
@@ -17,25 +17,20 @@ def started(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, s3_server: str
 ) -> Iterator[Faults]:
     """The stack, at work."""
-    if request.config.getoption("markexpr") != "stack":
-        pytest.skip("it takes minutes: make test-stack")
-    if lacks := missing():
-        pytest.skip(lacks)
-    stack = FaultyStack(tmp_path_factory.mktemp("faults"), s3_server)
-    try:
+    skip_unless_asked(request)
+    with at_work(FaultyStack(tmp_path_factory.mktemp("faults"), s3_server), PIECES_DAGS) as (stack, api):
+        faults = Faults(stack, api)
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment_of_tests(stack, tmp_path_factory.mktemp("cache")).items():
+            for name, value in stack.variables_of_a_reader(tmp_path_factory.mktemp("cache")).items():
                 patch.setenv(name, value)
-            faults = Faults(stack)
+            faults.see_both_workers()
         yield faults
-    finally:
-        stack.stop()
 
 
 @pytest.fixture
 def faults(started: Faults, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Faults]:
     """The stack, and the environment by which a test reads its store and its MLflow."""
-    for name, value in environment_of_tests(started.stack, tmp_path / "cache").items():
+    for name, value in started.stack.variables_of_a_reader(tmp_path / "cache").items():
         monkeypatch.setenv(name, value)
     started.told.clear()
     yield started

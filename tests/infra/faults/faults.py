@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from cxr_tasks import tracking
 from cxr_tasks.store import RECORD, S3Store, open_store
 from cxr_tasks.store.files import Care
 from infra.embedded.airflow_api import ENDED
-from tests.infra.celery_stack import CeleryStack
-from tests.infra.compose import ROOT, environment
+from tests.infra.celery_stack import SOON, until
+from tests.infra.compose import ROOT, SignedInApi
 from tests.infra.faults import pieces
+from tests.infra.faults.cut import cut_off, in_group
+from tests.infra.whole_stack import WholeStack
 
 DAGS = Path(__file__).parent / "dags"
+PIECES_DAGS = ("pieces", "pieces_gpu", "pieces_limited")
 ENDED_WELL = ("success", 1)
 # A machine that others keep busy takes minutes for what it does in seconds.
-PATIENT_SECONDS = 1200.0
+RUN_SECONDS = 1200.0
+# So many seconds of a piece may be told to MLflow twice where a try was cut off before its checkpoint was saved.
+TOLD_TWICE = 3
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,6 @@ class Begun:
         name: What tells its pieces from those of others.
         pieces: How many.
         seconds: How long each takes.
-        at: When it was begun, on the clock that only goes on.
     """
 
     dag: str
@@ -44,7 +51,6 @@ class Begun:
     name: str
     pieces: int
     seconds: int
-    at: float = field(default_factory=time.monotonic)
 
     @property
     def refs(self) -> list[str]:
@@ -52,32 +58,25 @@ class Begun:
         return [pieces.ref_of(self.name, number, self.seconds) for number in range(self.pieces)]
 
 
-class FaultyStack(CeleryStack):
-    """The stack with MLflow and S3."""
+class FaultyStack(WholeStack):
+    """The stack with the DAGs that make pieces, and a worker that can be cut off."""
 
-    def __init__(self, folder: Path, s3: str, **variables: str) -> None:
-        """Nothing is started yet. ``s3``: the address of the server. ``variables``: of every Airflow process."""
+    def __init__(self, folder: Path, s3: str) -> None:
+        """Nothing is started yet. ``s3``: the address of the server."""
         self.marks = folder / "marks"
         self.marks.mkdir(parents=True)
         # Airflow writes compiled files beside DAGs.
         shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-        given = {"AWS_ENDPOINT_URL_S3": s3, pieces.MARKS: str(self.marks), "CXR_GPU_QUEUE": "gpu"}
-        given["PYTHONPATH"] = f"{folder / 'dags'}:{ROOT / 'dags'}:{ROOT}"
-        # A test has no minute to wait for a look.
-        given["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL"] = "5"
-        given["AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD"] = "12"
-        given["AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL"] = "300"
-        super().__init__(folder / "stack", folder / "dags", **given, **variables)
+        given = {
+            **SOON,
+            pieces.MARKS: str(self.marks),
+            "PYTHONPATH": f"{folder / 'dags'}:{ROOT / 'dags'}:{ROOT}",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "300",
+        }
+        super().__init__(folder / "stack", s3, folder / "dags", **given)
 
-    def start_others(self) -> None:
-        """Start MLflow, and make the bucket."""
-        self._once("bucket", ["python", str(ROOT / "infra/s3/create_bucket.py"), "cxr"], self.variables)
-        self.serve_mlflow()
-
-    def serve_mlflow(self) -> None:
-        """Start MLflow, with what it holds."""
-        s3 = self.variables["AWS_ENDPOINT_URL_S3"]
-        self.start_mlflow("s3://cxr/mlflow", MLFLOW_S3_ENDPOINT_URL=s3, AWS_ENDPOINT_URL_S3=s3)
+    def _serve(self, name: str, served: list[str], variables: dict[str, str] | None = None) -> None:
+        super()._serve(name, in_group(served) if name == "worker-gpu" else served, variables)
 
 
 class Faults:
@@ -86,17 +85,21 @@ class Faults:
     Attributes:
         stack: Everything that can break.
         api: A client of Airflow's API.
-        told: What came of the faults of a test, with the seconds from the end of a fault until all was well.
+        told: What came of the faults of a test.
     """
 
-    def __init__(self, stack: FaultyStack) -> None:
-        """Start the stack, and wait until both workers have done something."""
-        self.stack, self.told = stack, list[dict[str, object]]()
-        self.api = stack.start()
-        fault = self.api.wait_for_dags(["pieces", "pieces_gpu", "pieces_limited"])
-        assert fault is None, fault
-        for begun in (self.begin(), self.begin(dag="pieces_gpu")):
-            self.assert_nothing_lost_or_doubled(begun)
+    def __init__(self, stack: FaultyStack, api: SignedInApi) -> None:
+        """``stack`` is at work, and ``api`` its client."""
+        self.stack, self.api, self.told = stack, api, list[dict[str, object]]()
+        self._fault_ended = time.monotonic()
+
+    def see_both_workers(self) -> None:
+        """Wait until both workers have done something."""
+        for dag in PIECES_DAGS[:2]:
+            begun = self.begin(dag=dag)
+            assert self.ended(begun) == "success", self.why_not(begun)
+
+    # --- Runs -------------------------------------------------------------------------------------------------
 
     def begin(self, pieces: int = 1, seconds: int = 0, *, dag: str = "pieces", name: str = "") -> Begun:
         """Begin a run; it makes what no other run makes, unless it is given a ``name``."""
@@ -104,51 +107,38 @@ class Faults:
         run = self.api.trigger(dag, {"pieces": pieces, "seconds": seconds, "name": name})
         return Begun(dag, run, name, pieces, seconds)
 
-    def until(self, is_so: Callable[[], Any], what: str, seconds: float = PATIENT_SECONDS) -> Any:
-        """Wait."""
-        deadline = time.monotonic() + seconds
-        while not (found := is_so()):
-            assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-            time.sleep(0.3)
-        return found
-
-    def marks(self, begun: Begun, what: str) -> list[str]:
-        """The hosts where pieces of the run were ``begun`` or ``made``, in the order of the pieces."""
+    def marks(self, begun: Begun, what: str) -> list[tuple[str, int]]:
+        """Hosts and seconds at which pieces of the run were ``begun`` or ``made``, in the order of the pieces."""
         files = [self.stack.marks / f"{begun.name}-{number}" for number in range(begun.pieces)]
         lines = [line.split() for file in files if file.is_file() for line in file.read_text().splitlines()]
-        return [host for said, host, _ in lines if said == what]
+        return [(host, int(second)) for said, host, second in lines if said == what]
 
-    def at_work(self, begun: Begun, pieces: int = 1) -> None:
-        """Wait until so many pieces of the run are begun."""
-        self.until(lambda: len(self.marks(begun, "begun")) >= pieces, f"{pieces} pieces are begun")
+    def at_work(self, begun: Begun, pieces: int = 1, saved: int = 0) -> None:
+        """Wait until so many pieces of the run are begun, and ``saved`` seconds of them are in the store."""
+        until(lambda: len(self.marks(begun, "begun")) >= pieces, f"{pieces} pieces are begun", RUN_SECONDS)
+        if saved:
+            until(lambda: self.saved_seconds(begun) >= saved, f"{saved} s of a piece are saved", RUN_SECONDS)
 
-    def ended(self, begun: Begun, seconds: float = PATIENT_SECONDS) -> str:
+    def saved_seconds(self, begun: Begun) -> int:
+        """How far the newest checkpoint in the store is, of the piece that is furthest."""
+        store = open_store()
+        assert isinstance(store, S3Store)
+        found = [store.bucket.get(f"unfinished/{ref}/{pieces.PROGRESS}") for ref in begun.refs]
+        return max((int(content) for content in found if content), default=0)
+
+    def ended(self, begun: Begun, seconds: float = RUN_SECONDS) -> str:
         """Wait for the end of a run; returns its state."""
 
         def state() -> str:
             told = self.api.run_state(begun.dag, begun.run)
             return told if told in ENDED else ""
 
-        return str(self.until(state, f"{begun.run} ends", seconds))
+        return str(until(state, f"{begun.run} ends", seconds))
 
-    def tasks(self, begun: Begun, task_id: str = "make") -> list[tuple[str, int]]:
-        """State and number of tries of each instance of a task."""
-        found = [task for task in self.api.tasks(begun.dag, begun.run) if task["task_id"] == task_id]
+    def tasks(self, begun: Begun) -> list[tuple[str, int]]:
+        """State and number of tries of each task that makes a piece."""
+        found = [task for task in self.api.tasks(begun.dag, begun.run) if task["task_id"] == "make"]
         return [(task["state"], task["try_number"]) for task in found]
-
-    def new_name(self, word: str) -> str:
-        """A name of pieces that no other run has."""
-        return f"{word}-{uuid.uuid4().hex[:8]}"
-
-    def hosts(self, begun: Begun) -> list[str]:
-        """Where pieces of the run were begun, each host once."""
-        return sorted(set(self.marks(begun, "begun")))
-
-    def handed_out(self, begun: Begun) -> int:
-        """How often a worker was given a task ``make`` of the run."""
-        given = f"run_id={begun.run}/task_id=make"
-        lines = [line for text in self.stack.said().values() for line in text.splitlines()]
-        return sum("Executing workload in Celery" in line and given in line for line in lines)
 
     def requeued(self, begun: Begun) -> int:
         """How often the task of the run that waited longest was handed out again because it had waited for long."""
@@ -157,12 +147,64 @@ class Faults:
         return max(Counter(each["map_index"] for each in events).values(), default=0)
 
     def sentence(self, begun: Begun) -> str:
-        """What the first task ``make`` of the run has on record."""
+        """What the first task that makes a piece has on record."""
         path = f"/dags/{begun.dag}/dagRuns/{begun.run}/taskInstances/make/xcomEntries/record"
         return str(self.api.get(path, map_index=0, deserialize=True)["value"]["sentence"])
 
-    def kept(self, begun: Begun) -> list[str]:
-        """The objects of the store that belong to pieces of the run."""
+    def clear(self, begun: Begun, **which: object) -> None:
+        """Let tasks of a run begin anew; ``which``: all unless the API is told otherwise."""
+        asked = {"dry_run": False, "only_failed": False, "dag_run_id": begun.run, "reset_dag_runs": True, **which}
+        self.api.http.post(f"/dags/{begun.dag}/clearTaskInstances", json=asked).raise_for_status()
+
+    def why_not(self, begun: Begun) -> dict[str, str]:
+        """What the tasks say that have not succeeded."""
+        found = [task for task in self.api.tasks(begun.dag, begun.run) if task["state"] != "success"]
+        return {
+            f"{task['task_id']} {task['map_index']} {task['state']}": self.api.error(begun.dag, begun.run, task)
+            for task in found
+        }
+
+    # --- The count --------------------------------------------------------------------------------------------
+
+    def assert_recovered(self, fault: str, *runs: Begun, at_the_first_try: bool = False) -> None:
+        """All runs that a fault met become green, with nothing lost and nothing doubled.
+
+        The time from the end of the fault until the last of them is green is noted as its recovery.
+
+        Args:
+            fault: What it was.
+            *runs: That it met.
+            at_the_first_try: Whether no task was tried again.
+        """
+        for begun in runs:
+            assert self.ended(begun) == "success", self.why_not(begun)
+        seconds = round(time.monotonic() - self._fault_ended)
+        tries = max(number for begun in runs for _, number in self.tasks(begun))
+        self.told.append({"fault": fault, "recovery": seconds, "tries": tries})
+        for begun in runs:
+            self.assert_nothing_lost_or_doubled(begun, told_twice=0 if at_the_first_try else TOLD_TWICE)
+            assert not at_the_first_try or set(self.tasks(begun)) == {ENDED_WELL}
+
+    def assert_nothing_lost_or_doubled(self, begun: Begun, told_twice: int = 0) -> None:
+        """The run is green; each piece was made once, is in the store whole and once, and MLflow has one run of it.
+
+        Args:
+            begun: The run.
+            told_twice: So many points of a curve MLflow may have twice.
+        """
+        assert self.ended(begun) == "success", self.why_not(begun)
+        assert len(self.marks(begun, "made")) == begun.pieces
+        store, expected = open_store(), set()
+        for number, ref in enumerate(begun.refs):
+            record = store.record(ref)
+            assert record is not None and store.fault(ref, record, Care.ALL) == ""
+            assert (store.fetch(ref) / "content.txt").read_bytes() == pieces.content_of(number)
+            expected |= {f"{ref}/{RECORD}", *(f"{ref}/{record['objects']}/{file}" for file in record["files"])}
+        assert set(self._kept(begun)) == expected
+        self._assert_mlflow_knows(begun, told_twice)
+
+    def _kept(self, begun: Begun) -> list[str]:
+        """The objects of the store that belong to pieces of the run, checkpoints and leases too."""
         store = open_store()
         assert isinstance(store, S3Store)
         return [found.path for found in store.bucket.objects() if any(ref in found.path for ref in begun.refs)]
@@ -173,49 +215,7 @@ class Faults:
         named = f"tags.`{tracking.TAG_DAG_RUN}` = '{begun.run}'"
         return list(tracking.client().search_runs([experiment], named, max_results=1000))
 
-    def why_not(self, begun: Begun) -> dict[str, str]:
-        """What the tasks say that have not succeeded."""
-        found = [task for task in self.api.tasks(begun.dag, begun.run) if task["state"] != "success"]
-        return {
-            f"{task['task_id']} {task['map_index']} {task['state']}": self.api.error(begun.dag, begun.run, task)
-            for task in found
-        }
-
-    def assert_nothing_lost_or_doubled(self, begun: Begun, *, twice: bool = False) -> None:
-        """The run is green; each piece was made once, is in the store whole and once, and MLflow has one run of it.
-
-        Args:
-            begun: The run.
-            twice: Whether a piece may have been begun anew, so that MLflow was told twice of its seconds.
-        """
-        assert self.ended(begun) == "success", self.why_not(begun)
-        made = len(self.marks(begun, "made"))
-        assert made >= begun.pieces if twice else made == begun.pieces
-        store, expected = open_store(), set()
-        for number, ref in enumerate(begun.refs):
-            record = store.record(ref)
-            assert record is not None and store.fault(ref, record, Care.ALL) == ""
-            assert (store.fetch(ref) / "content.txt").read_bytes() == pieces.content_of(number)
-            expected |= {f"{ref}/{RECORD}", *(f"{ref}/{record['objects']}/{file}" for file in record["files"])}
-        assert set(self.kept(begun)) == expected
-        self._assert_mlflow_knows(begun, twice=twice)
-
-    def assert_done_at_the_first_try(self, ended: Begun, works: Begun, fault: str) -> None:
-        """A fault has ended now: nothing is lost or doubled, and no task was tried again.
-
-        Args:
-            ended: A run that had nothing left to do but to end. From now on to its end it is called recovery.
-            works: A run that was at work.
-            fault: What it was.
-        """
-        back = time.monotonic()
-        self.ended(ended)
-        self.recovered(fault, back)
-        for begun in (ended, works):
-            self.assert_nothing_lost_or_doubled(begun)
-            assert set(self.tasks(begun)) == {ENDED_WELL}
-
-    def _assert_mlflow_knows(self, begun: Begun, *, twice: bool) -> None:
+    def _assert_mlflow_knows(self, begun: Begun, told_twice: int) -> None:
         found = self.mlflow_runs(begun)
         of_pieces = [run for run in found if tracking.TAG_ARTIFACT in run.data.tags]
         assert sorted(run.data.tags[tracking.TAG_ARTIFACT] for run in of_pieces) == sorted(begun.refs)
@@ -224,7 +224,34 @@ class Faults:
             if begun.seconds and run.data.tags["cxr.reused"] == "false":
                 history = tracking.client().get_metric_history(run.info.run_id, "second")
                 points = [(each.step, each.value) for each in history]
-                assert sorted(set(points) if twice else points) == [(at, float(at)) for at in range(begun.seconds)]
+                assert sorted(set(points)) == [(at, float(at)) for at in range(begun.seconds)]
+                assert len(points) - len(set(points)) <= told_twice
+
+    # --- Faults -----------------------------------------------------------------------------------------------
+
+    def _ends_now(self) -> None:
+        """A fault has an end: what was taken away is given back from now on."""
+        self._fault_ended = time.monotonic()
+
+    def kill(self, service: str) -> None:
+        """Kill a service that is started again at once, as its container would be."""
+        self.stack.kill(service)
+        self._ends_now()
+
+    def terminate(self, service: str) -> subprocess.Popen[bytes]:
+        """Tell a service to end, as Docker does at first. It is started again when it has ended."""
+        process = self.stack.services[service].process
+        process.terminate()
+        self._ends_now()
+        return process
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Whatever fault the block makes ends with the block."""
+        try:
+            yield
+        finally:
+            self._ends_now()
 
     @contextmanager
     def suspended(self, service: str) -> Iterator[None]:
@@ -235,83 +262,65 @@ class Faults:
         try:
             yield
         finally:
+            self._ends_now()
             for process in processes:
-                process.resume()
+                # What was killed meanwhile cannot go on.
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     @contextmanager
     def gone(self, service: str) -> Iterator[None]:
-        """Let nobody listen in the place of a service."""
-        served = self.stack.services[service]
-        kept = served.command
-        try:
-            served.command = ["sleep", "infinity"]
-            self._start_again(service)
-            yield
-        finally:
-            served.command = kept
-            self._start_again(service)
-
-    @contextmanager
-    def another_worker(self, like: str, variables: Mapping[str, str] | None = None) -> Iterator[None]:
-        """Let there be one more worker of a kind."""
-        name = f"another-{like}"
-        self.stack.start_worker(name, like, **variables or {})
-        log = self.stack.services[name].log
-        try:
-            self.until(lambda: f"celery@{name} ready" in log.read_text(errors="replace"), f"{name} is ready")
-            yield
-        finally:
-            self.stack.kill(name)
+        """Kill a service, and let nobody listen in its place until the block ends."""
+        start = {
+            "postgres": self.stack.start_postgres,
+            "redis": self.stack.start_redis,
+            "mlflow": self.stack.serve_mlflow,
+        }
+        if service in start:
+            self.stack.kill(service)
+            try:
+                yield
+            finally:
+                self._ends_now()
+                start[service]()
+        else:
+            with self._changed(service, command=["sleep", "infinity"]):
+                yield
 
     @contextmanager
     def one_slot(self, worker: str) -> Iterator[None]:
         """Let a worker do one task at a time."""
-        served = self.stack.services[worker]
-        kept = served.command
-        assert kept[-2] == "--concurrency"
-        try:
-            served.command = [*kept[:-1], "1"]
-            self._start_again(worker)
+        command = self.stack.services[worker].command
+        assert command[-2] == "--concurrency"
+        with self._changed(worker, command=[*command[:-1], "1"]):
             yield
-        finally:
-            served.command = kept
-            self._start_again(worker)
 
     @contextmanager
     def settings(self, service: str, variables: Mapping[str, str]) -> Iterator[None]:
         """Run a service with other variables. It is ended for that, and started again by what watches it."""
+        with self._changed(service, environment={**self.stack.services[service].environment, **variables}):
+            yield
+
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Let no packet reach the GPU's worker, and none leave it."""
+        with cut_off(), self.ending():
+            yield
+
+    @contextmanager
+    def _changed(self, service: str, **attributes: object) -> Iterator[None]:
         served = self.stack.services[service]
-        kept = served.environment
+        kept = {name: getattr(served, name) for name in attributes}
         try:
-            served.environment = {**kept, **variables}
+            vars(served).update(attributes)
             self._start_again(service)
             yield
         finally:
-            served.environment = kept
+            self._ends_now()
+            vars(served).update(kept)
             self._start_again(service)
 
     def _start_again(self, service: str) -> None:
         served, before = self.stack.services[service], self.stack.services[service].process.pid
         self.stack.kill(service)
-        self.until(lambda: served.process.pid != before, f"{service} is started again")
-
-    def recovered(self, fault: str, since: float, **more: object) -> None:
-        """Note how long it took until all was well; ``since``: when the fault ended."""
-        self.told.append({"fault": fault, "seconds": round(time.monotonic() - since), **more})
-
-    def healthy(self) -> None:
-        """Wait until the API server answers."""
-        self.until(self.stack._api_answers, "the API server answers")
-
-
-def environment_of_tests(stack: FaultyStack, cache: Path) -> dict[str, str]:
-    """The variables by which a test itself reads the store and MLflow."""
-    account = environment("mlflow")
-    named = ("CXR_STORE", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-    return {
-        **{name: stack.variables[name] for name in named if name in stack.variables},
-        "CXR_CACHE": str(cache),
-        "MLFLOW_TRACKING_URI": stack.mlflow,
-        "MLFLOW_TRACKING_USERNAME": account["MLFLOW_AUTH_ADMIN_USERNAME"],
-        "MLFLOW_TRACKING_PASSWORD": account["MLFLOW_AUTH_ADMIN_PASSWORD"],
-    }
+        until(lambda: served.process.pid != before, f"{service} is started again")

@@ -1,4 +1,7 @@
-"""Small pieces of work, made as steps make artifacts: what the tasks do on which faults are tried."""
+"""Small pieces of work, made as steps make artifacts: what the tasks do on which faults are tried.
+
+A piece is trained for seconds instead of epochs, and goes on from its checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ from typing import Any, ClassVar
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Artifact, RunContext
 from cxr_tasks.pipeline import Made, perform
+from cxr_tasks.steps.unfinished import Unfinished
 from cxr_tasks.store import artifact_ref
 
 EXPERIMENT = "pieces"
 # Where a piece notes on the machine itself when it is begun and when it is made.
 MARKS = "PIECES_MARKS"
+# The file of a checkpoint.
+PROGRESS = "seconds"
 
 
 class Piece(Artifact):
@@ -51,17 +57,28 @@ def begin(name: str) -> RunContext:
 
 def make(run: RunContext, name: str, number: int, seconds: int) -> Piece:
     """Make one piece."""
+    settings = settings_of(name, number, seconds)
+    unfinished = Unfinished.of(run, Piece, 1, settings, {}, f"piece {number}")
 
     def fill(folder: Path) -> Made[Piece]:
-        _mark(name, number, "begun")
-        for second in range(seconds):
-            tracking.log_metrics({"second": second}, second)
+        progress = unfinished.folder() / PROGRESS
+        done = int(progress.read_text(encoding="utf-8")) if progress.is_file() else 0
+        _mark(name, number, "begun", done)
+        for second in range(done, seconds):
             time.sleep(1)
+            tracking.log_metrics({"second": second}, second)
+            aside = progress.with_name("aside")
+            aside.write_text(str(second + 1), encoding="utf-8")
+            os.replace(aside, progress)
+            unfinished.save()
+        unfinished.catch_up()
+        unfinished.end()
         (folder / "content.txt").write_bytes(content_of(number))
-        _mark(name, number, "made")
+        _mark(name, number, "made", seconds)
         return Made(Piece(number=number))
 
-    return perform(run, Piece, fill, settings=settings_of(name, number, seconds), inputs={}, label=f"{name} {number}")
+    label = f"{name} {number}"
+    return perform(run, Piece, fill, settings=settings, inputs={}, label=label, around=unfinished.alone)
 
 
 def close(run: RunContext) -> None:
@@ -69,6 +86,6 @@ def close(run: RunContext) -> None:
     tracking.client().set_terminated(run.mlflow_run_id, "FINISHED")
 
 
-def _mark(name: str, number: int, what: str) -> None:
+def _mark(name: str, number: int, what: str, second: int) -> None:
     with Path(os.environ[MARKS], f"{name}-{number}").open("a", encoding="utf-8") as marks:
-        marks.write(f"{what} {socket.gethostname()} {time.monotonic():.1f}\n")
+        marks.write(f"{what} {socket.gethostname()} {second}\n")

@@ -34,4 +34,4 @@ def wire(dag_id: str, **place: Any) -> None:
 
 wire("pieces")
 wire("pieces_gpu", **GPU)
-wire("pieces_limited", **GPU, execution_timeout=timedelta(seconds=8))
+wire("pieces_limited", execution_timeout=timedelta(seconds=15))
