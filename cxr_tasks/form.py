@@ -78,6 +78,24 @@ ROLLBACK_FIELDS = {
         default="",
     ),
 }
+# The fields of a cleanup.
+CLEANUP_FIELDS = {
+    "unused_days": Field(
+        "Unused for days",
+        "What was used within so many days stays. Give more than a run takes.",
+        schema={"type": "number", "minimum": 1},
+        default=30,
+    ),
+    "keep_runs": Field(
+        "Runs to keep",
+        "So many runs of each DAG stay, however old, with all that they made or took.",
+        schema={"type": "integer", "minimum": 1},
+        default=20,
+    ),
+    "only_list": Field(
+        "Only list", "Say what would go, and remove nothing.", schema={"type": "boolean"}, default=False
+    ),
+}
 # The fields that both DAGs have.
 FIELDS: dict[str, Field] = {
     "profile": Field(

@@ -32,7 +32,7 @@ from pydantic_core import to_jsonable_python
 
 from cxr_tasks import steps
 from cxr_tasks.artifacts import Features, Judgement, RunContext, Training
-from cxr_tasks.form import DATASET_FIELD, FIELDS, ROLLBACK_FIELDS, SOURCE_FIELD, Field, gpu_steps
+from cxr_tasks.form import CLEANUP_FIELDS, DATASET_FIELD, FIELDS, ROLLBACK_FIELDS, SOURCE_FIELD, Field, gpu_steps
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -49,7 +49,7 @@ def form(fields: Mapping[str, Field]) -> dict[str, Param]:
 
 DATA_FORM, TRAINING_FORM = form({"source": SOURCE_FIELD, **FIELDS}), form({"dataset": DATASET_FIELD, **FIELDS})
 MONITOR_FORM = form({"dataset": DATASET_FIELD, **{name: FIELDS[name] for name in ("profile", "settings")}})
-ROLLBACK_FORM = form(ROLLBACK_FIELDS)
+ROLLBACK_FORM, CLEANUP_FORM = form(ROLLBACK_FIELDS), form(CLEANUP_FIELDS)
 # Where slots are few, what takes seconds goes before what takes hours, also that of another run: a data run does not
 # stay open behind trainings, and a set that cannot be read is known before them. Then comes what most waits for.
 PRIORITIES = {"quick": 100, "reading": 50, "gan": 40, "features": 30, "arms": 20, "last": 10}
@@ -59,6 +59,7 @@ GPU_QUEUE = os.environ.get("CXR_GPU_QUEUE", "")
 DATA_SCHEDULE = os.environ.get("CXR_DATA_SCHEDULE", "")
 TRAINING_SCHEDULE = os.environ.get("CXR_TRAINING_SCHEDULE", "")
 MONITOR_SCHEDULE = os.environ.get("CXR_MONITOR_SCHEDULE", "")
+CLEANUP_SCHEDULE = os.environ.get("CXR_CLEANUP_SCHEDULE", "")
 # Where the hours of these expressions are, such as Europe/Berlin.
 TIME_ZONE = os.environ.get("CXR_TIME_ZONE") or "UTC"
 # What is neither the user's error nor the world's is tried so often: it may be a killed neighbour or a bug.

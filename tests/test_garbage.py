@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_tasks.cli.clearing import OldArtifacts, check_registry, old_artifacts, remove_artifacts
-from cxr_tasks.cli.inventory import stored_artifacts
-from cxr_tasks.cli.leftovers import leftovers, remove_leftover
 from cxr_tasks.errors import UserError
+from cxr_tasks.retention.clearing import OldArtifacts, check_registry, old_artifacts, remove_artifacts
+from cxr_tasks.retention.inventory import stored_artifacts
+from cxr_tasks.retention.leftovers import leftovers, remove_leftover
 from cxr_tasks.store import FolderStore, MissingArtifact, S3Store, Store, open_store
 from cxr_tasks.store.files import Care
 from cxr_tasks.store.garbage import clearance, lineage, references

@@ -25,7 +25,7 @@ def list_store(
     as_json: JsonOption = False,
 ) -> None:
     """List the artifacts, the newest first, with their age, their size, and the seconds that making each took."""
-    from cxr_tasks.cli.inventory import stored_artifacts
+    from cxr_tasks.retention.inventory import stored_artifacts
 
     found = [stored for stored in stored_artifacts(opened_store(store)) if step in ("", stored.step)]
     if as_json:
@@ -71,7 +71,7 @@ def show_artifact(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Print one artifact's record as JSON: what made it, from what, where its files are."""
-    from cxr_tasks.cli.inventory import files_of, stored_artifacts
+    from cxr_tasks.retention.inventory import files_of, stored_artifacts
 
     opened = opened_store(store)
     record = opened.record(ref)

@@ -19,8 +19,8 @@ from cxr_tasks.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cxr_tasks.cli.inventory import Stored
-    from cxr_tasks.cli.leftovers import Leftover
+    from cxr_tasks.retention.inventory import Stored
+    from cxr_tasks.retention.leftovers import Leftover
 
 DURATION = re.compile(r"(\d+)([mhdw])")
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -57,16 +57,16 @@ def collect_garbage(
 ) -> None:
     """Make room: list what is old and belongs to nothing that people rely on, and remove it with --yes.
 
-    Every registered model that has an alias, such as champion, keeps its whole lineage: its training, its data, and
-    the synthetic images and the GAN that it was trained with. So do the newest datasets, all that was used lately, and
+    Every registered model that is or was champion keeps its whole lineage: its training, its data, and the synthetic
+    images and the GAN that it was trained with. So do the newest datasets, all that was used lately, and
     trainings that go on. Other registered models keep their own artifact.
 
     What killed tasks left goes after a day. Checkpoints of trainings that nobody went on with go by their age.
     """
     from cxr_tasks import tracking
-    from cxr_tasks.cli.clearing import check_registry, drop_versions, old_artifacts, remove_artifacts
-    from cxr_tasks.cli.inventory import stored_artifacts
-    from cxr_tasks.cli.leftovers import leftovers, remove_leftover
+    from cxr_tasks.retention.clearing import check_registry, drop_versions, old_artifacts, remove_artifacts
+    from cxr_tasks.retention.inventory import stored_artifacts
+    from cxr_tasks.retention.leftovers import leftovers, remove_leftover
 
     opened, now, age = opened_store(store), datetime.now(UTC), age_of(older_than)
     console, before = open_console(), now - age
@@ -115,7 +115,7 @@ def verify_store(
     A run finds by itself what has another size or another date, and makes that anew. This finds all else too. Exit
     status 1 if anything is wrong.
     """
-    from cxr_tasks.cli.inspection import faults
+    from cxr_tasks.retention.inspection import faults
 
     opened = opened_store(store)
     found, looked_at = faults(opened, step)

@@ -7,6 +7,7 @@ inside the functions, so that loading a DAG file costs nothing. :mod:`cxr_tasks.
 from cxr_tasks.steps.approve import approve
 from cxr_tasks.steps.begin_training import begin_training
 from cxr_tasks.steps.challenge import asks_a_person, challenge, passes_gate
+from cxr_tasks.steps.clean_up import CleanedUp, clean_up
 from cxr_tasks.steps.compare import compare
 from cxr_tasks.steps.configure import configure
 from cxr_tasks.steps.evaluate_external import evaluate_external
@@ -54,6 +55,7 @@ from cxr_tasks.steps.write_report import write_report
 
 __all__ = [
     "TOLD_OF",
+    "CleanedUp",
     "Notice",
     "RolledBack",
     "approve",
@@ -62,6 +64,7 @@ __all__ = [
     "backbones",
     "begin_training",
     "challenge",
+    "clean_up",
     "close_run",
     "compare",
     "configure",

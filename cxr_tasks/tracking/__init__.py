@@ -1,6 +1,7 @@
 """MLflow, as the rest of the project uses it: runs and what is logged to them, pages, and models."""
 
 from cxr_tasks.tracking.closing import close_dag_run, open_dag_runs
+from cxr_tasks.tracking.forgetting import TrackedDagRun, forget_dag_run, forget_version, is_old, tracked_dag_runs
 from cxr_tasks.tracking.logs import (
     log_curves,
     log_dataset,
@@ -51,6 +52,7 @@ __all__ = [
     "TAG_DAG_RUN",
     "TAG_WORK",
     "RegisteredVersion",
+    "TrackedDagRun",
     "UnusableModelError",
     "active_artifact_url",
     "artifact_url",
@@ -61,6 +63,9 @@ __all__ = [
     "fetch_version",
     "find_or_create",
     "find_version",
+    "forget_dag_run",
+    "forget_version",
+    "is_old",
     "is_on",
     "load_version",
     "log_curves",
@@ -87,6 +92,7 @@ __all__ = [
     "set_tags",
     "step_run",
     "tag_version",
+    "tracked_dag_runs",
     "version_by_alias",
     "version_with_tag",
 ]

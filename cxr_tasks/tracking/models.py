@@ -30,12 +30,13 @@ NETWORK_PATHS = (f"artifacts/{MODEL_FOLDER}/{NETWORK_FILE}", f"data/{NETWORK_FIL
 
 
 class RegisteredVersion(NamedTuple):
-    """A version of a registered model: its tags, and its aliases, such as ``champion``."""
+    """A version of a registered model: its tags, its aliases such as ``champion``, and the run that logged it."""
 
     name: str
     version: str
     tags: Mapping[str, str]
     aliases: tuple[str, ...]
+    run_id: str = ""
 
 
 class UnusableModelError(Exception):
@@ -164,7 +165,13 @@ def registered_versions() -> list[RegisteredVersion]:
         for alias, version in model.aliases.items():
             aliases[model.name, str(version)].append(alias)
     return [
-        RegisteredVersion(each.name, str(each.version), dict(each.tags), tuple(aliases[each.name, str(each.version)]))
+        RegisteredVersion(
+            each.name,
+            str(each.version),
+            dict(each.tags),
+            tuple(aliases[each.name, str(each.version)]),
+            each.run_id or "",
+        )
         for each in all_pages(server.search_model_versions)
     ]
 

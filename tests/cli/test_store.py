@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cxr_tasks.cli.inventory import stored_artifacts
-from cxr_tasks.cli.leftovers import leftovers, remove_leftover
 from cxr_tasks.cli.upkeep import age_of
 from cxr_tasks.errors import UserError
+from cxr_tasks.retention.inventory import stored_artifacts
+from cxr_tasks.retention.leftovers import leftovers, remove_leftover
 from cxr_tasks.store import FolderStore, open_store
 
 LONG_AGO = time.time() - 60 * 86400
@@ -88,7 +88,7 @@ def test_old_artifacts_go_only_when_asked_and_are_shown_by_step(cxr, filled):
 
     asked = cxr("store", "gc", "--mlflow", "none", "--store", filled.root)
     (line,) = [line.split() for line in asked.stdout.splitlines() if line.startswith("train_arm")]
-    assert line[:2] == ["train_arm", "1"] and line[-4:-2] == ["60", "d"] and "3 to remove" in asked.stdout
+    assert line[:2] == ["train_arm", "1"] and line[-2:] == ["60", "d"] and "3 to remove" in asked.stdout
     # The newest dataset's pointer leads to the scan.
     assert not [line for line in asked.stdout.splitlines() if line.startswith("scan ")]
     assert len(stored_artifacts(filled)) == 2

@@ -57,7 +57,7 @@ def loaded(load):
 
 def test_every_file_loads(loaded):
     assert loaded["errors"] == {}
-    assert set(loaded["tasks"]) == {"cxr_data", "cxr_monitor", "cxr_rollback", "cxr_training"}
+    assert set(loaded["tasks"]) == {"cxr_cleanup", "cxr_data", "cxr_monitor", "cxr_rollback", "cxr_training"}
 
 
 def test_parsing_imports_no_heavy_library(loaded):
@@ -149,7 +149,7 @@ print(sorted(bag.dags) if not bag.import_errors else bag.import_errors)
 
     found = in_airflow(f"INSTALLED = {str(installed)!r}\n{script}", cwd=str(tmp_path))
 
-    assert found == "['cxr_data', 'cxr_monitor', 'cxr_rollback', 'cxr_training']"
+    assert found == "['cxr_cleanup', 'cxr_data', 'cxr_monitor', 'cxr_rollback', 'cxr_training']"
 
 
 def test_the_forms_offer_what_people_change(loaded):

@@ -82,6 +82,12 @@ def as_on_kubernetes(service: str) -> dict[str, str]:
     """The variables of a service of compose, with what Kubernetes says otherwise."""
     # What has a default in compose has it here too.
     values = {**filled(), **{name: value for name, value in example().items() if value}}
-    empty = {"CXR_DATA_SCHEDULE": "", "CXR_TRAINING_SCHEDULE": "", "CXR_MONITOR_SCHEDULE": "", "CXR_NOTIFY": ""}
+    empty = {
+        "CXR_DATA_SCHEDULE": "",
+        "CXR_TRAINING_SCHEDULE": "",
+        "CXR_MONITOR_SCHEDULE": "",
+        "CXR_CLEANUP_SCHEDULE": "",
+        "CXR_NOTIFY": "",
+    }
     given = {name: resolve(value, {**values, **empty}) for name, value in SERVICES[service]["environment"].items()}
     return {name: OTHERWISE.get(name, value) for name, value in given.items()}

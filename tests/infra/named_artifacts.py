@@ -15,7 +15,7 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from mlflow import MlflowClient
 
-from cxr_tasks.cli.inspection import faults
+from cxr_tasks.retention.inspection import faults
 from cxr_tasks.store import open_store
 
 REFERENCE = re.compile(r"\b[a-z_]+/[0-9a-f]{20}\b")

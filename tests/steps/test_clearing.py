@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cxr_tasks import steps
-from cxr_tasks.cli.clearing import old_artifacts, remove_artifacts
-from cxr_tasks.cli.inventory import stored_artifacts
-from cxr_tasks.cli.leftovers import leftovers
 from cxr_tasks.errors import DataError
+from cxr_tasks.retention.clearing import old_artifacts, remove_artifacts
+from cxr_tasks.retention.inventory import stored_artifacts
+from cxr_tasks.retention.leftovers import leftovers
 from cxr_tasks.store import open_store
 from tests.ages import make_old
 from tests.steps.reading import prepare, read

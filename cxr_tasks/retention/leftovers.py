@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cxr_tasks.cli.inventory import NO_ARTIFACTS, files_below, of_s3, record_entries
 from cxr_tasks.errors import in_one_line
+from cxr_tasks.retention.inventory import NO_ARTIFACTS, files_below, of_s3, record_entries
 from cxr_tasks.store import RECORD, UNFINISHED, FolderStore, LeaseHeld, RecordEntry, S3Store, Store
 from cxr_tasks.store.base import PUBLICATION, published_at
 from cxr_tasks.store.folder import PUBLICATION_NAME, REPLACED_SECONDS

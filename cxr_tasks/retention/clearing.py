@@ -9,9 +9,10 @@ from typing import Any
 
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Challenge, Promotion
-from cxr_tasks.cli.inventory import Stored
-from cxr_tasks.cli.leftovers import Leftover
 from cxr_tasks.errors import UserError
+from cxr_tasks.registry.champions import TAG_SINCE
+from cxr_tasks.retention.inventory import Stored
+from cxr_tasks.retention.leftovers import Leftover
 from cxr_tasks.store import UNFINISHED, LeaseHeld, Store
 from cxr_tasks.store.base import MARKED_SECONDS
 from cxr_tasks.store.garbage import Graph, clearance, lineage, references
@@ -41,11 +42,13 @@ def old_artifacts(
     before: datetime,
     versions: Iterable[tracking.RegisteredVersion],
     left: Iterable[Leftover],
+    kept: Iterable[str] = (),
 ) -> OldArtifacts:
     """The artifacts that were not used since ``before`` and that nothing needs which stays.
 
     With all that they refer to stay: what a pointer names, what was used since then, what a training that goes on
-    works from, and registered versions that have an alias. Other registered versions keep what their tags name alone.
+    works from, and registered versions that have an alias or were champion. Other registered versions keep what their
+    tags name alone.
 
     Args:
         store: Where to look.
@@ -53,19 +56,22 @@ def old_artifacts(
         before: What was used later is young.
         versions: Of the registered models.
         left: What is left over, and so keeps nothing.
+        kept: References of what stays all the same.
     """
     # A use is noted up to an hour late.
     unused_since = before - timedelta(seconds=MARKED_SECONDS)
     stored = {each.ref: each for each in found}
     graph = {ref: references(each.record, stored.keys()) - {ref} for ref, each in stored.items()}
     dropped = {each.lease for each in left if each.kind == UNFINISHED}
-    roots = {ref for ref, each in stored.items() if each.used > unused_since}
+    roots = {ref for ref, each in stored.items() if each.used > unused_since} | (set(kept) & stored.keys())
     for name in store.pointers():
         if not name.startswith(VERSIONS) and name not in dropped:
             roots |= references(store.read_pointer(name), stored.keys())
     alone: set[str] = set()
     for version in versions:
-        (roots if version.aliases else alone).update(references(version.tags, stored.keys()))
+        # A champion of before is a way back.
+        relied_on = version.aliases or TAG_SINCE in version.tags
+        (roots if relied_on else alone).update(references(version.tags, stored.keys()))
     going = clearance(graph, roots, alone).going
     return OldArtifacts(tuple(stored[ref] for ref in going), graph, unused_since)
 

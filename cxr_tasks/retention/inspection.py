@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from cxr_tasks import progress
-from cxr_tasks.cli.clearing import VERSIONS
-from cxr_tasks.cli.inventory import record_entries, recorded
 from cxr_tasks.errors import SettingsError
+from cxr_tasks.retention.clearing import VERSIONS
+from cxr_tasks.retention.inventory import record_entries, recorded
 from cxr_tasks.store import UNFINISHED, RecordEntry, Store
 from cxr_tasks.store.files import Care, make_again
 

@@ -1,0 +1,1 @@
+"""What a store holds, what of it may go, and whether it is whole."""

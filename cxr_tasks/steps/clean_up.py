@@ -1,0 +1,100 @@
+"""The step ``clean_up``: make room in the store and in MLflow, and keep what people rely on."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from cxr_tasks import tracking
+from cxr_tasks.registry.champions import TAG_SINCE
+from cxr_tasks.retention.clearing import check_registry, old_artifacts, remove_artifacts
+from cxr_tasks.retention.inventory import stored_artifacts
+from cxr_tasks.retention.leftovers import leftovers, remove_leftover
+from cxr_tasks.store import open_store
+from cxr_tasks.strict import Strict
+
+log = logging.getLogger(__name__)
+# MLflow's experiments, which have the names of the DAGs.
+EXPERIMENTS = ("cxr_data", "cxr_training", "cxr_monitor")
+
+
+class CleanedUp(Strict):
+    """What went, or would go.
+
+    Attributes:
+        artifacts: Of the store.
+        leftovers: What killed tasks left in the store, and checkpoints that nobody went on with.
+        size: Bytes of both.
+        versions: Of registered models.
+        dag_runs: In MLflow.
+        only_listed: Whether all of that is still there.
+    """
+
+    artifacts: int
+    leftovers: int
+    size: int
+    versions: int
+    dag_runs: int
+    only_listed: bool
+
+    @property
+    def words(self) -> str:
+        """The same in a sentence."""
+        what = f"{self.artifacts:,} artifacts, {self.leftovers:,} leftovers, {self.versions:,} versions of models and "
+        what += f"{self.dag_runs:,} runs in MLflow"
+        return f"{what} {'would go' if self.only_listed else 'are gone'}: {self.size / 2**20:,.1f} MiB of the store."
+
+
+def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> CleanedUp:
+    """Remove what is old and belongs to nothing that people rely on.
+
+    What stays: every version that is or was champion, or has another alias, with its lineage; the newest DAG runs of
+    each DAG with all that they made or took; all that was used lately; trainings that go on; the newest datasets.
+
+    Args:
+        unused_days: What was used within that many days is young.
+        keep_runs: So many DAG runs of each DAG stay, however old.
+        only_list: Remove nothing.
+
+    Raises:
+        UserError: MLflow does not know the models that were registered from this store.
+    """
+    store, now = open_store(), datetime.now(UTC)
+    before = now - timedelta(days=unused_days)
+    found, versions = stored_artifacts(store), tracking.registered_versions()
+    check_registry(found, versions)
+    known = tracking.tracked_dag_runs(EXPERIMENTS)
+    old = [run for runs in known.values() for run in runs[keep_runs:] if tracking.is_old(run, before)]
+    kept = {ref for runs in known.values() for run in runs if run not in old for ref in run.artifacts}
+
+    of_old = {run_id for run in old for run_id in run.runs}
+    going = [each for each in versions if each.run_id in of_old and not each.aliases and TAG_SINCE not in each.tags]
+    staying = [version for version in versions if version not in going]
+    left = leftovers(store, before, now)
+    artifacts = old_artifacts(store, found, before, staying, left, kept)
+    gone = {each.ref for each in artifacts.going}
+    needed = {str(each.record.get("mlflow_run_id")) for each in found if each.ref not in gone}
+    needed |= {version.run_id for version in staying}
+    forgotten = [run for run in old if not needed & set(run.runs)]
+
+    sizes = [each.size for each in artifacts.going], [each.size for each in left]
+    if not only_list:
+        # What names something goes before it.
+        for version in going:
+            tracking.forget_version(version.name, version.version)
+        # Checkpoints first: what they need is among the artifacts.
+        left_sizes = [each.size for each in left if remove_leftover(store, each)]
+        sizes = [each.size for each in remove_artifacts(store, artifacts)], left_sizes
+        store.sweep()
+        for run in forgotten:
+            tracking.forget_dag_run(run)
+    told = CleanedUp(
+        artifacts=len(sizes[0]),
+        leftovers=len(sizes[1]),
+        size=sum(map(sum, sizes)),
+        versions=len(going),
+        dag_runs=len(forgotten),
+        only_listed=only_list,
+    )
+    log.info(told.words)
+    return told

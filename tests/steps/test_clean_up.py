@@ -1,0 +1,124 @@
+"""What a cleanup removes of a real store and a real MLflow, and what people rely on and keep."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cxr_tasks import steps, tracking
+from cxr_tasks.artifacts import RunContext, Watched
+from cxr_tasks.pipeline import Made, perform
+from cxr_tasks.registry.champions import TAG_SINCE
+from cxr_tasks.store import FolderStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_uri")]
+# All that was made before tomorrow is old.
+OLD = -1.0
+
+
+@pytest.fixture
+def name(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of an experiment and of a registered model that no other test has."""
+    name = f"cxr-{uuid.uuid4().hex}"
+    monkeypatch.setattr(sys.modules["cxr_tasks.steps.clean_up"], "EXPERIMENTS", (name, "not-there"))
+    tracking.client().create_registered_model(name)
+    return name
+
+
+@pytest.fixture
+def begin(name: str) -> Callable[[str], RunContext]:
+    experiment = tracking.experiment_id(name)
+
+    def begun(dag_run: str) -> RunContext:
+        identity = {tracking.TAG_DAG_RUN: dag_run, tracking.TAG_WORK: "dag run"}
+        parent = tracking.find_or_create(experiment, dag_run, identity, {})
+        return RunContext(dag_run=dag_run, settings="", experiment_id=experiment, mlflow_run_id=parent, url="")
+
+    return begun
+
+
+def make(run: RunContext, what: str) -> Watched:
+    """An artifact with a file in the store and one in MLflow, and a model that MLflow logs."""
+
+    def fill(folder: Path) -> Made[Watched]:
+        import mlflow
+
+        (folder / "file.txt").write_text(what)
+        active = mlflow.active_run()
+        assert active is not None
+        mlflow.log_text(what, "file.txt")
+        client = tracking.client()
+        logged = client.create_logged_model(run.experiment_id, name=what, source_run_id=active.info.run_id)
+        client.log_model_artifacts(logged.model_id, str(folder))
+        return Made(Watched(champion="", images={}, words=what))
+
+    return perform(run, Watched, fill, settings={"what": what}, inputs={})
+
+
+def ended(run: RunContext) -> None:
+    tracking.client().set_terminated(run.mlflow_run_id)
+
+
+def files_of_run(made: Watched) -> list[str]:
+    return [each.path for each in tracking.client().list_artifacts(made.mlflow_run_id)]
+
+
+def test_what_people_rely_on_stays_and_the_rest_goes_with_its_files(
+    name: str, store: FolderStore, begin: Callable[[str], RunContext]
+) -> None:
+    client = tracking.client()
+    runs = {which: begin(which) for which in ("champion", "refused", "taken", "forgotten", "goes on", "newest")}
+    made = {which: make(run, which) for which, run in runs.items() if which != "newest"}
+    made["newest"] = make(runs["newest"], "taken")
+    for which, run in runs.items():
+        if which != "goes on":
+            ended(run)
+    for which in ("champion", "refused"):
+        tags = {"cxr.artifact": made[which].ref, **({TAG_SINCE: "2026-11-29"} if which == "champion" else {})}
+        source = client.get_run(made[which].mlflow_run_id).info
+        client.create_model_version(name, f"{source.artifact_uri}/model", source.run_id, tags=tags)
+
+    listed = steps.clean_up(OLD, 1, only_list=True)
+    there = {which: store.record(each.ref) is not None for which, each in made.items()}
+    done = steps.clean_up(OLD, 1)
+    again = steps.clean_up(OLD, 1)
+
+    assert all(there.values())
+    assert listed.only_listed and listed.model_copy(update={"only_listed": False}) == done
+    assert (done.artifacts, done.versions, done.dag_runs) == (2, 1, 2) and done.size > 0
+    assert (again.artifacts, again.versions, again.dag_runs, again.size) == (0, 0, 0, 0)
+    stays = {which: store.record(each.ref) is not None for which, each in made.items()}
+    gone = {"refused", "forgotten"}
+    assert {which for which, is_there in stays.items() if not is_there} == gone
+    stages = {which: client.get_run(run.mlflow_run_id).info.lifecycle_stage for which, run in runs.items()}
+    assert {which for which, stage in stages.items() if stage == "deleted"} == gone
+    assert made["newest"].made_by == made["taken"].mlflow_run_id and files_of_run(made["taken"]) == ["file.txt"]
+    assert files_of_run(made["forgotten"]) == [] and files_of_run(made["champion"]) == ["file.txt"]
+    assert [str(each.version) for each in client.search_model_versions(f"name = '{name}'")] == ["1"]
+    models = {model.name for model in client.search_logged_models([runs["champion"].experiment_id])}
+    assert models == {"champion", "taken", "goes on"}
+
+
+def test_what_is_young_stays(name: str, store: FolderStore, begin: Callable[[str], RunContext]) -> None:
+    runs = [begin(which) for which in ("one", "two")]
+    made = [make(run, run.dag_run) for run in runs]
+    for run in runs:
+        ended(run)
+
+    done = steps.clean_up(1.0, 1)
+
+    assert done == steps.CleanedUp(artifacts=0, leftovers=0, size=0, versions=0, dag_runs=0, only_listed=False)
+    assert all(store.record(each.ref) for each in made)
+
+
+def test_a_cleanup_says_what_went() -> None:
+    what = {"artifacts": 1200, "leftovers": 1, "size": 3 * 2**20, "versions": 2, "dag_runs": 4}
+
+    words = [steps.CleanedUp(**what, only_listed=listed).words for listed in (True, False)]
+
+    start = "1,200 artifacts, 1 leftovers, 2 versions of models and 4 runs in MLflow"
+    assert words == [f"{start} would go: 3.0 MiB of the store.", f"{start} are gone: 3.0 MiB of the store."]
