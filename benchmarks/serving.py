@@ -141,7 +141,7 @@ def _register(folder: Path, network: Any) -> None:
     from cxr_tasks.steps.served_facts import log_trained
 
     with mlflow.start_run():
-        version = tracking.register(log_trained(folder), "cxr-overall", {})
+        version = tracking.register(log_trained(folder, folder), "cxr-overall", {})
         tracking.set_alias(version.name, "champion", version.version)
         bare = mlflow.tensorflow.log_model(network, name="bare", pip_requirements=["keras"])
     tracking.register(bare.model_uri, "bare", {})

@@ -568,7 +568,6 @@ class TrainedModel(Artifact):
         steps: Optimiser steps that were taken.
         train_images: Images that were trained on.
         weights_digest: A hash of the weights: trained anew, a model has the same reference and other weights.
-        model_uri: Where MLflow has the model.
         resize: How the images were brought to the model's side, and are to be for a prediction.
         synthetic: What made the synthetic images that it was trained on, in words; empty where there were none.
     """
@@ -584,7 +583,6 @@ class TrainedModel(Artifact):
     steps: int
     train_images: int
     weights_digest: str
-    model_uri: str
     resize: ResizeName = FIRST_RESIZE
     synthetic: str = ""
 
@@ -616,12 +614,23 @@ class TrainedModel(Artifact):
 
 
 class TrainedArm(Artifact):
-    """A trained model and what is known of it by itself. Figures are fractions."""
+    """A trained model and what is known of it by itself. Figures are fractions.
+
+    Its folder also holds what those need who give image files to the model; see ``serving.model_facts``.
+
+    Attributes:
+        model: The model.
+        model_uri: Where MLflow has the model with these facts; empty where nothing is tracked.
+        validation_macro_f1: What it is chosen by.
+        test_macro_f1: On the test images.
+        test_accuracy: On the test images.
+    """
 
     step = "evaluate_arm"
     FINDINGS: ClassVar[str] = "findings.json"
 
     model: TrainedModel
+    model_uri: str = ""
     validation_macro_f1: float
     test_macro_f1: float
     test_accuracy: float

@@ -590,14 +590,13 @@ class EvaluationSettings(Strict):
 
 
 class ServingSettings(Strict):
-    """What is kept with a model for those who ask it. A model is trained anew where one of these changes.
+    """What is kept with a model for those who ask it. No network is trained anew where this changes.
 
-    ``false_alarms``: the share of X-rays like those of training that may lie beyond each limit of what is usual.
-    ``sensitivity``: that the operating point of each class reaches on validation images.
+    ``false_alarms``: the share of X-rays like those of training that may be warned of for their distance from these; as
+    many for their mean gray, and as many for their contrast.
     """
 
     false_alarms: Annotated[float, Field(gt=0.0, lt=0.5)]
-    sensitivity: Share
 
 
 class MonitoringSettings(Strict):

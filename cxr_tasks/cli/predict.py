@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cxr_tasks import progress
-from cxr_tasks.artifacts import TrainedModel
+from cxr_tasks.artifacts import TrainedArm, TrainedModel
 from cxr_tasks.cli.champions import SERVER, ServerOption
 from cxr_tasks.cli.options import DEFAULT_STORE, JsonOption, StoreOption, use_mlflow, use_store
 from cxr_tasks.cli.terminal import Display, open_console, print_json
@@ -24,6 +24,7 @@ from cxr_tasks.config import FORMULA_SIGNS
 from cxr_tasks.errors import UserError, shown
 from cxr_tasks.registry.champions import OVERALL_CHAMPION
 from cxr_tasks.serving.guard import CallLimits
+from cxr_tasks.store import open_store
 from cxr_tasks.tracking.server import SWITCH
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def predict_command(
     from cxr_tasks.serving.loading import find_predictor
 
     with Display():
-        predictor = find_predictor(model)
+        predictor = find_predictor(model, _evaluation_of(model))
     refused = 0
     with ExitStack() as stack:
         stack.enter_context(Display())
@@ -176,6 +177,16 @@ def _answer_each(predictor: Predictor, paths: list[Path]) -> Iterator[tuple[Path
         yield path, answer
         if done % FILES_A_TELLING == 0 or done == len(paths):
             progress.advance("images", done, len(paths))
+
+
+def _evaluation_of(model: str) -> str:
+    """The newest artifact that knows the limits of a training in the store; empty where there is none."""
+    from cxr_tasks.cli.inventory import stored_artifacts
+
+    if not model.startswith(f"{TrainedModel.step}/"):
+        return ""
+    found = (stored for stored in stored_artifacts(open_store()) if stored.step == TrainedArm.step)
+    return next((stored.ref for stored in found if stored.record.get("inputs", {}).get("model") == model), "")
 
 
 def _writer(stack: ExitStack, classes: tuple[str, ...], table: Path | None, as_json: bool, *, alone: bool) -> Any:

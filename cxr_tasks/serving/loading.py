@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def find_predictor(name: str) -> Predictor:
+def find_predictor(name: str, evaluation: str = "") -> Predictor:
     """The model that ``name`` means, ready to be asked.
 
     Args:
         name: ``cxr-overall@champion``, an address ``models:/cxr-overall/3``, or the reference of a training's artifact.
+        evaluation: Of a training: the reference of the artifact that knows its limits; empty where there is none.
 
     Raises:
         UserError: There is none, or it cannot be loaded.
     """
     if name.startswith(f"{TrainedModel.step}/"):
-        return _of_training(name)
+        return _of_training(name, evaluation)
     found = tracking.find_version(name) if "@" in name or "/" in name.removeprefix("models:/") else None
     if found is None or isinstance(found, str):
         raise UserError(
@@ -60,16 +61,14 @@ def predictor_of(version: ModelVersion) -> Predictor:
         return _without_facts(network, classes.split("|"), resize, version.name, str(version.version))
 
 
-def _of_training(ref: str) -> Predictor:
+def _of_training(ref: str, evaluation: str) -> Predictor:
     record = open_store().record(ref)
     if record is None:
         raise UserError(f"The store has no training {ref!r}: cxr store ls {TrainedModel.step} shows those that it has.")
-    folder = open_store().fetch(ref)
-    if (folder / ModelFacts.FILE).is_file():
-        return Predictor.load(folder, ref)
-    return _without_facts(
-        folder / TrainedModel.MODEL, record["settings"]["classes"], record["made"].get("resize", FIRST_RESIZE), ref
-    )
+    network = open_store().fetch(ref) / TrainedModel.MODEL
+    if evaluation:
+        return Predictor.load(open_store().fetch(evaluation), ref, network=network)
+    return _without_facts(network, record["settings"]["classes"], record["made"].get("resize", FIRST_RESIZE), ref)
 
 
 def _without_facts(network: Path, classes: list[str], resize: str, model: str, version: str = "") -> Predictor:

@@ -54,12 +54,15 @@ class Usual(Strict):
     """Limits that the validation images set. An image beyond one of them gets a warning.
 
     Attributes:
-        false_alarms: The share of images like them that lie beyond a limit, for each limit.
+        false_alarms: The share of images like them that may lie beyond the limit of the distance, outside those of the
+            mean, and outside those of the contrast. It holds from 1/``false_alarms`` images on for the distance, and
+            from 2/``false_alarms`` on for the others.
         images: How many they are.
         distance: The largest distance from the training images; see ``serving.typical``.
         mean: The lowest and the highest mean gray of a thumbnail, 0–255.
         contrast: The lowest and the highest standard deviation of a thumbnail's grays.
-        aspect: The lowest and the highest width divided by height.
+        aspect: The lowest width divided by height, divided by ``ASPECT_LEEWAY``, and the highest, times that. No share
+            is promised.
     """
 
     false_alarms: float
@@ -77,7 +80,7 @@ class Usual(Strict):
             typical: What the training images look like.
             thumbnails: (n, 32, 32) uint8.
             rows: Their rows of the manifest, with ``width`` and ``height``.
-            false_alarms: The share that may lie beyond each limit.
+            false_alarms: As in the settings.
         """
         means, contrasts = gray_levels(thumbnails)
         aspects = rows["width"].to_numpy(np.float64) / rows["height"].to_numpy(np.float64)

@@ -123,20 +123,21 @@ class Predictor:
         )
 
     @classmethod
-    def load(cls, folder: Path, model: str = "", version: str = "") -> Predictor:
+    def load(cls, folder: Path, model: str = "", version: str = "", network: Path | None = None) -> Predictor:
         """Read the network and its facts from a folder, and no code.
 
         Args:
-            folder: With the files of a trained model.
+            folder: With the facts of a trained model.
             model: What answers say that they are from.
             version: Of the registered model.
+            network: The network's file, where it is not in the folder.
 
         Raises:
             Exception: Whatever Keras finds wrong with the network.
         """
         facts = ModelFacts.model_validate_json((folder / ModelFacts.FILE).read_text("utf-8"))
         typical = TypicalImages.load(folder / ModelFacts.TYPICAL) if facts.usual else None
-        return cls(read_network(folder / NETWORK_FILE), facts, typical, model, version)
+        return cls(read_network(network or folder / NETWORK_FILE), facts, typical, model, version)
 
     def see(self, given: Any, most_pixels: int | None = None) -> SeenImage:
         """An image as the network is shown it, by the way that training images took.

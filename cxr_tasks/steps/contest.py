@@ -306,7 +306,7 @@ def _drop(
 
 def _model_uri(arm: TrainedArm) -> str:
     """Where MLflow has the arm's model. Logged again from the artifact if MLflow lost it, or never had it."""
-    return tracking.logged_model(arm.model.model_uri, lambda: log_trained(arm.model.folder()))
+    return tracking.logged_model(arm.model_uri, lambda: log_trained(arm.model.folder(), arm.folder()))
 
 
 def _decision(candidate: Candidate, version: ModelVersion, alias: str, words: str, is_new: bool = False) -> Decision:

@@ -1,7 +1,8 @@
-"""What ``train_arm`` keeps with a model for those who give it image files, and how a model is logged to MLflow."""
+"""What ``evaluate_arm`` keeps for those who give image files to a model, and how the model is logged to MLflow."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,59 +14,67 @@ from cxr_tasks.store import open_store
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cxr_tasks.evaluation.calibration import OperatingPoint
+
 # What is looked at of each split, evenly spread: more images change the limits by less than they vary.
 MOST_LOOKED_AT = 10_000
 OF_USUAL = ("image_id", "provenance", "shard", "row", "width", "height")
 
 
-def save_facts(settings: Settings, dataset: Dataset, predictions: pd.DataFrame, folder: Path) -> None:
-    """Write what is known of a trained network into its artifact.
+def save_facts(settings: Settings, dataset: Dataset, points: Sequence[OperatingPoint], folder: Path) -> None:
+    """Write what is known of a trained network into the artifact of its evaluation.
 
     Args:
         settings: Of the run.
         dataset: What the network was trained on.
-        predictions: The network's prediction table of validation and test, of which validation sets the thresholds.
+        points: Its operating points, which validation images set.
         folder: Of the artifact.
     """
-    from cxr_tasks.evaluation.calibration import operating_points
     from cxr_tasks.serving.model_facts import FileReading, ModelFacts, Usual
     from cxr_tasks.serving.typical import TypicalImages
 
-    classes, chosen = list(settings.data.classes), settings.serving
     validation = _some_rows(dataset, "validation")
     typical = TypicalImages.of(dataset.thumbnails(_some_rows(dataset, "train")))
     typical.save(folder / ModelFacts.TYPICAL)
-    points = operating_points(predictions, classes, chosen.sensitivity)
     facts = ModelFacts(
-        classes=tuple(classes),
+        classes=tuple(settings.data.classes),
         image_size=settings.classifiers.image_size,
         reading=FileReading.of(_how_read(settings, dataset)),
         thresholds={point.class_name: point.threshold for point in points},
-        usual=Usual.of(typical, dataset.thumbnails(validation), validation, chosen.false_alarms),
+        usual=Usual.of(typical, dataset.thumbnails(validation), validation, settings.serving.false_alarms),
     )
     write_json(folder / ModelFacts.FILE, facts)
 
 
-def log_trained(folder: Path) -> str:
-    """Log the model of an artifact to the active MLflow run; returns its address, empty where nothing is tracked."""
+def log_trained(model: Path, facts: Path) -> str:
+    """Log a model to the active MLflow run.
+
+    Args:
+        model: The folder of the artifact of its training.
+        facts: The folder of the artifact of its evaluation.
+
+    Returns:
+        Its address; empty where nothing is tracked.
+    """
     if not tracking.is_on():
         return ""
     from cxr_tasks.serving import protocol
     from cxr_tasks.serving.model_facts import ModelFacts
 
-    facts = ModelFacts.model_validate_json((folder / ModelFacts.FILE).read_text("utf-8"))
-    names = (TrainedModel.MODEL, ModelFacts.FILE, ModelFacts.TYPICAL)
+    known = ModelFacts.model_validate_json((facts / ModelFacts.FILE).read_text("utf-8"))
+    files = {TrainedModel.MODEL: model / TrainedModel.MODEL}
+    files |= {name: facts / name for name in (ModelFacts.FILE, ModelFacts.TYPICAL)}
     return tracking.log_model(
-        {name: folder / name for name in names if (folder / name).is_file()},
+        {name: path for name, path in files.items() if path.is_file()},
         protocol.MODEL_CODE,
         protocol.signature(),
         protocol.input_example(),
         protocol.pinned_requirements(),
         {
-            "classes": list(facts.classes),
-            "image_size": facts.image_size,
-            "resize": facts.reading.resize,
-            "thresholds": facts.thresholds,
+            "classes": list(known.classes),
+            "image_size": known.image_size,
+            "resize": known.reading.resize,
+            "thresholds": known.thresholds,
         },
     )
 

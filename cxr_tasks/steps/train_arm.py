@@ -87,7 +87,6 @@ def train_arm(
         **arm.model_dump(),
         "augmentation": settings.augmentation.model_dump(mode="json") if ARMS[arm.arm].classical else "none",
         "shortcuts": settings.evaluation.shortcuts,
-        "serving": settings.serving.model_dump(mode="json"),
     }
     after = of_backbone(features, arm.classifier)
     unfinished = Unfinished.of(
@@ -119,6 +118,9 @@ def train_arm(
 def evaluate_arm(run: RunContext, dataset: Dataset, model: TrainedModel) -> TrainedArm:
     """What predictions say of a trained model: metrics, calibration, operating points, shortcuts, subgroups.
 
+    The model is logged to MLflow here, with its operating points and the limits of what is usual: these are settings
+    that no training depends on.
+
     Args:
         run: The DAG run.
         dataset: What it was trained and tested on.
@@ -149,8 +151,12 @@ def evaluate_arm(run: RunContext, dataset: Dataset, model: TrainedModel) -> Trai
         test = predictions[predictions["split"] == "test"]
         tracking.log_table(per_class_table(test, classes).reset_index(names="class"), "test-per-class.json")
         by_split = {"validation": found.validation, "test": found.test}
+        save_facts(settings, dataset, found.thresholds, folder)
+        with patience():
+            model_uri = log_trained(model.folder(), folder)
         arm = TrainedArm(
             model=model,
+            model_uri=model_uri,
             validation_macro_f1=found.validation["macro_f1"],
             test_macro_f1=found.test["macro_f1"],
             test_accuracy=found.test["accuracy"],
@@ -166,8 +172,13 @@ def evaluate_arm(run: RunContext, dataset: Dataset, model: TrainedModel) -> Trai
         run,
         TrainedArm,
         fill,
-        version=2,
-        settings={**measured, "seed": settings.seeds.bootstrap, "classes": classes},
+        version=3,
+        settings={
+            **measured,
+            "seed": settings.seeds.bootstrap,
+            "classes": classes,
+            "serving": settings.serving.model_dump(mode="json"),
+        },
         # By its weights too: a model that was trained anew has the same reference.
         inputs={"model": model, "weights": model.weights_digest, "dataset": dataset},
         within=model,
@@ -224,16 +235,12 @@ def _train_model(
     unfinished.end()
     tell_setbacks(fitted.setbacks)
     _save_model(network, fitted, _predict_blanked(network, features, images, classes), folder)
-    save_facts(settings, dataset, fitted.predictions, folder)
-    with patience():
-        model_uri = log_trained(folder)
     model = TrainedModel(
         training=arm,
         epochs=len(fitted.history),
         steps=fitted.steps,
         train_images=fitted.train_size,
         weights_digest=weights_digest(network.full),
-        model_uri=model_uri,
         resize=dataset.resize,
         synthetic="" if synthetic is None else synthetic.origin,
         notes=fitted.setbacks,

@@ -40,7 +40,6 @@ def trained_arm(training):
         steps=1,
         train_images=8,
         weights_digest="",
-        model_uri="",
     )
     return TrainedArm(model=model, validation_macro_f1=0.5, test_macro_f1=0.5, test_accuracy=0.5)
 

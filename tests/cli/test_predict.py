@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cxr_tasks.artifacts import TrainedModel
 from cxr_tasks.data.decode import decode
-from cxr_tasks.serving.predictor import Predictor
+from cxr_tasks.serving.model_facts import ModelFacts
+from cxr_tasks.serving.predictor import UNKNOWN_USUAL, Predictor, as_sentence
 from cxr_tasks.store import FolderStore
 from tests.serving.networks import CLASSES, write_model
 
 REF = "train_arm/0123456789abcdef"
+# A training without an evaluation.
+BARE = "train_arm/ffff000000000000"
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +30,39 @@ def files(phantoms: Path) -> list[Path]:
 
 
 @pytest.fixture
-def trained(store: FolderStore, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a training in the store of the command."""
+def trained(store: FolderStore, files: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The files of a training that is in the store of the command with its evaluation."""
     thumbnails = np.stack([decode(path.read_bytes(), path.name, []).thumbnail for path in files])
-    with store.publish(REF, {"step": "train_arm", "settings": {"classes": list(CLASSES)}, "made": {}}) as folder:
-        write_model(folder, thumbnails)
+    made = write_model(tmp_path / "model", thumbnails)
+    for ref in (REF, BARE):
+        with store.publish(ref, {"step": "train_arm", "settings": {"classes": list(CLASSES)}, "made": {}}) as folder:
+            shutil.copy(made / TrainedModel.MODEL, folder)
+    record = {"step": "evaluate_arm", "inputs": {"model": REF, "dataset": "split/0"}}
+    with store.publish("evaluate_arm/0123456789abcdef", record) as folder:
+        for name in (ModelFacts.FILE, ModelFacts.TYPICAL):
+            shutil.copy(made / name, folder)
     monkeypatch.setenv("CXR_STORE", str(store.root))
-    return store.fetch(REF)
+    return made
 
 
 def test_an_image_is_answered_in_words(cxr: Callable[..., Any], trained: Path, files: list[Path]) -> None:
     expected = Predictor.load(trained, REF).predict([files[0].read_bytes()])[0]
 
-    done = cxr("predict", files[0], "--model", REF, "--store", trained.parents[2])
+    done = cxr("predict", files[0], "--model", REF, "--store", os.environ["CXR_STORE"])
 
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(expected.decision) and "not for diagnosis" in " ".join(done.stdout.split())
     assert all(name in done.stdout for name in CLASSES)
+
+
+def test_warnings_are_those_of_the_evaluation_of_the_training(
+    cxr: Callable[..., Any], trained: Path, files: list[Path]
+) -> None:
+    known, bare = (json.loads(cxr("predict", files[0], "--model", ref, "--json").stdout) for ref in (REF, BARE))
+
+    expected = Predictor.load(trained, REF).predict([files[0]])[0]
+    assert known["warnings"] == list(expected.warnings) and known["reached"] == list(expected.reached)
+    assert bare["warnings"] == [as_sentence(UNKNOWN_USUAL)] and bare["probabilities"] == known["probabilities"]
 
 
 def test_a_folder_becomes_a_table_and_a_bad_file_a_line(
@@ -54,7 +76,7 @@ def test_a_folder_becomes_a_table_and_a_bad_file_a_line(
     (folder / "cut.png").write_bytes(files[0].read_bytes()[:300])
     expected = Predictor.load(trained, REF).predict([path.read_bytes() for path in files[:3]])
 
-    done = cxr("predict", folder, "--model", REF, "--csv", tmp_path / "answers.csv", "--store", trained.parents[2])
+    done = cxr("predict", folder, "--model", REF, "--csv", tmp_path / "answers.csv", "--store", os.environ["CXR_STORE"])
 
     rows = list(csv.DictReader(io.StringIO((tmp_path / "answers.csv").read_text())))
     assert done.exit_code == 1 and "5 images in" in " ".join(done.stdout.split())
@@ -68,7 +90,7 @@ def test_a_folder_becomes_a_table_and_a_bad_file_a_line(
 
 
 def test_answers_are_json_for_programs(cxr: Callable[..., Any], trained: Path, files: list[Path]) -> None:
-    done = cxr("predict", files[0], "--model", REF, "--json", "--store", trained.parents[2])
+    done = cxr("predict", files[0], "--model", REF, "--json", "--store", os.environ["CXR_STORE"])
 
     assert json.loads(done.stdout)["decision"] in CLASSES
 

@@ -47,7 +47,7 @@ def stand_in(name, make):
 
 def model(training):
     return TrainedModel(ref=f"train_arm/{training.label}", training=training, epochs=1, steps=1, train_images=8,
-                        weights_digest="", model_uri="")
+                        weights_digest="")
 
 def train_arm(run, dataset, arm, synthetic=None, features=None):
     broken("train_arm", arm.label)

@@ -26,7 +26,7 @@ def registered(mlflow_server: str, model_folder: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
         with mlflow.start_run(experiment_id=tracking.experiment_id("models of serving")):
-            uri = log_trained(model_folder)
+            uri = log_trained(model_folder, model_folder)
         version = tracking.register(uri, f"cxr-{uuid.uuid4().hex}", {})
         tracking.set_alias(version.name, "champion", version.version)
         yield version

@@ -31,6 +31,7 @@ from cxr_tasks.serving.heat import pictures_of
 from cxr_tasks.serving.predictor import Predictor
 from cxr_tasks.serving.server import build_server
 from cxr_tasks.steps.served_facts import log_trained
+from tests.browser import HAS_BROWSER, NO_BROWSER, open_browser
 from tests.serving.networks import CLASSES, small_network, write_model
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def versions(mlflow_server: str, model_folder: Path, xrays: list[Path], tmp_path
         experiment = tracking.experiment_id("models of the server")
         for folder in (model_folder, other):
             with mlflow.start_run(experiment_id=experiment):
-                tracking.register(log_trained(folder), name, {})
+                tracking.register(log_trained(folder, folder), name, {})
         with mlflow.start_run(experiment_id=experiment):
             bare = mlflow.tensorflow.log_model(small_network(2), name="model", pip_requirements=["keras"])
         tracking.register(bare.model_uri, name, {"cxr.classes": "|".join(CLASSES)})
@@ -426,6 +427,39 @@ def test_the_page_loads_nothing_from_elsewhere(server: RunningServer) -> None:
     assert page.status_code == 200 and "not for diagnosis" in page.text
     assert "http://" not in page.text and "https://" not in page.text and "src=" not in page.text.replace(".src =", "")
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+@pytest.mark.skipif(not HAS_BROWSER, reason=NO_BROWSER)
+def test_the_page_answers_in_a_browser_as_wide_as_a_phone(
+    server: RunningServer, versions: Any, xrays: list[Path], tmp_path: Path
+) -> None:
+    text = tmp_path / f"{'a long name ' * 9}.txt"
+    text.write_text("no image")
+    expected = versions.offline["1"].predict([xrays[0].read_bytes()])[0]
+    with open_browser() as browser:
+        phone = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        browser.get(str(server.client.base_url))
+        status = browser.find_element("id", "status")
+
+        def drop(path: Path) -> str:
+            browser.find_element("id", "file").send_keys(str(path))
+            while not status.text or "Looking at" in status.text:
+                time.sleep(0.05)
+            width = browser.execute_script("return document.documentElement.scrollWidth")
+            assert width == 375 and browser.find_element("id", "who").text == f"{versions.name}, version 1"
+            return str(status.text)
+
+        told = drop(xrays[0])
+        shown = browser.find_element("id", "answer").text
+        refused = drop(text)
+
+        assert told == f"{xrays[0].name}: {expected.decision}" and all(
+            warning in shown for warning in expected.warnings
+        )
+        assert f"{100 * expected.probabilities['COVID']:.1f} %" in shown
+        assert refused.endswith("The file is not an image.") and not browser.find_element("id", "answer").is_displayed()
+        assert browser.get_log("browser") == []
 
 
 class TestLimits:

@@ -232,9 +232,7 @@ def trained_model(
 
     training = Training(classifier=classifier, arm=arm, seed=seed)
     train_images = sum(given.counts["train"].values())
-    model = TrainedModel(
-        training=training, epochs=2, steps=4, train_images=train_images, weights_digest="", model_uri=""
-    )
+    model = TrainedModel(training=training, epochs=2, steps=4, train_images=train_images, weights_digest="")
     return keep(model, write, name=f"{given.ref} {skill} {blanked} {with_model}")
 
 

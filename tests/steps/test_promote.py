@@ -85,7 +85,7 @@ def model_uris(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> 
             model.save(uris[f"{name} file"])
             write_json(folder / ModelFacts.FILE, ModelFacts.bare(CLASSES, SIZE, "area"))
             with mlflow.start_run(experiment_id=experiment):
-                uris[name] = log_trained(folder) if name == "sees" else logged_bare(model)
+                uris[name] = log_trained(folder, folder) if name == "sees" else logged_bare(model)
     return uris
 
 
@@ -316,7 +316,6 @@ def publish_arm(
         steps=1,
         train_images=6,
         weights_digest=f"weights of {arm}",
-        model_uri=model_uri,
     )
     with store.publish(
         trained.ref, {"mlflow_run_id": "run", "made": {"weights_digest": trained.weights_digest}}
@@ -324,14 +323,16 @@ def publish_arm(
         table.to_parquet(folder / TrainedModel.PREDICTIONS, index=False)
         if model:
             (folder / TrainedModel.MODEL).write_bytes(Path(model).read_bytes())
-            write_json(folder / ModelFacts.FILE, ModelFacts.bare(CLASSES, SIZE))
     ref = trained.ref.replace("train", "evaluate")
     findings = arm_findings(
         arm, table, {}, table.set_index("image_id")[[]], CLASSES, resolve("quick").evaluation, seed=0
     )
     with store.publish(ref, {}) as folder:
         write_json(folder / TrainedArm.FINDINGS, findings)
-    return TrainedArm(ref=ref, model=trained, validation_macro_f1=f1, test_macro_f1=0.0, test_accuracy=0.0)
+        write_json(folder / ModelFacts.FILE, ModelFacts.bare(CLASSES, SIZE))
+    return TrainedArm(
+        ref=ref, model=trained, model_uri=model_uri, validation_macro_f1=f1, test_macro_f1=0.0, test_accuracy=0.0
+    )
 
 
 @pytest.mark.usefixtures("mlflow_uri")

@@ -141,7 +141,7 @@ class TestTrainedModel:
             trained = steps.train_arm(handles.begin(), handles.dataset(), training())
 
         model = trained.model
-        assert (model.training, model.epochs, model.steps, model.model_uri) == (training(), 2, 4, "")
+        assert (model.training, model.epochs, model.steps, trained.model_uri) == (training(), 2, 4, "")
         assert heard == [("training cnn none", 1, 2)]
         assert model.predictions()["split"].value_counts().to_dict() == {"test": 24, "validation": 18}
         assert model.load().output_shape == (None, 3)
@@ -176,24 +176,36 @@ class TestTrainedModel:
         assert second.model.reused and second.model.mlflow_run_id == second.mlflow_run_id != first.mlflow_run_id
 
     def test_it_keeps_what_predictions_of_files_need(self, untrained):
-        overrides = {"data": {"inverted": "correct", "resize": "area"}, "serving": {"sensitivity": 0.8}}
+        overrides = {"data": {"inverted": "correct", "resize": "area"}, "evaluation": {"min_sensitivity": 0.8}}
         dataset = handles.dataset()
 
         trained = steps.train_arm(handles.begin(overrides), dataset, training())
 
-        facts = ModelFacts.model_validate_json((trained.model.folder() / ModelFacts.FILE).read_text())
+        facts = ModelFacts.model_validate_json((trained.folder() / ModelFacts.FILE).read_text())
         assert (facts.classes, facts.image_size) == (tuple(handles.CLASSES), handles.SIZE)
         assert (facts.reading.inverted, facts.reading.resize) == ("correct", "area")
         table = trained.model.predictions()
         of_class = table[(table["split"] == "validation") & (table["label"] == "COVID")]["COVID"]
         assert (of_class >= facts.thresholds["COVID"]).mean() >= 0.8 > (of_class > facts.thresholds["COVID"]).mean()
         assert facts.usual is not None and facts.usual.images == 18
+        assert (trained.folder() / ModelFacts.TYPICAL).is_file()
+
+    @pytest.mark.parametrize("changed", [{"serving": {"false_alarms": 0.2}}, {"evaluation": {"min_sensitivity": 0.5}}])
+    def test_another_limit_of_warnings_or_operating_point_trains_nothing_anew(self, untrained, changed):
+        dataset = handles.dataset()
+
+        first, second = (steps.train_arm(handles.begin(over), dataset, training()) for over in ({}, changed))
+
+        assert second.model.reused and not second.reused and len(untrained.calls) == 1
+        before, after = (
+            ModelFacts.model_validate_json((arm.folder() / ModelFacts.FILE).read_text()) for arm in (first, second)
+        )
+        assert before != after and before.reading == after.reading
 
     def test_it_is_found_by_file_name_in_the_store(self, untrained):
         folder = steps.train_arm(handles.begin(), handles.dataset(), training()).model.folder()
 
         names = {TrainedModel.MODEL, TrainedModel.PREDICTIONS, TrainedModel.HISTORY, TrainedModel.BLANKED}
-        names |= {ModelFacts.FILE, ModelFacts.TYPICAL}
         assert {path.name for path in folder.iterdir()} - {"artifact.json"} == names
 
 
