@@ -181,7 +181,7 @@ def _answer_each(predictor: Predictor, paths: list[Path]) -> Iterator[tuple[Path
 
 def _evaluation_of(model: str) -> str:
     """The newest artifact that knows the limits of a training in the store; empty where there is none."""
-    from cxr_tasks.cli.inventory import stored_artifacts
+    from cxr_tasks.retention.inventory import stored_artifacts
 
     if not model.startswith(f"{TrainedModel.step}/"):
         return ""

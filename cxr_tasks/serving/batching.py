@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any, NamedTuple
 
-import numpy as np
-
-# Pixels (n, S, S) uint8 to probabilities (n, classes).
-ProbabilitiesOf = Callable[[np.ndarray], np.ndarray]
+# How long a batch waits for images that are being decoded already.
+WAIT_SECONDS = 0.02
 
 
 class _Call(NamedTuple):
-    network: ProbabilitiesOf
-    pixels: np.ndarray
-    answer: Future[np.ndarray]
+    work: Callable[[list[Any]], Sequence[Any]]
+    images: Sequence[Any]
+    answer: Future[list[Any]]
 
 
 class Batcher:
-    """Asks networks for several callers at once, in a thread of its own.
+    """Asks models for several callers at once, in a thread of its own.
 
-    It never waits for company: while a network computes, callers gather, and the next batch takes all of them. A batch
-    holds callers of one network, so whoever asked a network that was just replaced is answered by that network.
+    While a model computes, callers gather, and the next batch takes all of them. A batch holds callers of one model, so
+    whoever asked a model that was just replaced is answered by that model.
     """
 
     def __init__(self, most: int, on_batch: Callable[[int], None] = lambda images: None) -> None:
@@ -36,16 +37,27 @@ class Batcher:
         """
         self._most, self._on_batch = most, on_batch
         self._waiting: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._lock, self._closed = threading.Lock(), False
+        self._lock, self._closed, self._coming = threading.Lock(), False, 0
         threading.Thread(target=self._work, name="batches", daemon=True).start()
 
-    def submit(self, network: ProbabilitiesOf, pixels: np.ndarray) -> Future[np.ndarray]:
-        """Probabilities (n, classes) of (n, S, S) uint8, as soon as they are there. Any number of threads may call.
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Say that a caller will submit images before the block ends: a batch may wait for them, but not for long."""
+        with self._lock:
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._coming -= 1
+
+    def submit(self, work: Callable[[list[Any]], Sequence[Any]], images: Sequence[Any]) -> Future[list[Any]]:
+        """What ``work`` makes of each of ``images``, as soon as it is there. Any number of threads may call.
 
         Raises:
             RuntimeError: It was closed.
         """
-        call = _Call(network, pixels, Future())
+        call = _Call(work, images, Future())
         # It begins at once, so that nobody who gives up can withdraw it under the hands of the thread.
         call.answer.set_running_or_notify_cancel()
         with self._lock:
@@ -68,27 +80,30 @@ class Batcher:
             first = following[0] if following else self._waiting.get()
 
     def _gather(self, first: _Call) -> tuple[list[_Call], list[_Call | None]]:
-        """Those who wait for the same network, up to a full batch; and who came next, where somebody was taken."""
-        batch, images = [first], len(first.pixels)
+        """Those who wait for the same model, up to a full batch; and who came next, where somebody was taken."""
+        batch, images, until = [first], len(first.images), time.monotonic() + WAIT_SECONDS
         while images < self._most:
             try:
-                following = self._waiting.get_nowait()
+                following = self._waiting.get(self._coming > 0, max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
-            if following is None or following.network != first.network:
+            if following is None or following.work != first.work:
                 return batch, [following]
-            if images + len(following.pixels) > self._most:
+            if images + len(following.images) > self._most:
                 return batch, [following]
             batch.append(following)
-            images += len(following.pixels)
+            images += len(following.images)
         return batch, []
 
     def _answer(self, batch: list[_Call]) -> None:
         try:
-            pixels = np.concatenate([call.pixels for call in batch])
-            self._on_batch(len(pixels))
-            found = batch[0].network(pixels)
-            parts = np.split(found, np.cumsum([len(call.pixels) for call in batch])[:-1])
+            images = [image for call in batch for image in call.images]
+            self._on_batch(len(images))
+            found = list(batch[0].work(images))
+            if len(found) != len(images):
+                raise RuntimeError(f"{len(images)} images have {len(found)} answers")
+            ends = list(accumulate(len(call.images) for call in batch))
+            parts = [found[end - len(call.images) : end] for call, end in zip(batch, ends, strict=True)]
         except BaseException as error:  # whoever waits must hear of it, and the thread must go on
             for call in batch:
                 call.answer.set_exception(error)

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -78,7 +78,22 @@ class SeenImage:
     thumbnail: np.ndarray
     is_inverted: bool
     is_corrected: bool
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+
+
+class Grays(NamedTuple):
+    """What is measured of an image's thumbnail: see ``serving.typical``."""
+
+    distance: float
+    mean: float
+    contrast: float
+
+
+class Answered(NamedTuple):
+    """An image as the network saw it, and what the network says."""
+
+    seen: SeenImage
+    answer: ImageAnswer
 
 
 class Predictor:
@@ -139,8 +154,8 @@ class Predictor:
         typical = TypicalImages.load(folder / ModelFacts.TYPICAL) if facts.usual else None
         return cls(read_network(network or folder / NETWORK_FILE), facts, typical, model, version)
 
-    def see(self, given: Any, most_pixels: int | None = None) -> SeenImage:
-        """An image as the network is shown it, by the way that training images took.
+    def read(self, given: Any, most_pixels: int | None = None) -> Decoded:
+        """An image at the network's side, by the way that training images took.
 
         Args:
             given: As for :func:`cxr_tasks.serving.given_image.content_of`, or the path of a file.
@@ -150,45 +165,68 @@ class Predictor:
             Unusable: With the reason.
         """
         if isinstance(given, Path):
-            return self._see_file(given, most_pixels)
+            return self._read_file(given, most_pixels)
         how = self.facts.reading.how(most_pixels)
         content = content_of(given, how.limits.most_pixels)
         try:
-            return self._seen(content, min(LARGE_PIXELS, how.limits.most_pixels))
+            return self._decoded(content, min(LARGE_PIXELS, how.limits.most_pixels))
         except TooManyPixelsError:
             if how.limits.most_pixels <= LARGE_PIXELS:
                 raise
             with self._large:
-                return self._seen(content, how.limits.most_pixels)
+                return self._decoded(content, how.limits.most_pixels)
 
-    def try_to_see(self, given: Any, most_pixels: int | None = None) -> SeenImage | Unusable:
-        """What :meth:`see` returns, or the reason that it raises."""
+    def try_to_read(self, given: Any, most_pixels: int | None = None) -> Decoded | Unusable:
+        """What :meth:`read` returns, or the reason that it raises."""
         try:
-            return self.see(given, most_pixels)
+            return self.read(given, most_pixels)
         except Unusable as reason:
             return reason
 
-    def _see_file(self, path: Path, most_pixels: int | None) -> SeenImage:
+    def _read_file(self, path: Path, most_pixels: int | None) -> Decoded:
         try:
             size = path.stat().st_size
             if size > LARGEST_FILE:
                 raise Unusable(too_large_a_file(size))
             alone: AbstractContextManager[object] = self._large if size > LARGE_BYTES else nullcontext()
             with alone:
-                return self.see(path.read_bytes(), most_pixels)
+                return self.read(path.read_bytes(), most_pixels)
         except OSError as error:
             raise Unusable(f"the file cannot be read: {error.strerror or error}") from error
 
-    def _seen(self, content: bytes | np.ndarray, most_pixels: int) -> SeenImage:
+    def _decoded(self, content: bytes | np.ndarray, most_pixels: int) -> Decoded:
         how, sizes = self.facts.reading.how(most_pixels), [self.facts.image_size]
-        found = decode(content, "", sizes, how) if isinstance(content, bytes) else from_grays(content, sizes, how)
-        inverted = bool(is_inverted(found.thumbnail[None])[0] == YES)
-        turned = inverted and self.facts.reading.inverted == "correct"
-        pixels, thumbnail = found.images[0], found.thumbnail
-        if turned:
-            pixels, thumbnail = 255 - pixels, 255 - thumbnail
-        seen = SeenImage(pixels, found, thumbnail, inverted, turned)
-        return replace(seen, warnings=tuple(as_sentence(each) for each in self.warnings_of(seen)))
+        return decode(content, "", sizes, how) if isinstance(content, bytes) else from_grays(content, sizes, how)
+
+    def see(self, read: Sequence[Decoded]) -> list[SeenImage]:
+        """Images as the network is shown them, with what is unusual about them.
+
+        Many at once take little longer than one.
+        """
+        if not read:
+            return []
+        thumbnails = np.stack([each.thumbnail for each in read])
+        inverted = is_inverted(thumbnails) == YES
+        turned = inverted & (self.facts.reading.inverted == "correct")
+        thumbnails[turned] = 255 - thumbnails[turned]
+        distances = self.typical.distances(thumbnails) if self.typical is not None else np.zeros(len(read))
+        means, contrasts = gray_levels(thumbnails)
+        found = []
+        for place, decoded in enumerate(read):
+            grays = Grays(float(distances[place]), float(means[place]), float(contrasts[place]))
+            is_corrected = bool(turned[place])
+            warnings = self._warnings(decoded, grays, bool(inverted[place]), is_corrected)
+            found.append(
+                SeenImage(
+                    255 - decoded.images[0] if is_corrected else decoded.images[0],
+                    decoded,
+                    thumbnails[place],
+                    bool(inverted[place]),
+                    is_corrected,
+                    tuple(as_sentence(each) for each in warnings),
+                )
+            )
+        return found
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """(n, classes) float32 of (n, S, S) uint8, to the last but one digit the same in any batch."""
@@ -205,8 +243,13 @@ class Predictor:
         for size in TRIED_BATCHES:
             self.probabilities(np.zeros((size, side, side), np.uint8))
 
-    def answer(self, seen: SeenImage, probabilities: np.ndarray) -> ImageAnswer:
-        """What the probabilities (classes,) of an image say."""
+    def answer(self, read: Sequence[Decoded]) -> list[Answered]:
+        """An answer for each image."""
+        seen = self.see(read)
+        rows = self.probabilities(np.stack([each.pixels for each in seen])) if seen else ()
+        return [Answered(each, self._answer(each, row)) for each, row in zip(seen, rows, strict=True)]
+
+    def _answer(self, seen: SeenImage, probabilities: np.ndarray) -> ImageAnswer:
         named = dict(zip(self.facts.classes, (round(float(p), 6) for p in probabilities), strict=True))
         thresholds = self.facts.thresholds
         return ImageAnswer(
@@ -230,8 +273,8 @@ class Predictor:
         """An answer for each image. One that cannot be used costs its own answer and no other.
 
         Args:
-            images: As for :meth:`see`.
-            most_pixels: As for :meth:`see`.
+            images: As for :meth:`read`.
+            most_pixels: As for :meth:`read`.
         """
         return list(self.predict_each(images, most_pixels))
 
@@ -239,35 +282,27 @@ class Predictor:
         """What :meth:`predict` returns, a batch at a time: no more images than two batches are held in memory."""
         following = iter(images)
 
-        def begin() -> list[Future[SeenImage | Unusable]]:
+        def begin() -> list[Future[Decoded | Unusable]]:
             part = islice(following, LARGEST_BATCH)
-            return [self.readers.submit(self.try_to_see, image, most_pixels) for image in part]
+            return [self.readers.submit(self.try_to_read, image, most_pixels) for image in part]
 
         begun = begin()
         while begun:
-            seen, begun = begun, begin()
-            found = [each.result() for each in seen]
-            yield from self.answers(found, self.probabilities(self.shown(found)))
+            reading, begun = begun, begin()
+            found = [each.result() for each in reading]
+            yield from self.with_refusals(found, self.answer(usable(found)))
 
-    def shown(self, found: Sequence[SeenImage | Unusable]) -> np.ndarray:
-        """The pixels (n, S, S) uint8 of those images that can be used."""
-        usable = [each.pixels for each in found if isinstance(each, SeenImage)]
-        side = self.facts.image_size
-        return np.stack(usable) if usable else np.empty((0, side, side), np.uint8)
+    def with_refusals(self, found: Sequence[Decoded | Unusable], answered: Sequence[Answered]) -> list[ImageAnswer]:
+        """An answer for each image, of those that could be read and of those that could not."""
+        answers = iter(answered)
+        return [self.refusal(str(each)) if isinstance(each, Unusable) else next(answers).answer for each in found]
 
-    def answers(self, found: Sequence[SeenImage | Unusable], probabilities: np.ndarray) -> list[ImageAnswer]:
-        """An answer for each image, with the probabilities (n, classes) of those that can be used."""
-        rows = iter(probabilities)
-        return [
-            self.answer(each, next(rows)) if isinstance(each, SeenImage) else self.refusal(str(each)) for each in found
-        ]
-
-    def warnings_of(self, seen: SeenImage) -> list[str]:
+    def _warnings(self, decoded: Decoded, grays: Grays, seems_inverted: bool, is_corrected: bool) -> list[str]:
         """What is unusual about an image."""
-        decoded, told = seen.decoded, []
-        if seen.is_corrected:
+        told = []
+        if is_corrected:
             told.append("black and white are exchanged and were turned back, as in training")
-        elif seen.is_inverted:
+        elif seems_inverted:
             told.append("black and white seem to be exchanged: export the image anew")
         if min(decoded.width, decoded.height) < self.facts.image_size:
             told.append(
@@ -279,15 +314,14 @@ class Predictor:
         usual = self.facts.usual
         if usual is None or self.typical is None:
             return [*told, UNKNOWN_USUAL]
-        distance = float(self.typical.distances(seen.thumbnail[None])[0])
-        if distance > usual.distance:
+        if grays.distance > usual.distance:
             told.append(
-                f"the image does not look like the X-rays that the model was trained on (distance {distance:.2f}, at "
-                f"most {usual.distance:.2f} is usual): it may be no chest X-ray, turned, cropped or framed"
+                "the image does not look like the X-rays that the model was trained on (distance "
+                f"{grays.distance:.2f}, at most {usual.distance:.2f} is usual): it may be no chest X-ray, "
+                "turned, cropped or framed"
             )
-        mean, contrast = (float(level[0]) for level in gray_levels(seen.thumbnail[None]))
-        told += _outside("mean gray", mean, usual.mean, "darker", "brighter")
-        told += _outside("contrast", contrast, usual.contrast, "flatter", "harsher")
+        told += _outside("mean gray", grays.mean, usual.mean, "darker", "brighter")
+        told += _outside("contrast", grays.contrast, usual.contrast, "flatter", "harsher")
         told += _outside("width divided by height", decoded.width / decoded.height, usual.aspect, "narrower", "wider")
         return told
 
@@ -301,6 +335,11 @@ def _outside(what: str, value: float, limits: tuple[float, float], below: str, a
         f"the image is {word} than the X-rays that the model was trained on ({what} {value:.{digits}f}, usual is "
         f"{low:.{digits}f} to {high:.{digits}f})"
     ]
+
+
+def usable(found: Sequence[Decoded | Unusable]) -> list[Decoded]:
+    """Those images that could be read."""
+    return [each for each in found if not isinstance(each, Unusable)]
 
 
 def as_sentence(reason: str) -> str:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import mlflow
-import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -24,7 +23,7 @@ from cxr_tasks.serving.call_metrics import CallMetrics
 from cxr_tasks.serving.current_model import CurrentModel, NotReadyError
 from cxr_tasks.serving.guard import AGAIN, MAY_KNOW, SERVER_FAILED, CallLimits, Guard, RefusedCallError
 from cxr_tasks.serving.heat import pictures_of
-from cxr_tasks.serving.predictor import LARGEST_BATCH, ImageAnswer, Predictor, SeenImage
+from cxr_tasks.serving.predictor import LARGEST_BATCH, ImageAnswer, usable
 from cxr_tasks.serving.protocol import CallError, images_of_csv, images_of_json
 
 DROP_PAGE = Path(__file__).with_name("page.html")
@@ -50,18 +49,20 @@ class _Asking:
 
     async def call(self, body: bytes, parse: Callable[[bytes], list[Any]]) -> list[ImageAnswer]:
         """The answers for the images of a call."""
-        predictor = self.current.loaded.predictor
+        predictor, batcher = self.current.loaded.predictor, self.current.batcher
         images = await _in(self._parsing, parse, body)
         if len(images) > self.limits.images:
             told = f"The call has {len(images):,} images: send at most {self.limits.images} at once."
             raise RefusedCallError(413, told)
-        seeing = [predictor.readers.submit(predictor.try_to_see, image, self.limits.pixels) for image in images]
+        reading = [predictor.readers.submit(predictor.try_to_read, image, self.limits.pixels) for image in images]
         del images
         answers: list[ImageAnswer] = []
-        for start in range(0, len(seeing), LARGEST_BATCH):
-            part = seeing[start : start + LARGEST_BATCH]
+        for start in range(0, len(reading), LARGEST_BATCH):
+            part = reading[start : start + LARGEST_BATCH]
             found = await asyncio.gather(*map(asyncio.wrap_future, part))
-            answers += predictor.answers(found, await self._probabilities(predictor, found))
+            read = usable(found)
+            answered = await asyncio.wrap_future(batcher.submit(predictor.answer, read)) if read else []
+            answers += predictor.with_refusals(found, answered)
         self.metrics.count(answers)
         return answers
 
@@ -71,21 +72,21 @@ class _Asking:
             raise RefusedCallError(503, f"{self._explanations} images are explained: ask again.", AGAIN)
         self._explanations += explain
         try:
-            predictor = self.current.loaded.predictor
-            found = await _in(predictor.readers, predictor.try_to_see, content, self.limits.pixels)
-            answer = predictor.answers([found], await self._probabilities(predictor, [found]))[0]
+            predictor, batcher = self.current.loaded.predictor, self.current.batcher
+            with batcher.coming():
+                found = await _in(predictor.readers, predictor.try_to_read, content, self.limits.pixels)
+                if isinstance(found, Unusable):
+                    answer = predictor.refusal(str(found))
+                    self.metrics.count([answer])
+                    return answer, {}
+                asked = batcher.submit(predictor.answer, [found])
+            seen, answer = (await asyncio.wrap_future(asked))[0]
             self.metrics.count([answer])
-            if not explain or isinstance(found, Unusable):
+            if not explain:
                 return answer, {}
-            return answer, await _in(self._explaining, pictures_of, predictor, found, answer.decision)
+            return answer, await _in(self._explaining, pictures_of, predictor, seen, answer.decision)
         finally:
             self._explanations -= explain
-
-    async def _probabilities(self, predictor: Predictor, found: Sequence[SeenImage | Unusable]) -> np.ndarray:
-        shown = predictor.shown(found)
-        if not len(shown):
-            return predictor.probabilities(shown)
-        return await asyncio.wrap_future(self.current.batcher.submit(predictor.probabilities, shown))
 
 
 async def _in(threads: ThreadPoolExecutor, work: Callable[..., Done], *given: Any) -> Done:

@@ -66,7 +66,7 @@ def test_the_network_is_shown_the_pixels_of_training(inverted: str, xrays: list[
     thumbnails = np.load(tmp_path / "shard" / "thumbnails.npy")
     predictor = Predictor.load(write_model(tmp_path / "model", thumbnails, inverted=inverted, resize="area"))
 
-    seen = [predictor.see(content) for content in contents.values()]
+    seen = predictor.see([predictor.read(content) for content in contents.values()])
 
     np.testing.assert_array_equal(
         np.stack([each.pixels for each in seen]), np.load(tmp_path / "shard" / pixels_file(SIZE))
@@ -152,7 +152,7 @@ def test_a_model_of_before_answers_and_says_what_it_cannot_know(xrays: list[Path
 
 def test_fewer_pixels_may_be_allowed_than_in_training(predictor: Predictor, xrays: list[Path]) -> None:
     with pytest.raises(Unusable, match="at most 1,000 in all"):
-        predictor.see(xrays[0].read_bytes(), most_pixels=1000)
+        predictor.read(xrays[0].read_bytes(), most_pixels=1000)
 
 
 def test_no_more_than_two_batches_of_images_are_held(predictor: Predictor, xrays: list[Path]) -> None:
@@ -175,7 +175,7 @@ def test_large_images_are_decoded_one_at_a_time_and_others_meanwhile(
 ) -> None:
     predictor, at_work, most = Predictor.load(model_folder), [], []
     predictor.readers = ThreadPoolExecutor(4)
-    decode_it = predictor._seen
+    decode_it = predictor._decoded
 
     def watched(content: Any, most_pixels: int) -> Any:
         is_large = most_pixels > FEW_PIXELS
@@ -191,7 +191,7 @@ def test_large_images_are_decoded_one_at_a_time_and_others_meanwhile(
 
     small, large = xrays[0].read_bytes(), png(Image.open(xrays[0]).resize((160, 160)))
     monkeypatch.setattr("cxr_tasks.serving.predictor.LARGE_PIXELS", FEW_PIXELS)
-    monkeypatch.setattr(predictor, "_seen", watched)
+    monkeypatch.setattr(predictor, "_decoded", watched)
 
     answers = predictor.predict([small, large] * 6)
 

@@ -309,8 +309,8 @@ def test_a_fault_of_the_server_is_500_and_in_the_log(
     call = json.dumps({"inputs": [base64.b64encode(content).decode()]}).encode()
     faults = {
         "probabilities": ValueError("the network is broken"),
-        "try_to_see": TypeError("the decoder is broken"),
-        "answer": KeyError("the answer is broken"),
+        "try_to_read": TypeError("the decoder is broken"),
+        "_answer": KeyError("the answer is broken"),
     }
     for name, error in faults.items():
         with monkeypatch.context() as patch:
