@@ -5,18 +5,23 @@ import io
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 
+from cxr_tasks import tracking
 from cxr_tasks.artifacts import TrainedModel
 from cxr_tasks.data.decode import decode
 from cxr_tasks.serving.model_facts import ModelFacts
 from cxr_tasks.serving.predictor import UNKNOWN_USUAL, Predictor, as_sentence
+from cxr_tasks.steps.served_facts import log_trained
 from cxr_tasks.store import FolderStore
+from tests.servers import free_port
 from tests.serving.networks import CLASSES, write_model
 
 REF = "train_arm/0123456789abcdef"
@@ -118,3 +123,30 @@ def test_a_server_that_others_reach_needs_a_token(cxr: Callable[..., Any]) -> No
     done = cxr("serve", "--host", "192.0.2.1")
 
     assert done.exit_code == 2 and "set SERVING_TOKEN" in " ".join(done.output.split())
+
+
+@pytest.mark.slow
+def test_a_registered_model_is_asked_by_its_alias_and_by_its_number(
+    cxr: Callable[..., Any], trained: Path, files: list[Path], mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"cxr-{uuid.uuid4().hex}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    with mlflow.start_run(experiment_id=tracking.experiment_id("models that are asked")):
+        version = tracking.register(log_trained(trained, trained), name, {})
+    tracking.set_alias(name, "champion", version.version)
+    expected = Predictor.load(trained, name, "1").predict(files[:2])
+
+    told = [
+        json.loads(cxr("predict", files[place], "--model", asked, "--mlflow", mlflow_server, "--json").stdout)
+        for place, asked in enumerate((f"{name}@champion", f"models:/{name}/1"))
+    ]
+    nobody = cxr("predict", files[0], "--model", f"{name}@nobody", "--mlflow", mlflow_server)
+    closed = cxr("predict", files[0], "--model", f"{name}@champion", "--mlflow", f"http://127.0.0.1:{free_port()}")
+
+    assert len(told) == len(expected) == 2
+    for one, other in zip(told, expected, strict=True):
+        assert (one["decision"], one["model"], one["version"]) == (other.decision, name, "1")
+        assert list(one["probabilities"].values()) == pytest.approx(list(other.probabilities.values()), abs=1e-5)
+        assert one["warnings"] == list(other.warnings)
+    assert nobody.exit_code == 2 and "MLflow has no registered model" in " ".join(nobody.output.split())
+    assert closed.exit_code == 2 and "Traceback" not in closed.output

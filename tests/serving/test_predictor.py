@@ -95,6 +95,7 @@ def test_neither_batch_nor_company_changes_an_answer(predictor: Predictor, xrays
 
     together = predictor.predict(broken)
 
+    assert (len(alone), len(together)) == (5, 41)
     for one, other in zip(alone, [*together[:3], *together[4:6]], strict=True):
         np.testing.assert_allclose(list(one.probabilities.values()), list(other.probabilities.values()), atol=2e-6)
         assert one.warnings == other.warnings

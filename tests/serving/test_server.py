@@ -39,6 +39,14 @@ TOKEN = "token of the tests"
 KNOWN = {"authorization": f"Bearer {TOKEN}"}
 
 
+def until(is_so: Callable[[], Any], what: str, seconds: float = 120) -> None:
+    """Wait until ``is_so`` says so; a test that waits in vain fails and says for what."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.01)
+
+
 class RunningServer:
     """A server on loopback in a thread."""
 
@@ -49,8 +57,7 @@ class RunningServer:
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
-        while not self.server.started:
-            time.sleep(0.02)
+        until(lambda: self.server.started, "the server begins")
         address = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
         # One for all threads: to make one takes longer than a call.
         self.client = httpx.Client(base_url=address, timeout=300, limits=httpx.Limits(max_connections=None))
@@ -346,38 +353,49 @@ def test_callers_at_once_each_get_their_own_answer(
 
     assert {answer.status_code for answer in answers} == {200}
     expected = versions.offline["1"].predict(contents)
+    assert len(expected) == len(contents) == callers
     assert all(equal(answer.json(), each) for answer, each in zip(answers, expected, strict=True))
 
 
-def test_a_new_champion_is_taken_up_without_a_lost_call(
-    server: RunningServer, current: CurrentModel, versions: Any, xrays: list[Path]
-) -> None:
+def test_a_new_champion_is_taken_up_without_a_lost_call(versions: Any, xrays: list[Path]) -> None:
+    """The thread that looks for champions takes up each of them, while callers ask without a pause."""
     contents = [path.read_bytes() for path in xrays[:8]]
+    call = json.dumps({"inputs": [base64.b64encode(content).decode() for content in contents]}).encode()
     expected = {version: offline.predict(contents) for version, offline in versions.offline.items()}
-    ended, told = threading.Event(), []
+    assert {len(answers) for answers in expected.values()} == {8}
+    current = CurrentModel(f"{versions.name}@champion")
+    running, watching = RunningServer(current), current.watch(0.05)
+    until(lambda: running.get("/ready").status_code == 200, "the champion is there")
+    ended, statuses = threading.Event(), list[int]()
+    told: list[tuple[int, dict[str, Any]]] = []
 
     def ask(place: int) -> None:
         while not ended.is_set():
-            answer = server.post(contents[place])
-            told.append((place, answer.status_code, answer.json()))
+            answer = running.post(contents[place]) if place else running.post(call, "/invocations")
+            statuses.append(answer.status_code)
+            told.extend(enumerate(answer.json()["predictions"]) if not place else [(place, answer.json())])
 
     callers = [threading.Thread(target=ask, args=(place,)) for place in range(8)]
-    for caller in callers:
-        caller.start()
-    for version in ("2", "1", "2"):
-        tracking.set_alias(versions.name, "champion", version)
-        assert current.refresh(), current.fault
-        before = len(told)
-        while len(told) < before + 16:
-            time.sleep(0.01)
-    ended.set()
-    for caller in callers:
-        caller.join(60)
-    tracking.set_alias(versions.name, "champion", "1")
-    current.refresh()
+    try:
+        for caller in callers:
+            caller.start()
+        for version in ("2", "1", "2"):
+            tracking.set_alias(versions.name, "champion", version)
+            until(lambda: current.loaded.identity[1] == version, f"version {version} is taken up")  # noqa: B023
+            before = len(told)
+            until(lambda: len(told) >= before + 64, f"version {version} answers")  # noqa: B023
+    finally:
+        ended.set()
+        for caller in callers:
+            caller.join(60)
+        tracking.set_alias(versions.name, "champion", "1")
+        current.end()
+        watching.join(60)
+        running.close()
 
-    assert {status for _, status, _ in told} == {200} and {answer["version"] for *_, answer in told} == {"1", "2"}
-    assert all(equal(answer, expected[answer["version"]][place]) for place, _, answer in told)
+    assert set(statuses) == {200} and {answer["version"] for _, answer in told} == {"1", "2"}
+    assert all(equal(answer, expected[answer["version"]][place]) for place, answer in told)
+    assert current.taken_up == 4 and not watching.is_alive()
 
 
 def test_a_champion_of_before_is_served_and_one_that_is_lost_replaces_nobody(
@@ -444,8 +462,7 @@ def test_the_page_answers_in_a_browser_as_wide_as_a_phone(
 
         def drop(path: Path) -> str:
             browser.find_element("id", "file").send_keys(str(path))
-            while not status.text or "Looking at" in status.text:
-                time.sleep(0.05)
+            until(lambda: status.text and "Looking at" not in status.text, "the page answers")
             width = browser.execute_script("return document.documentElement.scrollWidth")
             assert width == 375 and browser.find_element("id", "who").text == f"{versions.name}, version 1"
             return str(status.text)
@@ -493,11 +510,9 @@ class TestLimits:
 
         with ThreadPoolExecutor(2) as threads:
             slow = [threads.submit(lambda: narrow.post(slowly(), **KNOWN)) for _ in range(2)]
-            while narrow.guard.calls < 2:
-                time.sleep(0.01)
+            until(lambda: narrow.guard.calls == 2, "two callers are at work")
             busy, live = narrow.post(xrays[0].read_bytes(), **KNOWN), narrow.get("/live")
-            while narrow.guard.calls:
-                time.sleep(0.01)
+            until(lambda: not narrow.guard.calls, "the slow callers are refused")
             done.set()
             # The server may close before all is sent.
             for each in slow:
@@ -535,8 +550,7 @@ class TestLimits:
         try:
             with ThreadPoolExecutor(1) as threads:
                 slow = threads.submit(running.post, slowly())
-                while running.guard.held_bytes < 15_000:
-                    time.sleep(0.01)
+                until(lambda: running.guard.held_bytes >= 15_000, "the body is there")
                 refused, small = running.post(bytes(18_000)), running.post(xrays[1].read_bytes())
                 done.set()
                 assert slow.result().status_code == 200
@@ -568,8 +582,7 @@ class TestLimits:
                 first = threads.submit(running.post, content, "/image?explain=true")
                 began.acquire(timeout=60)
                 second = threads.submit(running.post, content, "/image?explain=true")
-                while running.guard.calls < 2:
-                    time.sleep(0.01)
+                until(lambda: running.guard.calls == 2, "the second waits")
                 third, plain = running.post(content, "/image?explain=true"), running.post(content)
                 go.set()
                 assert [each.result().status_code for each in (first, second)] == [200, 200]
