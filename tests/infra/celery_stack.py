@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,6 +67,7 @@ class CeleryStack:
         folder: Where everything lives.
         services: The servers by their names in docker-compose.yaml.
         mlflow: The address of MLflow, where it is started.
+        kept_up: The names of those that are started again when they have ended.
         variables: Of every Airflow process.
     """
 
@@ -82,6 +83,7 @@ class CeleryStack:
         # Its user must reach it, which pytest's folders do not allow.
         self.postgres_data = Path(tempfile.mkdtemp(prefix="postgres-"))
         self.watch: Watch | None = None
+        self.kept_up = (*AIRFLOW, *WORKERS)
         self.restarts: list[str] = []
         self.postgres_port, self.redis_port, self.api_port = free_port(), free_port(), free_port()
         self.mlflow_port = free_port()
@@ -128,7 +130,7 @@ class CeleryStack:
         for name in WORKERS:
             self._start_worker(name)
         # docker-compose.yaml restarts what has ended.
-        kept_up = [self.services[name] for name in (*AIRFLOW, *WORKERS)]
+        kept_up = [self.services[name] for name in self.kept_up]
         self.watch = Watch(kept_up, lambda service: self.restarts.append(service.name))
         return SignedInApi(f"http://127.0.0.1:{self.api_port}", environment("airflow-init"))
 
@@ -150,6 +152,31 @@ class CeleryStack:
     def processes(self, name: str) -> set[psutil.Process]:
         """A server and what it began."""
         return in_sessions({self.services[name].process.pid})
+
+    @contextmanager
+    def suspended(self, name: str) -> Iterator[None]:
+        """Keep a server, and what it began, from doing anything: it accepts connections and never answers."""
+        processes = self.processes(name)
+        try:
+            for process in processes:
+                # Some end meanwhile by themselves, or are killed in the block.
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    @contextmanager
+    def gone(self, name: str) -> Iterator[None]:
+        """Kill a server that nothing starts again by itself; it is started when the block ends."""
+        start = getattr(self, f"start_{name}")
+        self.kill(name)
+        try:
+            yield
+        finally:
+            start()
 
     def arguments(self) -> dict[str, str]:
         """The arguments of every process, as everybody on the machine can read them, by server and number."""
@@ -196,7 +223,7 @@ class CeleryStack:
         self._serve("redis", [*served, "--dir", str(folder)], {**os.environ, **environment("redis"), **settings})
         until(lambda: self._ask_redis("ping") == "PONG", "Redis answers")
 
-    def start_mlflow(self, artifacts: str, further_hosts: str = "", **variables: str) -> None:
+    def serve_mlflow(self, artifacts: str, further_hosts: str = "", **variables: str) -> None:
         """Start MLflow with its two databases, which must be there.
 
         Args:

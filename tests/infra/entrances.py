@@ -39,7 +39,7 @@ class Entrances(CeleryStack):
         self.start_redis()
         self._once("databases", ["bash", str(ROOT / "infra/postgres/databases.sh")], self._postgres_variables())
         cors = {"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": self.mlflow_url}
-        self.start_mlflow(str(self.folder / "artifacts"), f",{MLFLOW_NAME}:*", **cors)
+        self.serve_mlflow(str(self.folder / "artifacts"), f",{MLFLOW_NAME}:*", **cors)
         self._once("init", ["sh", str(ROOT / "infra/airflow/init.sh")], self.variables)
         self._once("DAGs", ["airflow", "dags", "reserialize"], self.variables)
         self._serve("api-server", [part.replace("8080", str(self.api_port)) for part in command("api-server")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,18 +62,12 @@ class Work:
         """A run whose task waits in Redis; its worker goes on afterwards."""
         # A worker that still has to note a result in PostgreSQL would take no further task.
         until(lambda: self.stack.unfinished() == 0, "the worker has noted what it ended")
-        worker = self.stack.processes("worker-gpu")
-        for process in worker:
-            process.suspend()
-        try:
+        with self.stack.suspended("worker-gpu"):
             # What it asked Redis last ends after a second.
             time.sleep(2)
             run = self.begin(0)
             until(lambda: self.stack.waiting_in("gpu") == 1, "the task is with Redis")
             yield run
-        finally:
-            for process in worker:
-                process.resume()
 
     def hosts(self, run: str) -> list[str]:
         """Where the task was at work, at each try."""
@@ -99,22 +93,18 @@ def test_a_task_for_the_gpu_is_done_by_its_worker(work):
 
 
 def test_a_task_that_a_worker_takes_while_postgresql_is_away_is_not_lost(work):
-    with work.begun_without_a_worker() as run:
-        work.stack.kill("postgres")
-    try:
+    with ExitStack() as meanwhile:
+        with work.begun_without_a_worker() as run:
+            meanwhile.enter_context(work.stack.gone("postgres"))
         until(lambda: work.stack.waiting_in("gpu") == 0, "the worker takes the task")
         time.sleep(6)
-    finally:
-        work.stack.start_postgres()
 
     assert work.tries_once_ended(run) == ("success", 1)
     assert work.hosts(run) == ["worker-gpu"]
 
 
 def test_a_task_that_the_scheduler_did_not_send_before_it_was_killed_is_handed_out_anew(work):
-    with work.begun_without_a_worker() as run:
-        for process in work.stack.processes("scheduler"):
-            process.suspend()
+    with work.begun_without_a_worker() as run, work.stack.suspended("scheduler"):
         work.stack.forget("gpu")
         work.stack.kill("scheduler")
 

@@ -24,11 +24,11 @@ class WholeStack(CeleryStack):
     def start_others(self) -> None:
         """Start MLflow, and make the bucket."""
         self._once("bucket", ["python", str(ROOT / "infra/s3/create_bucket.py"), "cxr"], self.variables)
-        self.serve_mlflow()
+        self.start_mlflow()
 
-    def serve_mlflow(self) -> None:
+    def start_mlflow(self) -> None:
         """Start MLflow, with what it holds."""
-        self.start_mlflow("s3://cxr/mlflow", MLFLOW_S3_ENDPOINT_URL=self.s3, AWS_ENDPOINT_URL_S3=self.s3)
+        self.serve_mlflow("s3://cxr/mlflow", MLFLOW_S3_ENDPOINT_URL=self.s3, AWS_ENDPOINT_URL_S3=self.s3)
 
     def variables_of_a_reader(self, cache: Path) -> dict[str, str]:
         """The variables by which a test itself reads the store and MLflow. ``cache``: of its own."""

@@ -8,12 +8,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from cxr_tasks import tracking
 from cxr_tasks.store import RECORD, S3Store, open_store
@@ -256,36 +254,16 @@ class Faults:
     @contextmanager
     def suspended(self, service: str) -> Iterator[None]:
         """Keep a service from doing anything: it accepts connections and never answers."""
-        processes = self.stack.processes(service)
-        for process in processes:
-            process.suspend()
-        try:
+        with self.stack.suspended(service), self.ending():
             yield
-        finally:
-            self._ends_now()
-            for process in processes:
-                # What was killed meanwhile cannot go on.
-                with suppress(psutil.NoSuchProcess):
-                    process.resume()
 
     @contextmanager
     def gone(self, service: str) -> Iterator[None]:
         """Kill a service, and let nobody listen in its place until the block ends."""
-        start = {
-            "postgres": self.stack.start_postgres,
-            "redis": self.stack.start_redis,
-            "mlflow": self.stack.serve_mlflow,
-        }
-        if service in start:
-            self.stack.kill(service)
-            try:
-                yield
-            finally:
-                self._ends_now()
-                start[service]()
-        else:
-            with self._changed(service, command=["sleep", "infinity"]):
-                yield
+        watched = service in self.stack.kept_up
+        away = self._changed(service, command=["sleep", "infinity"]) if watched else self.stack.gone(service)
+        with away, self.ending():
+            yield
 
     @contextmanager
     def one_slot(self, worker: str) -> Iterator[None]:

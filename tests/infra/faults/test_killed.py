@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.infra.celery_stack import until
+from tests.infra.faults.clock import Clock, cannot_jump
 from tests.infra.faults.cut import cannot_cut
 from tests.infra.faults.faults import Begun, Faults
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3000)]
-
-# Debian's package libfaketime.
-FAKED = max(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), default=None)
 
 
 def both_at_work(faults: Faults, seconds: int = 20) -> tuple[Begun, Begun]:
@@ -83,23 +81,14 @@ def test_a_worker_is_cut_off_for_longer_than_its_task_may_be_silent(faults: Faul
     assert max(second for _, second in faults.marks(begun, "begun")) >= 3
 
 
-@pytest.mark.skipif(FAKED is None, reason="not installed: libfaketime")
+@pytest.mark.skipif(bool(cannot_jump()), reason=cannot_jump() or "-")
 @pytest.mark.parametrize("service", ["worker-gpu", "scheduler"])
 def test_a_clock_jumps_an_hour_ahead_and_back(faults: Faults, service: str, tmp_path: Path) -> None:
-    clock = tmp_path / "clock"
-    clock.write_text("+0")
-    faked = {
-        "LD_PRELOAD": str(FAKED),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        # A clock that is set does not change the time since the start.
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",
-    }
-    with faults.settings(service, faked):
+    clock = Clock(tmp_path)
+    with faults.settings(service, clock.variables):
         runs = both_at_work(faults, 30)
         with faults.ending():
-            clock.write_text("+3600")
+            clock.jump(3600)
             time.sleep(20)
-            clock.write_text("+0")
+            clock.jump(0)
         faults.assert_recovered(f"The clock of {service} jumps an hour ahead, and back after 20 s.", *runs)
