@@ -76,7 +76,7 @@ test-containers: setup-dev
 	@.venv/bin/python -m pytest -m containers -s tests/infra/test_containers.py $(PYTEST_ARGS)
 
 # Both DAGs on Celery, PostgreSQL, Redis, S3 and MLflow with passwords, as processes; and what becomes of tasks when parts of
-# that break. It needs root, and Debian's packages postgresql and redis-server.
+# that break. It needs root, and Debian's packages postgresql and redis-server; nftables, libfaketime and gcc for some faults.
 test-stack: setup-dev
 	@.venv/bin/python -m pytest -m stack -s tests/infra/test_whole_runs.py tests/infra/test_kubernetes_pods.py \
 	    tests/infra/test_approval.py tests/infra/faults $(PYTEST_ARGS)
