@@ -50,6 +50,19 @@ def content_of(given: Any, most_pixels: int = WIDEST.most_pixels) -> bytes | np.
     raise Unusable(f"what was given is no image: {GIVE_IMAGE}")
 
 
+def without_lists(given: Any, most_pixels: int) -> str | bytes | np.ndarray | Unusable:
+    """What a call gives as an image, in little memory: a text as it is, and of all else the content or why it has none.
+
+    A list of numbers takes up to forty times the memory of its grays.
+    """
+    if isinstance(given, str):
+        return given
+    try:
+        return content_of(given, most_pixels)
+    except Unusable as reason:
+        return reason
+
+
 def _of_a_file(content: bytes) -> bytes:
     if len(content) > LARGEST_FILE:
         raise Unusable(too_large_a_file(len(content)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import mlflow
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -21,6 +22,7 @@ from starlette.exceptions import HTTPException
 from cxr_tasks.data.formats import Unusable
 from cxr_tasks.serving.call_metrics import CallMetrics
 from cxr_tasks.serving.current_model import CurrentModel, NotReadyError
+from cxr_tasks.serving.given_image import without_lists
 from cxr_tasks.serving.guard import AGAIN, MAY_KNOW, SERVER_FAILED, CallLimits, Guard, RefusedCallError
 from cxr_tasks.serving.heat import pictures_of
 from cxr_tasks.serving.predictor import LARGEST_BATCH, ImageAnswer, usable
@@ -43,28 +45,43 @@ class _Asking:
 
     def __init__(self, current: CurrentModel, limits: CallLimits, metrics: CallMetrics) -> None:
         self.current, self.limits, self.metrics = current, limits, metrics
-        # One call is taken apart at a time: the lists of its JSON take several times the memory of its text.
+        # One call is taken apart at a time: the lists of its JSON take many times the memory of its text.
         self._parsing = ThreadPoolExecutor(1, "calls")
         self._explaining, self._explanations = ThreadPoolExecutor(1, "explanations"), 0
 
     async def call(self, body: bytes, parse: Callable[[bytes], list[Any]]) -> list[ImageAnswer]:
         """The answers for the images of a call."""
         predictor, batcher = self.current.loaded.predictor, self.current.batcher
-        images = await _in(self._parsing, parse, body)
-        if len(images) > self.limits.images:
-            told = f"The call has {len(images):,} images: send at most {self.limits.images} at once."
-            raise RefusedCallError(413, told)
-        reading = [predictor.readers.submit(predictor.try_to_read, image, self.limits.pixels) for image in images]
+        most_pixels = predictor.facts.reading.how(self.limits.pixels).limits.most_pixels
+        images = await _in(self._parsing, self._images, body, parse, most_pixels)
+        reading = [
+            image
+            if isinstance(image, Unusable)
+            else asyncio.wrap_future(predictor.readers.submit(predictor.try_to_read, image, most_pixels))
+            for image in images
+        ]
         del images
         answers: list[ImageAnswer] = []
         for start in range(0, len(reading), LARGEST_BATCH):
             part = reading[start : start + LARGEST_BATCH]
-            found = await asyncio.gather(*map(asyncio.wrap_future, part))
+            found = [each if isinstance(each, Unusable) else await each for each in part]
             read = usable(found)
             answered = await asyncio.wrap_future(batcher.submit(predictor.answer, read)) if read else []
             answers += predictor.with_refusals(found, answered)
         self.metrics.count(answers)
         return answers
+
+    def _images(
+        self, body: bytes, parse: Callable[[bytes], list[Any]], most_pixels: int
+    ) -> list[str | bytes | np.ndarray | Unusable]:
+        """The images of a call, without the lists of its JSON."""
+        images = parse(body)
+        if len(images) > self.limits.images:
+            told = f"The call has {len(images):,} images: send at most {self.limits.images} at once."
+            raise RefusedCallError(413, told)
+        for place, image in enumerate(images):
+            images[place] = without_lists(image, most_pixels)
+        return images
 
     async def file(self, content: bytes, explain: bool) -> tuple[ImageAnswer, dict[str, Any]]:
         """The answer for one file, and pictures of it where they are asked for."""

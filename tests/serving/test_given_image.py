@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxr_tasks.data.formats import Unusable
+from cxr_tasks.data.formats import TooManyPixelsError, Unusable
 from cxr_tasks.serving import given_image
-from cxr_tasks.serving.given_image import VALUES_AT_ONCE, content_of
+from cxr_tasks.serving.given_image import VALUES_AT_ONCE, content_of, without_lists
 
 BYTES = b"\x89PNG"
 GRAYS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -111,3 +111,12 @@ def test_no_more_is_read_than_of_a_file(given: Any, monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(Unusable, match=r"the file has 0 MiB: at most|10,000 characters: at most 404 are read"):
         content_of(given)
+
+
+def test_of_the_lists_of_a_call_nothing_is_kept_but_their_grays_or_the_reason() -> None:
+    given = ["text", {"pixels": GRAYS.tolist(), "range": [0, 255]}, {"pixels": ZEROS, "range": [0, 1]}, [[0]], None]
+
+    found = [without_lists(each, 1000) for each in given]
+
+    assert found[0] == "text" and np.array_equal(np.asarray(found[1]), GRAYS)
+    assert [type(each) for each in found[2:]] == [TooManyPixelsError, Unusable, Unusable]

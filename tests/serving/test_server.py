@@ -388,10 +388,10 @@ def test_a_new_champion_is_taken_up_without_a_lost_call(versions: Any, xrays: li
         ended.set()
         for caller in callers:
             caller.join(60)
-        tracking.set_alias(versions.name, "champion", "1")
         current.end()
         watching.join(60)
         running.close()
+        tracking.set_alias(versions.name, "champion", "1")
 
     assert set(statuses) == {200} and {answer["version"] for _, answer in told} == {"1", "2"}
     assert all(equal(answer, expected[answer["version"]][place]) for place, answer in told)
