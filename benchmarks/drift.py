@@ -27,6 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxr_tasks.config import resolve
+from cxr_tasks.data.typical import TypicalImages
 from cxr_tasks.monitoring.drift import SCORES, drift_findings, scores_of
 
 WEEKLY = 10
@@ -85,10 +86,13 @@ def on_images(folder: Path, divisions: int, limit: float) -> dict[str, list[tupl
         train, test, late = np.split(rng.permutation(len(images)), [len(images) // 2, len(images) * 3 // 4])
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
         model.fit(images[train].reshape(len(train), -1), labels[train])
+        typical = TypicalImages.of(images[train].astype(np.uint8))
 
-        def scored(pixels: np.ndarray, truth: np.ndarray, model: LogisticRegression = model) -> pd.DataFrame:
+        def scored(
+            pixels: np.ndarray, truth: np.ndarray, model: LogisticRegression = model, typical: TypicalImages = typical
+        ) -> pd.DataFrame:
             said = model.predict_proba(pixels.reshape(len(pixels), -1))
-            return table_of(scores_of(pixels, said, truth))
+            return table_of(scores_of(pixels, typical.distances(pixels.astype(np.uint8)), said, truth))
 
         reference = scored(images[test], labels[test])
         for name, change in CHANGED.items():

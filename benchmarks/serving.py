@@ -112,9 +112,9 @@ def _model(place: Path, classifier: str, side: int, decoded: list[Any]) -> tuple
 
     from cxr_tasks.artifacts import write_json
     from cxr_tasks.classifiers.networks import build_network
+    from cxr_tasks.data.typical import TypicalImages
     from cxr_tasks.keras_file import NETWORK_FILE
     from cxr_tasks.serving.model_facts import FileReading, ModelFacts, Usual
-    from cxr_tasks.serving.typical import TypicalImages
 
     settings = resolve("quick", {"classifiers": {"names": [classifier], "image_size": side}})
     network = build_network(classifier, settings, np.stack([each.images[0] for each in decoded]), 0).full

@@ -25,8 +25,8 @@ from cxr_tasks.config import resolve
 from cxr_tasks.data.decode import Decoded, decode
 from cxr_tasks.data.formats import Unusable
 from cxr_tasks.data.inverted import YES, is_inverted
+from cxr_tasks.data.typical import TypicalImages, gray_levels
 from cxr_tasks.serving.model_facts import Usual
-from cxr_tasks.serving.typical import TypicalImages, gray_levels
 
 OTHERS = 300
 SIDE = 299

@@ -23,10 +23,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from cxr_tasks.artifacts import Decision
+    from cxr_tasks.local import LocalRun
 
 CLASSES = ("COVID", "Normal", "Viral Pneumonia")
 FIRST, WEEKLY = 120, 6
@@ -47,11 +51,12 @@ EVENTS = {
 QUIET, SECOND_SITE, POISONED, FOUND, INVERTED = (12, 13), range(16, 30), 36, 39, 44
 RELABELLED, WRONG_AT_FIRST = 24, 0.2
 CLEANED_EVERY, KEPT_RUNS = 4, 6
+ARMS = ("none", "classical")
 SETTINGS: dict[str, Any] = {
     "data": {"min_images_per_class": 10, "split": {"validation": 0.25, "test": 0.2}},
-    "classifiers": {"names": ["cnn"], "image_size": 32, "epochs": 24, "batch_size": 16},
-    "arms": {"baseline": "none", "compared": ["classical"]},
-    "evaluation": {"bootstrap_samples": 500, "gallery": 1, "shortcuts": False},
+    "classifiers": {"names": ["cnn"], "image_size": 32, "epochs": 20, "batch_size": 16},
+    "arms": {"baseline": ARMS[0], "compared": [ARMS[1]]},
+    "evaluation": {"bootstrap_samples": 300, "gallery": 1, "shortcuts": False},
 }
 FORM = {"profile": "quick", "settings": SETTINGS}
 
@@ -141,6 +146,20 @@ def mib_below(*folders: Path) -> float:
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()) / 2**20
 
 
+def decided(run: LocalRun) -> tuple[Decision, ...]:
+    """Train both arms, compare them, and let the gate decide; as ``cxr_training`` does, without pictures and report."""
+    from cxr_tasks import steps
+    from cxr_tasks.artifacts import Training
+
+    pair = Training(classifier="cnn", arm="classical", seed=0)
+    given = run.training, run.dataset
+    compared, trained = [run.comparison(pair)], [run.arm(pair.model_copy(update={"arm": arm})) for arm in ARMS]
+    challenge = steps.challenge(*given, compared, [trained])
+    if not steps.passes_gate(challenge):
+        return steps.keep_champion(run.training, challenge).decisions
+    return steps.promote(*given, challenge, compared, [trained]).decisions
+
+
 def really(week: int, known: int) -> str:
     """What is really so of images that came after the week ``known``, whose images a champion was trained on."""
     since = range(known + 1, week + 1)
@@ -179,8 +198,7 @@ def live(home: Path, weeks: int) -> list[dict[str, Any]]:
         row |= {"asked": bool(asked), "truth": really(week, known[before]) if before else ""}
         row["images"] = sum(n for split in dataset.counts.values() for n in split.values())
         if dataset.version != version:
-            decisions = run.report().champions
-            overall = next(each for each in decisions if each.name == OVERALL_MODEL)
+            overall = next(each for each in decided(run) if each.name == OVERALL_MODEL)
             row |= {"trained": True, "promoted": overall.is_new, "decision": overall.decision}
             known |= {overall.version: week} if overall.is_new else {}
             version = dataset.version

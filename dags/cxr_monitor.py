@@ -6,6 +6,8 @@ how wrong it is. It may be looked at every week. That it ever raises an alarm wh
 probability `monitoring.false_alarms` of the profile.
 
 An alarm starts **cxr_training** on the newest dataset, with the reason, once for each dataset.
+
+Where `CXR_SERVING` names the champion's server, its figures are kept too: images by answer, and how many got a warning.
 """
 
 from __future__ import annotations
@@ -46,13 +48,22 @@ def ask_for_training(run: RunContext, dataset: Dataset, watched: Watched) -> str
     return reason
 
 
+@step
+def served(run: RunContext) -> steps.Served:
+    """Ask the champion's server what it has answered."""
+    address, token = steps.server_to_ask()
+    if not address:
+        raise AirflowSkipException("No server is watched: CXR_SERVING is not set.")
+    return steps.served(run, address, token)
+
+
 @dag(schedule=cron(MONITOR_SCHEDULE), max_active_runs=1, params=MONITOR_FORM, doc_md=__doc__, **OF_ALL)
 def cxr_monitor() -> None:
     """Wire the steps."""
     plan = configure()
     common = {"run": plan["run"], "dataset": plan["dataset"]}
     watched = step(steps.watch)(**common)
-    ask_for_training(**common, watched=watched) >> finish()
+    [ask_for_training(**common, watched=watched), served(plan["run"])] >> finish()
 
 
 cxr_monitor()

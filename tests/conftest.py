@@ -47,6 +47,12 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def xrays(phantoms: Path) -> list[Path]:
+    """Files of phantoms, of all classes in turn."""
+    return sorted(phantoms.glob("*/images/*.png"), key=lambda path: (int(path.stem.rpartition("-")[2]), path.stem))
+
+
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     """An empty store, which is also the one that ``CXR_STORE`` names."""

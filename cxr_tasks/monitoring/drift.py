@@ -15,6 +15,7 @@ from cxr_tasks.strict import Strict
 SCORES = {
     "gray": "the mean gray",
     "contrast": "the contrast",
+    "distance": "how far they lie from the training images",
     "confidence": "how sure the champion is",
     "loss": "how wrong the champion is",
 }
@@ -54,11 +55,14 @@ class DriftFindings(Strict):
         )
 
 
-def scores_of(pixels: np.ndarray, probabilities: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+def scores_of(
+    pixels: np.ndarray, distances: np.ndarray, probabilities: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
     """What is watched of images.
 
     Args:
         pixels: (n, S, S) gray levels, 0 to 255.
+        distances: (n,) from the training images; see ``data.typical``.
         probabilities: (n, k) of the champion.
         labels: (n,) true classes, 0 to k - 1.
 
@@ -70,6 +74,7 @@ def scores_of(pixels: np.ndarray, probabilities: np.ndarray, labels: np.ndarray)
     return {
         "gray": grays.mean(axis=1),
         "contrast": grays.std(axis=1),
+        "distance": distances.astype(np.float64),
         "confidence": probabilities.max(axis=1).astype(np.float64),
         "loss": -np.log(np.clip(of_truth, 1e-12, None)),
     }

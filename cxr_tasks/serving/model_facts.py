@@ -11,8 +11,8 @@ from pydantic import Field
 
 from cxr_tasks.config import DataSettings
 from cxr_tasks.data.decode import PLAINLY, HowToRead, Limits
+from cxr_tasks.data.typical import TypicalImages, both_limits, gray_levels, upper_limit
 from cxr_tasks.image_settings import FIRST_RESIZE, DicomSettings, ResizeName, WindowSettings
-from cxr_tasks.serving.typical import TypicalImages, both_limits, gray_levels, upper_limit
 from cxr_tasks.strict import Strict
 
 # Sides of training images that are as good as equal.
@@ -58,7 +58,7 @@ class Usual(Strict):
             mean, and outside those of the contrast. It holds from 1/``false_alarms`` images on for the distance, and
             from 2/``false_alarms`` on for the others.
         images: How many they are.
-        distance: The largest distance from the training images; see ``serving.typical``.
+        distance: The largest distance from the training images; see ``data.typical``.
         mean: The lowest and the highest mean gray of a thumbnail, 0–255.
         contrast: The lowest and the highest standard deviation of a thumbnail's grays.
         aspect: The lowest width divided by height, divided by ``ASPECT_LEEWAY``, and the highest, times that. No share

@@ -18,10 +18,10 @@ from pydantic import Field
 from cxr_tasks.data.decode import LARGEST_FILE, Decoded, decode, from_grays, too_large_a_file
 from cxr_tasks.data.formats import TooManyPixelsError, Unusable
 from cxr_tasks.data.inverted import YES, is_inverted
+from cxr_tasks.data.typical import TypicalImages, gray_levels
 from cxr_tasks.keras_file import NETWORK_FILE, read_network
 from cxr_tasks.serving.given_image import content_of
 from cxr_tasks.serving.model_facts import ModelFacts
-from cxr_tasks.serving.typical import TypicalImages, gray_levels
 from cxr_tasks.strict import Strict
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class SeenImage:
 
 
 class Grays(NamedTuple):
-    """What is measured of an image's thumbnail: see ``serving.typical``."""
+    """What is measured of an image's thumbnail: see ``data.typical``."""
 
     distance: float
     mean: float

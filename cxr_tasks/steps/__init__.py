@@ -44,6 +44,7 @@ from cxr_tasks.steps.read_external import external_sets, read_external
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
 from cxr_tasks.steps.roll_back import RolledBack, roll_back
 from cxr_tasks.steps.scan import scan, shards
+from cxr_tasks.steps.served import Served, served, server_to_ask
 from cxr_tasks.steps.split import split
 from cxr_tasks.steps.synthesize import synthesize
 from cxr_tasks.steps.tested_models import find_model, tested_on
@@ -58,6 +59,7 @@ __all__ = [
     "CleanedUp",
     "Notice",
     "RolledBack",
+    "Served",
     "approve",
     "arms",
     "asks_a_person",
@@ -105,6 +107,8 @@ __all__ = [
     "roll_back",
     "scan",
     "sentence_of",
+    "served",
+    "server_to_ask",
     "shards",
     "split",
     "synthesize",

@@ -14,6 +14,7 @@ from cxr_tasks.store import open_store
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cxr_tasks.data.typical import TypicalImages
     from cxr_tasks.evaluation.calibration import OperatingPoint
 
 # What is looked at of each split, evenly spread: more images change the limits by less than they vary.
@@ -31,10 +32,9 @@ def save_facts(settings: Settings, dataset: Dataset, points: Sequence[OperatingP
         folder: Of the artifact.
     """
     from cxr_tasks.serving.model_facts import FileReading, ModelFacts, Usual
-    from cxr_tasks.serving.typical import TypicalImages
 
     validation = _some_rows(dataset, "validation")
-    typical = TypicalImages.of(dataset.thumbnails(_some_rows(dataset, "train")))
+    typical = typical_of(dataset)
     typical.save(folder / ModelFacts.TYPICAL)
     facts = ModelFacts(
         classes=tuple(settings.data.classes),
@@ -44,6 +44,13 @@ def save_facts(settings: Settings, dataset: Dataset, points: Sequence[OperatingP
         usual=Usual.of(typical, dataset.thumbnails(validation), validation, settings.serving.false_alarms),
     )
     write_json(folder / ModelFacts.FILE, facts)
+
+
+def typical_of(dataset: Dataset) -> TypicalImages:
+    """What the training images of a dataset look like."""
+    from cxr_tasks.data.typical import TypicalImages
+
+    return TypicalImages.of(dataset.thumbnails(_some_rows(dataset, "train")))
 
 
 def log_trained(model: Path, facts: Path) -> str:

@@ -13,6 +13,7 @@ from cxr_tasks.names import slug
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.registry.champions import CHAMPION, OVERALL_MODEL
 from cxr_tasks.steps.external_tests import figures_of, flat_findings
+from cxr_tasks.steps.served_facts import typical_of
 from cxr_tasks.steps.tested_models import TestedModel, model_of_version
 from cxr_tasks.store import open_store
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+    from cxr_tasks.data.typical import TypicalImages
+
 OF_ROWS = ["image_id", "group", "label", "split"]
+# Where a thumbnail lies.
+OF_THUMBNAILS = ("provenance", "shard", "row")
 
 
 def watch(run: RunContext, dataset: Dataset) -> Watched:
@@ -42,15 +47,16 @@ def watch(run: RunContext, dataset: Dataset) -> Watched:
         if model is None or model.dataset is None or set(model.classes) != set(settings.data.classes):
             return Made(Watched(champion=model.who if model else "", images={}, words=_why_not(model)))
         network, classes = model.load(), list(model.classes)
-        reference = _watched(model.dataset, model.dataset.manifest(OF_ROWS, "test"), network, classes)
-        new = _watched(dataset, _new_rows(dataset, model.dataset), network, classes)
+        typical = typical_of(model.dataset)
+        reference = _watched(model.dataset, model.dataset.manifest(OF_ROWS, "test"), network, classes, typical)
+        new = _watched(dataset, _new_rows(dataset, model.dataset), network, classes, typical)
         new = _in_order(new, before)
         return _found(folder, settings, model, reference, new)
 
     inputs: dict[str, Artifact | str] = {"dataset": dataset, "champion": model.digest if model else "", "seen": before}
     how = {**settings.monitoring.model_dump(), "seed": settings.seeds.bootstrap}
     how |= settings.evaluation.model_dump(include={"bootstrap_samples", "confidence"})
-    made = perform(run, Watched, fill, settings=how, inputs=inputs)
+    made = perform(run, Watched, fill, settings=how, inputs=inputs, version=2)
     if model is not None and made.images:
         now = {"dataset": dataset.ref, "before": before, "now": made.ref, "champion": model.who}
         open_store().write_pointer(_pointer(model), now)
@@ -101,7 +107,9 @@ def _new_rows(dataset: Dataset, old: Dataset) -> pd.DataFrame:
     return rows[rows["split"].isin(SPLITS) & ~seen]
 
 
-def _watched(dataset: Dataset, rows: pd.DataFrame, network: keras.Model, classes: list[str]) -> pd.DataFrame:
+def _watched(
+    dataset: Dataset, rows: pd.DataFrame, network: keras.Model, classes: list[str], typical: TypicalImages
+) -> pd.DataFrame:
     """The prediction table of ``rows`` with what is watched of each image."""
     import numpy as np
     import pandas as pd
@@ -120,13 +128,15 @@ def _watched(dataset: Dataset, rows: pd.DataFrame, network: keras.Model, classes
         images = dataset.images(split, network.input_shape[1], classes, resize=True)
         images = images.take(np.flatnonzero(pd.Series(images.ids).isin(wanted)))
         said = predict_stack(network, FrozenTrunk(None).all_of(images.pixels))
+        found_in = dataset.manifest(("image_id", *OF_THUMBNAILS), split).set_index("image_id").loc[list(images.ids)]
+        distances = typical.distances(dataset.thumbnails(found_in.reset_index()))
         table = pd.DataFrame({"image_id": np.asarray(images.ids), "group": images.rows["group"].to_numpy()})
         table["label"], table["split"] = [classes[k] for k in images.labels], "test"
         table[classes] = said
         done, parts = 0, []
         for part in in_parts(images.pixels, PREDICTED_AT_ONCE):
             place = slice(done, done + len(part))
-            parts.append(pd.DataFrame(scores_of(np.asarray(part), said[place], images.labels[place])))
+            parts.append(pd.DataFrame(scores_of(np.asarray(part), distances[place], said[place], images.labels[place])))
             done += len(part)
         tables.append(pd.concat([table, pd.concat(parts, ignore_index=True)], axis=1))
     found = [table for table in tables if len(table)]

@@ -88,6 +88,8 @@ def as_on_kubernetes(service: str) -> dict[str, str]:
         "CXR_MONITOR_SCHEDULE": "",
         "CXR_CLEANUP_SCHEDULE": "",
         "CXR_NOTIFY": "",
+        "CXR_SERVING": "",
+        "SERVING_TOKEN": "",
     }
     given = {name: resolve(value, {**values, **empty}) for name, value in SERVICES[service]["environment"].items()}
     return {name: OTHERWISE.get(name, value) for name, value in given.items()}

@@ -105,8 +105,9 @@ def test_scores_are_what_they_say() -> None:
     pixels = np.stack([np.full((4, 4), 100), np.tile([0, 200], (4, 2))]).astype(np.uint8)
     probabilities = np.array([[0.9, 0.1], [0.5, 0.5]])
 
-    found = scores_of(pixels, probabilities, np.array([1, 0]))
+    found = scores_of(pixels, np.array([0.5, 2.0]), probabilities, np.array([1, 0]))
 
     assert found["gray"].tolist() == [100, 100] and found["contrast"].tolist() == [0, 100]
+    assert found["distance"].tolist() == [0.5, 2.0]
     assert found["confidence"].tolist() == [0.9, 0.5]
     assert found["loss"] == pytest.approx(-np.log([0.1, 0.5])) and list(found) == list(SCORES)

@@ -12,12 +12,6 @@ from tests.serving.networks import write_model
 
 
 @pytest.fixture(scope="session")
-def xrays(phantoms: Path) -> list[Path]:
-    """Files of phantoms, of all classes in turn."""
-    return sorted(phantoms.glob("*/images/*.png"), key=lambda path: (int(path.stem.rpartition("-")[2]), path.stem))
-
-
-@pytest.fixture(scope="session")
 def model_folder(xrays: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a model."""
     thumbnails = np.stack([decode(path.read_bytes(), path.name, []).thumbnail for path in xrays])

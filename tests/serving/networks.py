@@ -11,9 +11,9 @@ import pandas as pd
 
 from cxr_tasks.artifacts import write_json
 from cxr_tasks.config import resolve
+from cxr_tasks.data.typical import TypicalImages
 from cxr_tasks.keras_file import NETWORK_FILE
 from cxr_tasks.serving.model_facts import FileReading, ModelFacts, Usual
-from cxr_tasks.serving.typical import TypicalImages
 
 CLASSES = ("COVID", "Normal", "Viral Pneumonia")
 SIZE = 32

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_tasks.data.decode import decode
-from cxr_tasks.serving.typical import TypicalImages, both_limits, gradients, upper_limit
+from cxr_tasks.data.typical import TypicalImages, both_limits, gradients, upper_limit
 
 SHARES = st.floats(0.01, 0.4)
 
