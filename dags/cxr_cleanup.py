@@ -22,7 +22,7 @@ def clean_up() -> steps.CleanedUp:
     return steps.clean_up(form["unused_days"], form["keep_runs"], only_list=form["only_list"])
 
 
-@dag(schedule=cron(CLEANUP_SCHEDULE), max_active_runs=1, params=CLEANUP_FORM, doc_md=__doc__, **OF_ALL)
+@dag(schedule=cron(CLEANUP_SCHEDULE), params=CLEANUP_FORM, doc_md=__doc__, **OF_ALL)
 def cxr_cleanup() -> None:
     """One task."""
     clean_up()

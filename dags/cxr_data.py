@@ -59,7 +59,6 @@ def queue_training(run: RunContext, dataset: Dataset) -> None:
 @dag(
     dag_id="cxr_data",
     schedule=cron(DATA_SCHEDULE),
-    max_active_runs=1,
     params=DATA_FORM,
     doc_md=__doc__,
     **OF_ALL,

@@ -57,7 +57,7 @@ def served(run: RunContext) -> steps.Served:
     return steps.served(run, address, token)
 
 
-@dag(schedule=cron(MONITOR_SCHEDULE), max_active_runs=1, params=MONITOR_FORM, doc_md=__doc__, **OF_ALL)
+@dag(schedule=cron(MONITOR_SCHEDULE), params=MONITOR_FORM, doc_md=__doc__, **OF_ALL)
 def cxr_monitor() -> None:
     """Wire the steps."""
     plan = configure()

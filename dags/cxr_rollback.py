@@ -23,7 +23,7 @@ def roll_back() -> steps.RolledBack:
     )
 
 
-@dag(schedule=None, max_active_runs=1, params=ROLLBACK_FORM, doc_md=__doc__, **OF_ALL)
+@dag(schedule=None, params=ROLLBACK_FORM, doc_md=__doc__, **OF_ALL)
 def cxr_rollback() -> None:
     """One task."""
     roll_back()

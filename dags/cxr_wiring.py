@@ -104,6 +104,8 @@ DEFAULT_ARGS = {
 # What all DAGs are made with.
 OF_ALL: dict[str, Any] = {
     "catchup": False,
+    # A training that begins while a champion waits for its approval would make the answer void.
+    "max_active_runs": 1,
     "is_paused_upon_creation": False,
     "default_args": DEFAULT_ARGS,
     "tags": ["cxr"],

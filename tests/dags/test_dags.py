@@ -40,6 +40,7 @@ print(json.dumps({"errors": bag.import_errors, "heavy": heavy,
                   "docs": {d: bool(g.doc_md and g.doc_md.strip()) for d, g in bag.dags.items()},
                   "weights": {d: {t.task_id: [t.priority_weight, str(t.weight_rule)] for t in g.tasks}
                               for d, g in bag.dags.items()},
+                  "at once": {d: [g.max_active_runs, g.catchup] for d, g in bag.dags.items()},
                   "forms": {d: sorted(g.params.keys()) for d, g in bag.dags.items()}}))
 """
 
@@ -58,6 +59,10 @@ def loaded(load):
 def test_every_file_loads(loaded):
     assert loaded["errors"] == {}
     assert set(loaded["tasks"]) == {"cxr_cleanup", "cxr_data", "cxr_monitor", "cxr_rollback", "cxr_training"}
+
+
+def test_runs_come_one_at_a_time_and_what_was_missed_is_not_caught_up(loaded):
+    assert set(map(tuple, loaded["at once"].values())) == {(1, False)}
 
 
 def test_parsing_imports_no_heavy_library(loaded):
