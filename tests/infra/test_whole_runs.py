@@ -13,7 +13,7 @@ import boto3
 import pytest
 from mlflow import MlflowClient
 
-from cxr_tasks.cli.inspection import faults
+from cxr_tasks.retention.inspection import faults
 from cxr_tasks.store import open_store
 from infra.embedded.airflow_api import ENDED
 from tests.infra.celery_stack import at_work, shows_secrets, skip_unless_asked, until
