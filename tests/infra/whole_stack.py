@@ -18,7 +18,9 @@ class WholeStack(CeleryStack):
     def __init__(self, folder: Path, s3: str, dags: Path = ROOT / "dags", **variables: str) -> None:
         """Nothing is started yet. ``s3``: the address of the server. ``variables``: of every Airflow process."""
         self.s3 = s3
-        given = {"CXR_DATA_SCHEDULE": "", "CXR_TRAINING_SCHEDULE": "", "CXR_PROFILE": "quick", "CXR_GPU_QUEUE": "gpu"}
+        given = {"CXR_PROFILE": "quick", "CXR_GPU_QUEUE": "gpu", "CXR_NOTIFY": ""}
+        # Runs are only triggered.
+        given |= {name: "" for name in environment("airflow-init") if name.endswith("_SCHEDULE")}
         super().__init__(folder, dags, **{**given, "AWS_ENDPOINT_URL_S3": s3, **variables})
 
     def start_others(self) -> None:
