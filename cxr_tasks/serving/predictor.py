@@ -177,10 +177,16 @@ class Predictor:
                 return self._decoded(content, how.limits.most_pixels)
 
     def try_to_read(self, given: Any, most_pixels: int | None = None) -> Decoded | Unusable:
-        """What :meth:`read` returns, or the reason that it raises."""
+        """What :meth:`read` returns, or the reason that it raises.
+
+        Raises:
+            MemoryError: There was none left, for which the image is not to blame.
+        """
         try:
             return self.read(given, most_pixels)
         except Unusable as reason:
+            if isinstance(reason.__context__, MemoryError):
+                raise reason.__context__ from None
             return reason
 
     def _read_file(self, path: Path, most_pixels: int | None) -> Decoded:

@@ -214,3 +214,20 @@ def test_a_path_is_read_and_what_cannot_be_read_is_said(
         "The file has 257 MiB: at most 256 are read.",
         "The file cannot be read: Is a directory.",
     ]
+
+
+def test_an_image_is_not_to_blame_for_a_lack_of_memory(
+    predictor: Predictor, xrays: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [xrays[0].read_bytes(), dicom(np.asarray(Image.open(xrays[0]), np.uint16))]
+    assert [answer.error for answer in predictor.predict(files)] == ["", ""]
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise MemoryError("no memory is left")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
+    monkeypatch.setattr("cxr_tasks.data.dicom.pixels._decoded", full)
+
+    for file in files:
+        with pytest.raises(MemoryError, match="no memory is left"):
+            predictor.predict([file])
