@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,9 @@ def _started(arguments: list[str], path: str, place: Path) -> Iterator[tuple[str
             time.sleep(0.3)
         yield address, psutil.Process(server.pid)
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        # A server that ended by itself may have left nobody.
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         try:
             server.wait(timeout=60)
         except subprocess.TimeoutExpired:
