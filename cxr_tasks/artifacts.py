@@ -899,6 +899,8 @@ class Watched(Artifact):
         images: New images by class.
         words: What was found.
         alarm: Whether the images, or what the champion says of them, have changed.
+        warnings: What files of the new images have that those of its dataset have not.
+        data_docs: The page that shows them; empty without new images.
     """
 
     step = "watch"
@@ -910,6 +912,8 @@ class Watched(Artifact):
     images: dict[str, int]
     words: str
     alarm: bool = False
+    warnings: tuple[str, ...] = ()
+    data_docs: str = ""
 
 
 class KeptChampion(Ruled):

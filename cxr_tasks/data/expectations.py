@@ -6,24 +6,22 @@ Critical expectations stop the run, warnings are shown. The whole suite, with it
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape, unescape
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cxr_tasks.config import DataSettings
+from cxr_tasks.data.data_docs import expectation_in_words, validated
 from cxr_tasks.data.duplicates import CLASH
 from cxr_tasks.data.ingest import LEFT_OUT, USED
 from cxr_tasks.data.inverted import CORRECTED, YES, count_inverted, inverted_in_words
 from cxr_tasks.data.shared import copies_of_other_sources
 from cxr_tasks.data.shares import group_faults, group_shares
 
-DOCS_PAGE = "data-docs/index.html"
 # What the expectations look at.
 CHECKED = (
     *("image_id", "site", "path", "label", "patient", "group", "width", "height", "mean", "contrast", "inverted"),
@@ -56,64 +54,27 @@ def check_manifest(manifest: pd.DataFrame, settings: DataSettings, folder: Path)
         settings: What is acceptable.
         folder: Where Data Docs are written, to ``data-docs``.
     """
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    # Where Airflow has set up logging before, GX would log every docstring that it decorates.
-    logging.getLogger("great_expectations._docs_decorators").setLevel(logging.WARNING)
-    import great_expectations as gx
-    from great_expectations.checkpoint import UpdateDataDocsAction
-
-    context = gx.get_context(mode="file", project_root_dir=folder / "gx")
-    context.variables.progress_bars = {"globally": False}
-    docs = {
-        "class_name": "SiteBuilder",
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        "store_backend": {
-            "class_name": "TupleFilesystemStoreBackend",
-            "base_directory": str((folder / "data-docs").absolute()),
-        },
-    }
-    context.update_data_docs_site("local_site", docs)
     used = manifest[manifest["status"] == USED]
     groups, inverted = group_faults(used, settings), inverted_in_words(used, settings.classes)
     told = {_inverted(escape(label)): said for label, said in inverted.items()}
     manifest, settings = _for_pages(manifest, settings)
-    suite = context.suites.add_or_update(gx.ExpectationSuite("dataset", _expectations(settings)))
     used = manifest[manifest["status"] == USED]
-    tables = {
-        "manifest": used.assign(pixels=used["width"] * used["height"]),
-        "counts": _table_of_counts(manifest, settings),
-    }
-    batches = {}
-    for name in ("manifest", "counts"):
-        asset = context.data_sources.add_or_update_pandas(name).add_dataframe_asset(name)
-        batches[name] = asset.add_batch_definition_whole_dataframe("whole")
-    count_suite = context.suites.add_or_update(gx.ExpectationSuite("counts", _count_expectations(settings, told)))
-
+    outcomes = validated(
+        folder,
+        {
+            "manifest": (used.assign(pixels=used["width"] * used["height"]), _expectations(settings)),
+            "counts": (_table_of_counts(manifest, settings), _count_expectations(settings, told)),
+        },
+    )
     failures: list[str] = []
     warnings: list[str] = []
-    total = 0
-    for name, checks in (("manifest", suite), ("counts", count_suite)):
-        definition = context.validation_definitions.add_or_update(
-            gx.ValidationDefinition(name=name, data=batches[name], suite=checks)
-        )
-        checkpoint = context.checkpoints.add_or_update(
-            gx.Checkpoint(
-                name=name,
-                validation_definitions=[definition],
-                actions=[UpdateDataDocsAction(name="docs", site_names=["local_site"])],
-            )
-        )
-        outcome = checkpoint.run(batch_parameters={"dataframe": tables[name]})
-        for result in next(iter(outcome.run_results.values())).results:
-            total += 1
-            config = result.expectation_config
-            # Said below, with the name of the group.
-            if not result.success and not config.kwargs["column"].startswith(LARGEST_GROUP):
-                is_critical = str(getattr(config.severity, "value", config.severity)) == "critical"
-                (failures if is_critical else warnings).append(
-                    told.get(config.kwargs["column"]) or unescape(_sentence(config, result.result))
-                )
-    return ManifestCheck(failures + groups, warnings, total)
+    for config, result in outcomes:
+        # Said below, with the name of the group.
+        if result is not None and not config.kwargs["column"].startswith(LARGEST_GROUP):
+            is_critical = str(getattr(config.severity, "value", config.severity)) == "critical"
+            words = told.get(config.kwargs["column"]) or expectation_in_words(config, result)
+            (failures if is_critical else warnings).append(words)
+    return ManifestCheck(failures + groups, warnings, len(outcomes))
 
 
 def _for_pages(manifest: pd.DataFrame, settings: DataSettings) -> tuple[pd.DataFrame, DataSettings]:
@@ -210,31 +171,3 @@ def _count_expectations(settings: DataSettings, told: Mapping[str, str]) -> list
         for label, count in (settings.expected_counts or {}).items()
     ]
     return checks
-
-
-def _sentence(config: Any, result: dict[str, Any]) -> str:
-    """What was expected and what was found, in words."""
-    kwargs = config.kwargs
-    low, high = kwargs.get("min_value"), kwargs.get("max_value")
-    if low is not None and low == high:
-        wanted = _value_in_words(low)
-    elif low is not None and high is not None:
-        wanted = f"{_value_in_words(low)} to {_value_in_words(high)}"
-    elif low is not None:
-        wanted = f"at least {_value_in_words(low)}"
-    elif high is not None:
-        wanted = f"at most {_value_in_words(high)}"
-    elif "value_set" in kwargs:
-        wanted = f"one of {', '.join(map(str, kwargs['value_set']))}"
-    else:
-        wanted = "no missing value" if "not_be_null" in config.type else "no value twice"
-    found = [value for value in result.get("partial_unexpected_list") or [] if not pd.isna(value)]
-    shown = ", ".join(_value_in_words(value) for value in found[:3]) or "missing values"
-    total = result.get("element_count", 1)
-    # The table of counts has one row: "1 of 1" would say nothing.
-    times = f" ({result.get('unexpected_count', len(found))} of {total})" if total > 1 else ""
-    return f"{kwargs['column']}: expected {wanted}, found {shown}{times}"
-
-
-def _value_in_words(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

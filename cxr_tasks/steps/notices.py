@@ -122,7 +122,9 @@ def _of_watch(returned: Any) -> Notice | None:
     if not watched.alarm:
         return None
     title = f"{watched.champion} sees other images than those that it was tested on"
-    return Notice(kind="degradation", title=title, body=watched.words, pages={"MLflow": watched.url})
+    body = "\n".join([watched.words, *watched.warnings])
+    pages = {"Data Docs": watched.data_docs, "MLflow": watched.url}
+    return Notice(kind="degradation", title=title, body=body, pages=pages)
 
 
 def _of_rollback(returned: Any) -> Notice:

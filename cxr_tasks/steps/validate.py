@@ -21,7 +21,8 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
         DataError: With every critical expectation that was not met.
     """
     from cxr_tasks.data.coincidences import coincidences, coincidences_told
-    from cxr_tasks.data.expectations import CHECKED, DOCS_PAGE, check_manifest
+    from cxr_tasks.data.data_docs import DOCS_FOLDER, DOCS_PAGE
+    from cxr_tasks.data.expectations import CHECKED, check_manifest
     from cxr_tasks.data.ingest import REJECTED_FILES, REJECTS
     from cxr_tasks.data.subgroups import OF_SUBGROUPS
 
@@ -31,7 +32,7 @@ def validate(run: RunContext, joined: Manifest) -> Validation:
         table = joined.table([*dict.fromkeys((*CHECKED, *OF_SUBGROUPS))])
         outcome = check_manifest(table, settings, folder)
         # Kept with the run before anything is raised: the page is most wanted when validation fails.
-        tracking.log_folder(folder / "data-docs", "data-docs")
+        tracking.log_folder(folder / DOCS_FOLDER, DOCS_FOLDER)
         docs = tracking.active_artifact_url(DOCS_PAGE)
         for warning in outcome.warnings:
             log.warning("Expectation not met (warning): %s", warning)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from cxr_tasks.data.typical import TypicalImages
 
+log = logging.getLogger(__name__)
 OF_ROWS = ["image_id", "group", "label", "split"]
 # Where a thumbnail lies.
 OF_THUMBNAILS = ("provenance", "shard", "row")
@@ -49,9 +52,10 @@ def watch(run: RunContext, dataset: Dataset) -> Watched:
         network, classes = model.load(), list(model.classes)
         typical = typical_of(model.dataset)
         reference = _watched(model.dataset, model.dataset.manifest(OF_ROWS, "test"), network, classes, typical)
-        new = _watched(dataset, _new_rows(dataset, model.dataset), network, classes, typical)
-        new = _in_order(new, before)
-        return _found(folder, settings, model, reference, new)
+        came = _new_rows(dataset, model.dataset)
+        new = _in_order(_watched(dataset, came, network, classes, typical), before)
+        found = _found(folder, settings, model, reference, new)
+        return replace(found, artifact=_with_files(found.artifact, folder, dataset, model.dataset, came))
 
     inputs: dict[str, Artifact | str] = {"dataset": dataset, "champion": model.digest if model else "", "seen": before}
     how = {**settings.monitoring.model_dump(), "seed": settings.seeds.bootstrap}
@@ -141,6 +145,25 @@ def _watched(
         tables.append(pd.concat([table, pd.concat(parts, ignore_index=True)], axis=1))
     found = [table for table in tables if len(table)]
     return pd.concat(found, ignore_index=True) if found else tables[0]
+
+
+def _with_files(found: Watched, folder: Path, dataset: Dataset, old: Dataset, came: pd.DataFrame) -> Watched:
+    """``found`` with what the files of new images have that those of ``old`` have not."""
+    from cxr_tasks.data.data_docs import DOCS_FOLDER, DOCS_PAGE
+    from cxr_tasks.data.split import SPLITS
+    from cxr_tasks.monitoring.expectations import LISTED, MEASURED, new_images_told
+
+    if came.empty:
+        return found
+    columns = ["image_id", "split", *MEASURED, *LISTED]
+    known, new = old.manifest(columns), dataset.manifest(columns)
+    known, new = known[known["split"].isin(SPLITS)], new[new["image_id"].isin(came["image_id"])]
+    warnings = tuple(new_images_told(known, new, folder))
+    for warning in warnings:
+        log.warning("New images: %s", warning)
+    tracking.log_folder(folder / DOCS_FOLDER, DOCS_FOLDER)
+    told = {"warnings": warnings, "data_docs": tracking.active_artifact_url(DOCS_PAGE)}
+    return found.model_copy(update={**told, "notes": (*found.notes, *(f"warning: {each}" for each in warnings))})
 
 
 def _in_order(new: pd.DataFrame, before: str) -> pd.DataFrame:

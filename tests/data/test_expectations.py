@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_tasks.data.data_docs import DOCS_PAGE
 from cxr_tasks.data.duplicates import CLASH
-from cxr_tasks.data.expectations import DOCS_PAGE, ManifestCheck, check_manifest
+from cxr_tasks.data.expectations import ManifestCheck, check_manifest
 from cxr_tasks.data.ingest import MANIFEST, SET_ASIDE
 from cxr_tasks.data.inverted import YES
 from tests.data.bad_files import write_bad_files
