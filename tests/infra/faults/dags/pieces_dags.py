@@ -23,7 +23,8 @@ def wire(dag_id: str, **place: Any) -> None:
     """A DAG that makes pieces at ``place``."""
     params = {"pieces": Param(1, type="integer"), "seconds": Param(0, type="integer"), "name": Param("", type="string")}
 
-    @dag(dag_id=dag_id, schedule=None, params=params, **OF_ALL)
+    # Faults meet several runs at once.
+    @dag(dag_id=dag_id, schedule=None, params=params, **{**OF_ALL, "max_active_runs": 16})
     def wired() -> None:
         run = step(pieces.begin)("{{ run_id }}")
         make = step(pieces.make, **place).partial(run=run, name="{{ params.name }}", seconds="{{ params.seconds }}")
