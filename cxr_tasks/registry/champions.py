@@ -48,6 +48,7 @@ class Candidate(Strict):
         model_uri: Where MLflow has the model.
         resize: How its images were brought to its side.
         synthetic: What made the synthetic images that it was trained on, in words; empty where there were none.
+        evaluation: Store reference of its predictions and figures, which stay as long as it does.
     """
 
     classifier: str
@@ -62,6 +63,7 @@ class Candidate(Strict):
     model_uri: str
     resize: str = FIRST_RESIZE
     synthetic: str = ""
+    evaluation: str = ""
 
     @property
     def words(self) -> str:
@@ -80,6 +82,7 @@ class Candidate(Strict):
             "cxr.seed": str(self.seed),
             TAG_RESIZE: self.resize,
             **({"cxr.synthetic": self.synthetic} if self.synthetic else {}),
+            **({"cxr.evaluation": self.evaluation} if self.evaluation else {}),
             TAG_VALIDATION: f"{self.validation_macro_f1:.6f}",
         }
 

@@ -72,26 +72,27 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
     staying = [version for version in versions if version not in going]
     left = leftovers(store, before, now)
     artifacts = old_artifacts(store, found, before, staying, left, kept)
-    gone = {each.ref for each in artifacts.going}
-    needed = {str(each.record.get("mlflow_run_id")) for each in found if each.ref not in gone}
-    needed |= {version.run_id for version in staying}
-    forgotten = [run for run in old if not needed & set(run.runs)]
-
-    sizes = [each.size for each in artifacts.going], [each.size for each in left]
+    gone, left_gone = list(artifacts.going), list(left)
     if not only_list:
         # What names something goes before it.
         for version in going:
             tracking.forget_version(version.name, version.version)
         # Checkpoints first: what they need is among the artifacts.
-        left_sizes = [each.size for each in left if remove_leftover(store, each)]
-        sizes = [each.size for each in remove_artifacts(store, artifacts)], left_sizes
+        left_gone = [each for each in left if remove_leftover(store, each)]
+        # What a run has begun to use meanwhile stays, and so does the run that made it.
+        gone = list(remove_artifacts(store, artifacts))
         store.sweep()
+    refs_gone = {each.ref for each in gone}
+    needed = {str(each.record.get("mlflow_run_id")) for each in found if each.ref not in refs_gone}
+    needed |= {version.run_id for version in staying}
+    forgotten = [run for run in old if not needed & set(run.runs)]
+    if not only_list:
         for run in forgotten:
             tracking.forget_dag_run(run)
     told = CleanedUp(
-        artifacts=len(sizes[0]),
-        leftovers=len(sizes[1]),
-        size=sum(map(sum, sizes)),
+        artifacts=len(gone),
+        leftovers=len(left_gone),
+        size=sum(each.size for each in gone) + sum(each.size for each in left_gone),
         versions=len(going),
         dag_runs=len(forgotten),
         only_listed=only_list,

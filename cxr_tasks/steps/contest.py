@@ -266,6 +266,7 @@ def _candidate(settings: Settings, dataset: Dataset, arm: TrainedArm) -> Candida
         model_uri=_model_uri(arm),
         resize=arm.model.resize,
         synthetic=arm.model.synthetic,
+        evaluation=arm.ref,
     )
 
 
