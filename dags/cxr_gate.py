@@ -8,7 +8,7 @@ from typing import Any
 from airflow.providers.standard.operators.hitl import HITLBranchOperator
 from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
-from cxr_notices import send_notice
+from cxr_notices import TellQuestion
 from cxr_wiring import going_on, step
 
 from cxr_tasks import steps
@@ -53,7 +53,7 @@ class AskPerson(HITLBranchOperator):
         self.subject, self.body = asked.subject, asked.body
         self.params = ParamsDict(_fields(list(asked.models)))
         self.response_timeout = timedelta(days=asked.days)
-        send_notice(steps.notice_of_question(asked, self.generate_link_to_ui(task_instance=context["ti"])), context)
+        self.notifiers = [TellQuestion(asked)]
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:

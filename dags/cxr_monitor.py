@@ -49,12 +49,12 @@ def ask_for_training(run: RunContext, dataset: Dataset, watched: Watched) -> str
 
 
 @step
-def served(run: RunContext) -> steps.Served:
+def ask_server(run: RunContext) -> steps.ServerFigures:
     """Ask the champion's server what it has answered."""
     address, token = steps.server_to_ask()
     if not address:
         raise AirflowSkipException("No server is watched: CXR_SERVING is not set.")
-    return steps.served(run, address, token)
+    return steps.ask_server(run, address, token)
 
 
 @dag(schedule=cron(MONITOR_SCHEDULE), params=MONITOR_FORM, doc_md=__doc__, **OF_ALL)
@@ -63,7 +63,7 @@ def cxr_monitor() -> None:
     plan = configure()
     common = {"run": plan["run"], "dataset": plan["dataset"]}
     watched = step(steps.watch)(**common)
-    [ask_for_training(**common, watched=watched), served(plan["run"])] >> finish()
+    [ask_for_training(**common, watched=watched), ask_server(plan["run"])] >> finish()
 
 
 cxr_monitor()

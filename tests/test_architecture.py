@@ -50,7 +50,7 @@ KNOWING = (
     "tracking",
 )
 # A task of a DAG that is the step of this name, and the loggers of modules.
-SHARED_NAMES = {"clean_up", "configure", "publish", "finish", "roll_back", "served", "log"}
+SHARED_NAMES = {"clean_up", "configure", "publish", "finish", "roll_back", "ask_server", "log"}
 HEAVY = ("tensorflow", "keras", "mlflow", "pandas", "great_expectations", "matplotlib", "sklearn")
 MOST_CODE_LINES = 80
 # What the files of DAGs share.

@@ -20,19 +20,22 @@ def new_images_told(known: pd.DataFrame, new: pd.DataFrame, folder: Path) -> lis
     """Hold the manifest of new images against that of a dataset, and write Data Docs.
 
     Args:
-        known: Rows of the manifest of the champion's dataset, with ``MEASURED`` and ``LISTED``.
+        known: Rows of the manifest of the champion's dataset, with what it has of ``MEASURED`` and ``LISTED``.
         new: The same of new images.
         folder: Where Data Docs are written.
 
     Returns:
         A sentence for each expectation that is not met.
     """
-    outcomes = validated(folder, {"new images": (_for_docs(new), _as_before(_for_docs(known)))})
+    # Manifests of older versions lack some.
+    there = [name for name in (*MEASURED, *LISTED) if name in known and name in new]
+    known, new = (_for_docs(rows[there]) for rows in (known, new))
+    outcomes = validated(folder, {"new images": (new, _as_before(known))})
     return [expectation_in_words(config, found) for config, found in outcomes if found is not None]
 
 
 def _for_docs(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.assign(**{name: rows[name].fillna("").map(escape) for name in LISTED})
+    return rows.assign(**{name: rows[name].fillna("").map(escape) for name in LISTED if name in rows})
 
 
 def _as_before(known: pd.DataFrame) -> list[Any]:
@@ -47,10 +50,12 @@ def _as_before(known: pd.DataFrame) -> list[Any]:
             severity="warning",
         )
         for name in MEASURED
+        if name in known
     ]
     return between + [
         gxe.ExpectColumnValuesToBeInSet(
             column=name, value_set=sorted(set(known[name])), mostly=MOSTLY, severity="warning"
         )
         for name in LISTED
+        if name in known
     ]

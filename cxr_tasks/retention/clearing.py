@@ -10,7 +10,7 @@ from typing import Any
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import Challenge, Promotion
 from cxr_tasks.errors import UserError
-from cxr_tasks.registry.champions import TAG_SINCE
+from cxr_tasks.registry.champions import TAG_KEEP, TAG_SINCE
 from cxr_tasks.retention.inventory import Stored
 from cxr_tasks.retention.leftovers import Leftover
 from cxr_tasks.store import UNFINISHED, LeaseHeld, Store
@@ -70,7 +70,7 @@ def old_artifacts(
     alone: set[str] = set()
     for version in versions:
         # A champion of before is a way back.
-        relied_on = version.aliases or TAG_SINCE in version.tags
+        relied_on = version.aliases or {TAG_SINCE, TAG_KEEP} & set(version.tags)
         (roots if relied_on else alone).update(references(version.tags, stored.keys()))
     going = clearance(graph, roots, alone).going
     return OldArtifacts(tuple(stored[ref] for ref in going), graph, unused_since)
@@ -88,7 +88,8 @@ def check_registry(found: Sequence[Stored], versions: Sequence[tracking.Register
         name = _decisions(promoted[0])[0].get("name", "")
         raise UserError(
             f"MLflow has no version of a model that was registered from this store, such as {name}: give the address "
-            "of the server that has them with --mlflow. Where all of them were deleted on purpose, give --mlflow none."
+            "of the server that has them (MLFLOW_TRACKING_URI, or --mlflow of cxr store gc). Where all of them were "
+            "deleted on purpose, give --mlflow none there."
         )
 
 

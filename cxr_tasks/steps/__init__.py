@@ -5,6 +5,7 @@ inside the functions, so that loading a DAG file costs nothing. :mod:`cxr_tasks.
 """
 
 from cxr_tasks.steps.approve import approve
+from cxr_tasks.steps.ask_server import ServerFigures, ask_server, server_to_ask
 from cxr_tasks.steps.begin_training import begin_training
 from cxr_tasks.steps.challenge import asks_a_person, challenge, passes_gate
 from cxr_tasks.steps.clean_up import CleanedUp, clean_up
@@ -39,12 +40,11 @@ from cxr_tasks.steps.plan import (
 )
 from cxr_tasks.steps.promote import promote
 from cxr_tasks.steps.publish import dataset_of, find_dataset, note_queued, publish, queued_training
-from cxr_tasks.steps.question import question, read_reply
+from cxr_tasks.steps.question import Question, question, read_reply
 from cxr_tasks.steps.read_external import external_sets, read_external
 from cxr_tasks.steps.reproduce_leak import reproduce_leak
 from cxr_tasks.steps.roll_back import RolledBack, roll_back
 from cxr_tasks.steps.scan import scan, shards
-from cxr_tasks.steps.served import Served, served, server_to_ask
 from cxr_tasks.steps.split import split
 from cxr_tasks.steps.synthesize import synthesize
 from cxr_tasks.steps.tested_models import find_model, tested_on
@@ -58,10 +58,12 @@ __all__ = [
     "TOLD_OF",
     "CleanedUp",
     "Notice",
+    "Question",
     "RolledBack",
-    "Served",
+    "ServerFigures",
     "approve",
     "arms",
+    "ask_server",
     "asks_a_person",
     "backbones",
     "begin_training",
@@ -107,7 +109,6 @@ __all__ = [
     "roll_back",
     "scan",
     "sentence_of",
-    "served",
     "server_to_ask",
     "shards",
     "split",

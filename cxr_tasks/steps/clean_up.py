@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from cxr_tasks import tracking
-from cxr_tasks.registry.champions import TAG_SINCE
+from cxr_tasks.registry.champions import TAG_DIGEST, TAG_KEEP, TAG_REPLACED, TAG_SINCE
 from cxr_tasks.retention.clearing import check_registry, old_artifacts, remove_artifacts
 from cxr_tasks.retention.inventory import stored_artifacts
 from cxr_tasks.retention.leftovers import leftovers, remove_leftover
+from cxr_tasks.steps.contest import alone_with
 from cxr_tasks.store import open_store
 from cxr_tasks.strict import Strict
+
+if TYPE_CHECKING:
+    from cxr_tasks.retention.inventory import Stored
+    from cxr_tasks.retention.leftovers import Leftover
+    from cxr_tasks.tracking import RegisteredVersion, TrackedDagRun
 
 log = logging.getLogger(__name__)
 # MLflow's experiments, which have the names of the DAGs.
@@ -48,8 +56,9 @@ class CleanedUp(Strict):
 def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> CleanedUp:
     """Remove what is old and belongs to nothing that people rely on.
 
-    What stays: every version that is or was champion, or has another alias, with its lineage; the newest DAG runs of
-    each DAG with all that they made or took; all that was used lately; trainings that go on; the newest datasets.
+    What stays: every version that is or was champion, has another alias, or the tag ``cxr.keep``, and every one that a
+    person registered; the newest DAG runs of each DAG with all that they made or took; all that was used lately;
+    trainings that go on; the newest datasets. Versions that stay for champions keep their lineage.
 
     Args:
         unused_days: What was used within that many days is young.
@@ -68,15 +77,20 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
     kept = {ref for runs in known.values() for run in runs if run not in old for ref in run.artifacts}
 
     of_old = {run_id for run in old for run_id in run.runs}
-    going = [each for each in versions if each.run_id in of_old and not each.aliases and TAG_SINCE not in each.tags]
+    relied_on = _relied_on(versions)
+    going = [
+        each
+        for each in versions
+        if each.run_id in of_old and each not in relied_on and each.tags.get(tracking.TAG_ARTIFACT) not in kept
+    ]
+    if not only_list:
+        # What names something goes before it.
+        going = [each for each in going if _is_forgotten(each)]
     staying = [version for version in versions if version not in going]
     left = leftovers(store, before, now)
     artifacts = old_artifacts(store, found, before, staying, left, kept)
     gone, left_gone = list(artifacts.going), list(left)
     if not only_list:
-        # What names something goes before it.
-        for version in going:
-            tracking.forget_version(version.name, version.version)
         # Checkpoints first: what they need is among the artifacts.
         left_gone = [each for each in left if remove_leftover(store, each)]
         # What a run has begun to use meanwhile stays, and so does the run that made it.
@@ -85,10 +99,12 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
     refs_gone = {each.ref for each in gone}
     needed = {str(each.record.get("mlflow_run_id")) for each in found if each.ref not in refs_gone}
     needed |= {version.run_id for version in staying}
-    forgotten = [run for run in old if not needed & set(run.runs)]
+    # A run that made or took nothing of what goes may be of another store on the same MLflow.
+    forgotten = [run for run in old if run.artifacts & refs_gone and not needed & set(run.runs)]
     if not only_list:
         for run in forgotten:
             tracking.forget_dag_run(run)
+    _say_what("would go" if only_list else "is gone", gone, left_gone, going, forgotten)
     told = CleanedUp(
         artifacts=len(gone),
         leftovers=len(left_gone),
@@ -99,3 +115,43 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
     )
     log.info(told.words)
     return told
+
+
+def _relied_on(versions: Sequence[RegisteredVersion]) -> list[RegisteredVersion]:
+    """The versions that stay whatever happens."""
+    replaced = {(each.name, each.tags.get(TAG_REPLACED)) for each in versions}
+    return [
+        each
+        for each in versions
+        # Without our tag it was registered by a person.
+        if each.aliases
+        or {TAG_SINCE, TAG_KEEP} & set(each.tags)
+        or TAG_DIGEST not in each.tags
+        # Whoever made it champion by hand left no tag.
+        or (each.name, each.version) in replaced
+    ]
+
+
+def _is_forgotten(version: RegisteredVersion) -> bool:
+    """Delete a version, unless it was made champion or challenger meanwhile."""
+    with alone_with(version.name, "the cleanup"):
+        now = [each for each in tracking.registered_versions() if each[:2] == version[:2]]
+        if not now or now[0] in _relied_on(now):
+            return False
+        tracking.forget_version(version.name, version.version)
+    return True
+
+
+def _say_what(
+    happens: str,
+    artifacts: Sequence[Stored],
+    left: Sequence[Leftover],
+    versions: Sequence[RegisteredVersion],
+    runs: Sequence[TrackedDagRun],
+) -> None:
+    """Name everything in the log of the task."""
+    names = [f"artifact {each.ref}" for each in artifacts] + [f"{each.kind} {each.place}" for each in left]
+    names += [f"{each.name} version {each.version}" for each in versions]
+    names += [f"MLflow's run {each.runs[-1]} and those below it" for each in runs]
+    for name in names:
+        log.info("%s %s", name, happens)

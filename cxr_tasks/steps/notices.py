@@ -46,18 +46,21 @@ def listeners(told: str) -> dict[str, tuple[NoticeKind, ...]]:
         told: Connections with blanks between them. ``mail:failure,degradation`` hears of these alone, ``mail`` of all.
 
     Raises:
-        SettingsError: There is no such kind.
+        SettingsError: There is no such kind, or a connection stands there twice.
     """
     found: dict[str, tuple[NoticeKind, ...]] = {}
     every: tuple[NoticeKind, ...] = get_args(NoticeKind)
     for each in told.split():
-        connection, _, kinds = each.partition(":")
-        found[connection] = tuple(kind for kind in every if not kinds or kind in kinds.split(","))
-        if unknown := [kind for kind in kinds.split(",") if kind and kind not in every]:
+        connection, colon, kinds = each.partition(":")
+        asked = kinds.split(",") if colon else list(every)
+        if unknown := [kind for kind in asked if kind not in every]:
             raise SettingsError(
-                f"CXR_NOTIFY names {', '.join(map(repr, unknown))} after {connection}, of which nobody is told: choose "
-                f"of {', '.join(every)}."
+                f"CXR_NOTIFY has no kind {', '.join(map(repr, unknown))} (after {connection}). Kinds are "
+                f"{', '.join(every)}, with commas and without blanks between them."
             )
+        if connection in found:
+            raise SettingsError(f"CXR_NOTIFY names {connection} twice: give all its kinds after one colon.")
+        found[connection] = tuple(kind for kind in every if kind in asked)
     return found
 
 
@@ -99,17 +102,23 @@ def _of_dataset(returned: Any) -> Notice:
 
 def _of_report(returned: Any) -> Notice:
     report = Report.model_validate(returned)
-    missing = f" {len(report.missing)} parts are missing; the report says which." if report.missing else ""
-    pages = {"Report": report.address, "MLflow": report.url}
-    return Notice(kind="success", title="A training has ended", body=f"{report.answer}{missing}", pages=pages)
+    pages, missing = {"Report": report.address, "MLflow": report.url}, len(report.missing)
+    if not missing:
+        return Notice(kind="success", title="A training has ended", body=report.answer, pages=pages)
+    what = f"{missing} parts of it are" if missing > 1 else "a part of it is"
+    body = f"{report.answer} The report says what is missing, and why."
+    return Notice(kind="failure", title=f"A training has ended, and {what} missing", body=body, pages=pages)
 
 
-def _of_ruling(returned: Any, kind: type[Ruled]) -> Notice:
+def _of_ruling(returned: Any, kind: type[Ruled]) -> Notice | None:
     made = kind.model_validate(returned)
     new = [each for each in made.decisions if each.is_new]
     told: list[Decision] = new or [each for each in made.decisions if each.alias == CHALLENGER]
+    if not told:
+        # The champions were trained again: that is no news.
+        return None
     title = f"New champion: {', '.join(_version(each) for each in new)}" if new else "No challenger became champion"
-    body = "\n".join(f"{_version(each)}: {each.decision}" for each in told) or "The champions were trained again."
+    body = "\n".join(f"{_version(each)}: {each.decision}" for each in told)
     return Notice(kind="promotion" if new else "refusal", title=title, body=body, pages={"MLflow": made.url})
 
 
@@ -119,7 +128,8 @@ def _version(decision: Decision) -> str:
 
 def _of_watch(returned: Any) -> Notice | None:
     watched = Watched.model_validate(returned)
-    if not watched.alarm:
+    # What was found before was told before.
+    if not watched.alarm or watched.reused:
         return None
     title = f"{watched.champion} sees other images than those that it was tested on"
     body = "\n".join([watched.words, *watched.warnings])

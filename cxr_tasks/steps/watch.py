@@ -34,8 +34,8 @@ OF_THUMBNAILS = ("provenance", "shard", "row")
 def watch(run: RunContext, dataset: Dataset) -> Watched:
     """Hold ``cxr-overall``'s champion against the images of ``dataset`` that are of no patient of its own dataset.
 
-    Images keep the order in which they were first seen, so that the evidence grows from run to run and no alarm is
-    taken back. A new champion begins anew.
+    Images keep the order in which they were first seen, so that the evidence grows from run to run, and more images
+    take no alarm back. A new champion begins anew.
 
     Args:
         run: The DAG run.

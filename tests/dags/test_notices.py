@@ -15,10 +15,14 @@ from tests.servers import listening
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 RUN = """
-import json
+import json, logging, sys
 from airflow.dag_processing.dagbag import BundleDagBag
 bag = BundleDagBag(DAGS, bundle_path=DAGS, bundle_name="dags")
-print(json.dumps([bag.dags["cxr_rollback"].test(run_conf=form).state for form in FORMS]))
+said, logger = [], logging.getLogger("cxr_notices")
+logger.addHandler(type("Ear", (logging.Handler,), {"emit": lambda self, record: said.append(record.getMessage())})())
+sys.modules["cxr_notices"].SENT_AGAIN_AFTER = 0.1
+states = [bag.dags["cxr_rollback"].test(run_conf=form).state for form in FORMS]
+print(json.dumps([states, [each for each in said if each.startswith("The connection")]]))
 """
 
 
@@ -48,9 +52,11 @@ def test_a_success_and_a_failure_are_heard_by_those_who_asked_for_them_and_a_dea
 
     with listening() as (address, said):
         told |= {name: connection(f"{address}/{name}") for name in ("AIRFLOW_CONN_TEAM", "AIRFLOW_CONN_ON_CALL")}
-        states = json.loads(in_airflow(script, **told))
+        states, warned = json.loads(in_airflow(script, **told))
 
     assert states == ["success", "failed"]
+    cannot, nothing = "The connection nobody cannot be used.", "The connection {} was told nothing."
+    assert warned == [cannot, nothing.format("nobody"), nothing.format("dead")] * 2
     heard = [(path.rpartition("_")[2], json.loads(body)) for path, body in said.queue]
     failed = "cxr_rollback: the task roll_back has failed"
     assert [(who, each["type"], each["title"]) for who, each in heard] == [

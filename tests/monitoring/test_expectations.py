@@ -46,6 +46,15 @@ def test_what_files_of_before_have_not_is_said(tmp_path: Path, changes: dict[str
     assert MARKUP[0] not in pages
 
 
+def test_what_a_manifest_of_before_lacks_is_not_asked(tmp_path: Path) -> None:
+    known = KNOWN.drop(columns=["site", "mode", "contrast"])
+
+    assert new_images_told(known, rows(60, site="b"), tmp_path / "alike") == []
+    assert [each.partition(":")[0] for each in new_images_told(known, rows(60, width=9), tmp_path / "wide")] == [
+        "width"
+    ]
+
+
 def test_a_twentieth_may_be_otherwise(tmp_path: Path) -> None:
     new = rows(60)
     few, more = new.copy(), new.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import uuid
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from cxr_tasks import steps, tracking
 from cxr_tasks.artifacts import RunContext, Watched
 from cxr_tasks.pipeline import Made, perform
-from cxr_tasks.registry.champions import TAG_SINCE
+from cxr_tasks.registry.champions import TAG_DIGEST, TAG_KEEP, TAG_REPLACED, TAG_SINCE
 from cxr_tasks.store import FolderStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_uri")]
@@ -68,17 +69,21 @@ def files_of_run(made: Watched) -> list[str]:
 
 
 def test_what_people_rely_on_stays_and_the_rest_goes_with_its_files(
-    name: str, store: FolderStore, begin: Callable[[str], RunContext]
+    name: str, store: FolderStore, begin: Callable[[str], RunContext], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "cxr_tasks")
     client = tracking.client()
-    runs = {which: begin(which) for which in ("champion", "refused", "taken", "forgotten", "goes on", "newest")}
+    names = ("champion", "refused", "by hand", "pinned", "taken", "forgotten", "goes on", "newest")
+    runs = {which: begin(which) for which in names}
     made = {which: make(run, which) for which, run in runs.items() if which != "newest"}
     made["newest"] = make(runs["newest"], "taken")
     for which, run in runs.items():
         if which != "goes on":
             ended(run)
-    for which in ("champion", "refused"):
-        tags = {"cxr.artifact": made[which].ref, **({TAG_SINCE: "2026-11-29"} if which == "champion" else {})}
+    # The champion replaced one that somebody had made champion by hand.
+    more = {"champion": {TAG_SINCE: "2026-11-29", TAG_REPLACED: "3"}, "pinned": {TAG_KEEP: "yes"}}
+    for which in ("champion", "refused", "by hand", "pinned"):
+        tags = {"cxr.artifact": made[which].ref, TAG_DIGEST: which, **more.get(which, {})}
         source = client.get_run(made[which].mlflow_run_id).info
         client.create_model_version(name, f"{source.artifact_uri}/model", source.run_id, tags=tags)
 
@@ -98,9 +103,34 @@ def test_what_people_rely_on_stays_and_the_rest_goes_with_its_files(
     assert {which for which, stage in stages.items() if stage == "deleted"} == gone
     assert made["newest"].made_by == made["taken"].mlflow_run_id and files_of_run(made["taken"]) == ["file.txt"]
     assert files_of_run(made["forgotten"]) == [] and files_of_run(made["champion"]) == ["file.txt"]
-    assert [str(each.version) for each in client.search_model_versions(f"name = '{name}'")] == ["1"]
+    assert {str(each.version) for each in client.search_model_versions(f"name = '{name}'")} == {"1", "3", "4"}
     models = {model.name for model in client.search_logged_models([runs["champion"].experiment_id])}
-    assert models == {"champion", "taken", "goes on"}
+    assert models == {"champion", "by hand", "pinned", "taken", "goes on"}
+    assert f"{name} version 2 would go" in caplog.text and f"artifact {made['forgotten'].ref} is gone" in caplog.text
+
+
+def test_runs_of_another_store_and_versions_of_people_stay(
+    name: str,
+    store: FolderStore,
+    begin: Callable[[str], RunContext],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client, run, newest = tracking.client(), begin("one"), begin("two")
+    made = make(run, "one")
+    for each in (run, newest):
+        ended(each)
+    source = client.get_run(made.mlflow_run_id).info
+    client.create_model_version(name, f"{source.artifact_uri}/model", source.run_id)
+
+    # The version was registered by a person, so that its run stays too.
+    of_people = steps.clean_up(OLD, 1)
+    client.delete_model_version(name, "1")
+    monkeypatch.setenv("CXR_STORE", str(tmp_path / "other"))
+    of_others = steps.clean_up(OLD, 1)
+
+    assert (of_people.versions, of_people.dag_runs) == (0, 0) == (of_others.versions, of_others.dag_runs)
+    assert client.get_run(run.mlflow_run_id).info.lifecycle_stage == "active"
 
 
 def test_what_is_young_stays(name: str, store: FolderStore, begin: Callable[[str], RunContext]) -> None:

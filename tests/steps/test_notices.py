@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cxr_tasks import steps
-from cxr_tasks.artifacts import Decision, KeptChampion, Promotion, Report, Watched
+from cxr_tasks.artifacts import Decision, KeptChampion, Missing, Promotion, Report, Watched
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.steps.question import Question
 from tests.steps import handles
@@ -45,13 +45,6 @@ WATCHED = Watched(
             "refusal",
             "No challenger became champion",
             f"cxr-overall version 7: Not better. Champion 2 stays.\nMLflow: {PAGE}",
-        ),
-        (
-            "verdict.keep_champion",
-            KeptChampion(ref="k", decisions=(STANDS,)),
-            "refusal",
-            "No challenger became champion",
-            "The champions were trained again.",
         ),
         (
             "watch",
@@ -97,8 +90,14 @@ def test_a_dataset_is_told_of_with_what_has_changed() -> None:
 
 @pytest.mark.parametrize(
     ("task", "returned"),
-    [("watch", WATCHED.model_dump(mode="json")), ("verdict.draft_report", {}), ("verdict.promote", None)],
-    ids=["no alarm", "a task of no interest", "nothing returned"],
+    [
+        ("watch", WATCHED.model_dump(mode="json")),
+        ("watch", WATCHED.model_copy(update={"alarm": True, "reused": True}).model_dump(mode="json")),
+        ("verdict.keep_champion", KeptChampion(ref="k", decisions=(STANDS,)).model_dump(mode="json")),
+        ("verdict.draft_report", {}),
+        ("verdict.promote", None),
+    ],
+    ids=["no alarm", "told before", "trained again", "a task of no interest", "nothing returned"],
 )
 def test_what_nobody_need_hear_of_is_not_told(task: str, returned: Any) -> None:
     assert steps.notice_of(task, returned) is None
@@ -133,6 +132,24 @@ def test_each_connection_hears_of_what_it_asks_for(told: str, found: dict[str, t
     assert steps.listeners(told) == found
 
 
-def test_a_kind_that_nobody_is_told_of_is_refused() -> None:
-    with pytest.raises(SettingsError, match="CXR_NOTIFY names 'failures' after team, of which nobody is told: choose"):
-        steps.listeners("mail team:failures,success")
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("mail team:failures,success", r"CXR_NOTIFY has no kind 'failures' \(after team\). Kinds are success,"),
+        ("mail: failure", r"has no kind '' \(after mail\)"),
+        ("mail:failure mail:success", r"CXR_NOTIFY names mail twice: give all its kinds after one colon"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(told: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        steps.listeners(told)
+
+
+def test_a_report_without_all_its_parts_is_no_success() -> None:
+    gone = [Missing(what=f"part {n}", why="it failed") for n in range(2)]
+    report = Report(ref="r", answer="None.", warnings=(), claims=(), pairs=(), champions=(), address="", missing=gone)
+
+    notice = steps.notice_of("verdict.write_report", report.model_dump(mode="json"))
+
+    assert notice is not None
+    assert (notice.kind, notice.title) == ("failure", "A training has ended, and 2 parts of it are missing")

@@ -10,7 +10,7 @@ from cxr_tasks import steps, tracking
 from cxr_tasks.artifacts import RunContext
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.serving.call_metrics import CallMetrics
-from cxr_tasks.steps.served import Served
+from cxr_tasks.steps.ask_server import ServerFigures
 from tests.servers import answering, free_port
 
 pytestmark = pytest.mark.slow
@@ -33,10 +33,10 @@ def test_the_run_keeps_what_was_answered(new_run: Callable[..., RunContext], fig
     run = new_run()
 
     with answering(200, figures) as address:
-        found = steps.served(run, f"{address}/", "secret")
+        found = steps.ask_server(run, f"{address}/", "secret")
 
     images = {"Viral Pneumonia": 3, "Normal": 2, "refused": 1}
-    assert found == Served(calls=4, failed=1, images=images, warned=3, models=("cxr-overall version 3",))
+    assert found == ServerFigures(calls=4, failed=1, images=images, warned=3, models=("cxr-overall version 3",))
     told = tracking.client().get_run(run.mlflow_run_id).data
     assert told.tags["cxr.served"] == (
         "6 images since the server's start (2 Normal, 3 Viral Pneumonia, 1 refused), 50.0 % with a warning. "
@@ -46,7 +46,7 @@ def test_the_run_keeps_what_was_answered(new_run: Callable[..., RunContext], fig
         "served_calls": 4, "served_calls_failed": 1, "served_warned": 3, "served_Viral_Pneumonia": 3,
         "served_Normal": 2, "served_refused": 1,
     }  # fmt: skip
-    assert Served(calls=0, failed=0, images={}, warned=0, models=()).words == (
+    assert ServerFigures(calls=0, failed=0, images={}, warned=0, models=()).words == (
         "0 images since the server's start. No model answers."
     )
 
@@ -65,7 +65,17 @@ def test_what_is_no_server_of_ours_or_not_for_us_is_said(
     new_run: Callable[..., RunContext], status: int, body: bytes, kind: type[Exception], words: str
 ) -> None:
     with answering(status, body) as address, pytest.raises(kind, match=words):
-        steps.served(new_run(), address)
+        steps.ask_server(new_run(), address)
+
+
+def test_the_token_is_sent_without_the_line_break_of_its_file_and_never_quoted(
+    new_run: Callable[..., RunContext], figures: bytes
+) -> None:
+    with answering(200, figures) as address:
+        assert steps.ask_server(new_run(), address, "secret\n").calls == 4
+        with pytest.raises(SettingsError, match="SERVING_TOKEN has characters") as told:
+            steps.ask_server(new_run(), address, "sécret")
+    assert "cret" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -79,4 +89,4 @@ def test_an_address_without_a_server_is_named(
     new_run: Callable[..., RunContext], address: str, kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        steps.served(new_run(), address)
+        steps.ask_server(new_run(), address)

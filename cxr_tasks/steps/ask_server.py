@@ -1,4 +1,4 @@
-"""The step ``served``: what the server of the champion has answered since its start."""
+"""The step ``ask_server``: what the server of the champion has answered since its start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS_TO_ANSWER = 30
 LABELS = {"cxr_calls_total": ("status",), "cxr_images_total": ("answer",), "cxr_model": ("model", "version")}
 
 
-class Served(Strict):
+class ServerFigures(Strict):
     """What a server has answered since its start.
 
     Attributes:
@@ -45,7 +45,7 @@ class Served(Strict):
         return f"{total:,} images since the server's start{f' ({told})' if told else ''}{share}.{by}"
 
 
-def served(run: RunContext, address: str, token: str = "") -> Served:
+def ask_server(run: RunContext, address: str, token: str = "") -> ServerFigures:
     """Ask the server for its figures, and keep them with the run in MLflow.
 
     Args:
@@ -74,6 +74,10 @@ def server_to_ask() -> tuple[str, str]:
 def _metrics_text(address: str, token: str) -> str:
     import httpx
 
+    # Files of secrets often end with a line break. What httpx says of such a header would quote it.
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise SettingsError("SERVING_TOKEN has characters that no header can hold: use letters and digits.")
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         answer = httpx.get(f"{address.rstrip('/')}/metrics", headers=headers, timeout=SECONDS_TO_ANSWER)
@@ -90,7 +94,7 @@ def _metrics_text(address: str, token: str) -> str:
     return answer.text
 
 
-def _read_metrics(figures: str, address: str) -> Served:
+def _read_metrics(figures: str, address: str) -> ServerFigures:
     from prometheus_client.parser import text_string_to_metric_families
 
     counted: dict[str, dict[tuple[str, ...], float]] = {}
@@ -105,7 +109,7 @@ def _read_metrics(figures: str, address: str) -> Served:
     if "cxr_images_warned_total" not in counted:
         raise SettingsError(f"What answers at {address} (CXR_SERVING) is no cxr serve: give its address.")
     calls = counted.get("cxr_calls_total", {})
-    return Served(
+    return ServerFigures(
         calls=int(sum(calls.values())),
         failed=int(sum(number for (status,), number in calls.items() if status.startswith("5"))),
         images={answer: int(number) for (answer,), number in counted.get("cxr_images_total", {}).items()},
