@@ -8,7 +8,7 @@ gate decides. All steps are the product's, with a real MLflow; Airflow is not as
 room.
 
 What really happens is known, because this script does it: see ``EVENTS``. An alarm is true from the week on in which
-new images differ from those that the champion was trained on, up to the week in which a champion has learnt of them.
+new images differ, as a whole, from those of the champion's dataset. That is also so where the share of a site changes.
 The champion of each week is also tested on 600 images that nobody trains on. The hospital rolls a champion back in the
 week in which it finds that labels were wrong, if the champion was trained on them.
 """
@@ -167,9 +167,11 @@ def really(week: int, known: int) -> str:
         return "wrong labels"
     if INVERTED in since and week == INVERTED:
         return "inverted"
-    if known < SECOND_SITE.start and any(came in SECOND_SITE for came in since):
+    # A champion that knows a few images of the second site was tested on a few, and then all are of it.
+    if any(came in SECOND_SITE for came in since):
         return "second site"
-    return "fewer sites" if known in SECOND_SITE and week >= SECOND_SITE.stop else ""
+    # And one that knows many sees none any more.
+    return "fewer sites" if known >= SECOND_SITE.start and len(since) else ""
 
 
 def live(home: Path, weeks: int) -> list[dict[str, Any]]:

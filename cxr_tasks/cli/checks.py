@@ -192,6 +192,17 @@ def check_kaggle_credentials() -> Check:
     return Check(name, "ok", f"none; only sources kaggle://… need them ({CREDENTIALS})")
 
 
+def check_notices() -> Check:
+    """Whether ``CXR_NOTIFY`` can be read."""
+    from cxr_tasks.steps.notices import listeners
+
+    try:
+        found = listeners(os.environ.get("CXR_NOTIFY", ""))
+    except UserError as error:
+        return Check("Notices", "warn", "nobody is told of runs", str(error))
+    return Check("Notices", "ok", ", ".join(found) if found else "in the logs of tasks alone")
+
+
 def _applications(settings: Settings) -> list[str]:
     """The networks of keras.applications whose ImageNet weights a run with ``settings`` uses."""
     chosen = settings.classifiers

@@ -72,6 +72,7 @@ def doctor_command(
         checks.check_weights(profile),
         checks.check_s3_credentials(needed=store.startswith("s3://")),
         checks.check_kaggle_credentials(),
+        checks.check_notices(),
     ]
     if as_json:
         print_json(json.dumps([asdict(check) for check in found], indent=2, ensure_ascii=False))

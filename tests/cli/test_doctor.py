@@ -133,3 +133,12 @@ def test_a_server_with_conditional_writes_is_well(cxr, monkeypatch, s3):
     found = {check["name"]: check for check in json.loads(cxr("doctor", "--json", "--store", s3).stdout)}["Store"]
 
     assert found["state"] == "ok"
+
+
+def test_whom_nobody_could_tell_is_said(look, monkeypatch):
+    assert look()[1]["Notices"]["found"] == "in the logs of tasks alone"
+    monkeypatch.setenv("CXR_NOTIFY", "team mail:failures")
+
+    found = look()[1]["Notices"]
+
+    assert found["state"] == "warn" and "CXR_NOTIFY has no kind 'failures'" in found["advice"]
