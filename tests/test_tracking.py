@@ -87,6 +87,16 @@ def test_pages_are_where_people_see_the_server(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 @pytest.mark.usefixtures("mlflow_uri")
 class TestRuns:
+    def test_an_experiment_says_what_it_is_unless_somebody_has_said_it(self) -> None:
+        client, name, old = tracking.client(), f"experiment-{uuid.uuid4().hex}", f"experiment-{uuid.uuid4().hex}"
+        # Of an earlier version, with words of a person.
+        client.create_experiment(old, tags={tracking.TAG_NOTE: "ours"})
+
+        told = [client.get_experiment(tracking.experiment_id(each, "what it is")).tags for each in (name, old, old)]
+
+        assert [each[tracking.TAG_NOTE] for each in told] == ["what it is", "ours", "ours"]
+        assert all(each["mlflow.experimentKind"] == "custom_model_development" for each in told)
+
     def test_experiment_is_created_once(self) -> None:
         name = f"experiment-{uuid.uuid4().hex}"
 

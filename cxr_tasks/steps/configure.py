@@ -13,6 +13,17 @@ from cxr_tasks.config import Settings, resolve
 from cxr_tasks.form import check_for_a_run, form_overrides, read_form
 from cxr_tasks.store import artifact_ref, open_store
 
+# What people read above the runs of each DAG in MLflow.
+EXPERIMENT_NOTES = {
+    "cxr_data": "Chest X-rays become datasets: read, held against expectations, and split. Each run has Data Docs.",
+    "cxr_training": (
+        "Does synthetic augmentation help? Each run trains classifiers with and without it on one dataset, and compares"
+        " them on the same real test images. Its answer is its name. Below it stand its trainings. The report is among "
+        "the files of the run."
+    ),
+    "cxr_monitor": "The champion beside the images that came after its dataset: macro F1, and whether they differ.",
+}
+
 
 def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     """Resolve the settings once, keep them, and open the MLflow run that holds the DAG run's steps.
@@ -35,7 +46,7 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     force = tuple(filled["force"])
     if not tracking.is_on():
         return RunContext(dag_run=dag_run, settings=ref, force=force)
-    experiment = tracking.experiment_id(dag)
+    experiment = tracking.experiment_id(dag, EXPERIMENT_NOTES.get(dag, ""))
     identity = {tracking.TAG_DAG_RUN: dag_run, tracking.TAG_WORK: "dag run", tracking.TAG_ARTIFACT: ref}
     run_id = tracking.find_or_create(experiment, dag_run, identity, {"cxr.profile": settings.profile})
     tracking.log_params(settings.flat(), run_id)

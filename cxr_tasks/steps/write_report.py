@@ -31,6 +31,7 @@ from cxr_tasks.artifacts import (
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.report.missing import Planned, missing_parts
 from cxr_tasks.report.results import Results
+from cxr_tasks.steps.answer_in_mlflow import show_answer
 from cxr_tasks.steps.common import Mapped, flat
 from cxr_tasks.steps.plan import arms, leaks, pairs, wants_synthetic
 
@@ -98,6 +99,7 @@ def write_report(
             missing=tuple(missing),
             external=tuple(external_rows(results.external, results.ruled)),
         )
+        show_answer(run, dataset, report)
         return Made(report)
 
     # A report speaks of one run and links to it, so no other run's report can stand in for it.

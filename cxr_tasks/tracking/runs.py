@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 TAG_DAG_RUN = "cxr.dag_run"
 TAG_WORK = "cxr.work"
 TAG_ARTIFACT = "cxr.artifact"
+# MLflow's own: what people see above runs, and that the runs train models. Without that MLflow's pages guess.
+TAG_NOTE, EXPERIMENT_KIND = "mlflow.note.content", {"mlflow.experimentKind": "custom_model_development"}
 # Why a run failed, and what MLflow itself did not take of what it was told.
 TAG_ERROR, TAG_REFUSED = "cxr.error", "cxr.refused"
 # MLflow refuses much longer tags.
@@ -49,15 +51,20 @@ class Parent(Protocol):
         """The MLflow run that holds the runs of the steps."""
 
 
-def experiment_id(name: str) -> str:
-    """The experiment's id. It is created on first use, also when two tasks try at once, and restored if deleted."""
+def experiment_id(name: str, note: str = "") -> str:
+    """The experiment's id. It is created on first use, also when two tasks try at once, and restored if deleted.
+
+    Args:
+        name: Of the experiment.
+        note: What it is, as Markdown, where nobody has said that yet.
+    """
     from mlflow.exceptions import MlflowException
 
-    server = client()
+    server, tags = client(), EXPERIMENT_KIND | ({TAG_NOTE: note} if note else {})
     found = server.get_experiment_by_name(name)
     if found is None:
         try:
-            return server.create_experiment(name)
+            return server.create_experiment(name, tags=tags)
         except MlflowException:
             found = server.get_experiment_by_name(name)
             if found is None:
@@ -65,6 +72,8 @@ def experiment_id(name: str) -> str:
     if found.lifecycle_stage == DELETED:
         # MLflow keeps the name for it, so that there cannot be another one.
         revive_experiment(found.experiment_id)
+    for tag in tags.keys() - found.tags.keys():
+        server.set_experiment_tag(found.experiment_id, tag, tags[tag])
     return found.experiment_id
 
 
