@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,9 @@ def watch(run: RunContext, dataset: Dataset) -> Watched:
         found = _found(folder, settings, model, reference, new)
         return replace(found, artifact=_with_files(found.artifact, folder, dataset, model.dataset, came))
 
-    inputs: dict[str, Artifact | str] = {"dataset": dataset, "champion": model.digest if model else "", "seen": before}
+    # Not as a reference: each watch would keep the one before, and that its dataset, for ever.
+    seen = hashlib.sha256(before.encode()).hexdigest() if before else ""
+    inputs: dict[str, Artifact | str] = {"dataset": dataset, "champion": model.digest if model else "", "seen": seen}
     how = {**settings.monitoring.model_dump(), "seed": settings.seeds.bootstrap}
     how |= settings.evaluation.model_dump(include={"bootstrap_samples", "confidence"})
     made = perform(run, Watched, fill, settings=how, inputs=inputs, version=2)

@@ -21,6 +21,7 @@ from cxr_tasks.data.phantoms import write_phantoms
 from cxr_tasks.local import LocalRun
 from cxr_tasks.registry.champions import CHAMPION, OVERALL_MODEL
 from cxr_tasks.store import open_store
+from cxr_tasks.store.garbage import references
 from tests.steps import reading
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_uri", "store")]
@@ -104,6 +105,8 @@ def test_a_champion_is_held_against_new_images_alone_and_an_alarm_asks_once(
     seen, later = (pd.read_parquet(each.folder() / Watched.IMAGES)["image_id"].tolist() for each in (alike, alarmed))
     assert later[: len(seen)] == seen and len(later) > len(seen)
     assert not set(seen) & set(old.manifest(["image_id"])["image_id"])
+    kept = references(open_store().record(alarmed.ref), {each.ref for each in (quiet, alike, alarmed)})
+    assert kept <= {alarmed.ref}, "a watch keeps those before it, and their datasets"
     assert without_news.reused and without_news.ref == alike.ref and without_news.words == alike.words
     assert alarmed.alarm and "new images differ from the" in alarmed.words
     metrics = tracking.client().get_run(alarmed.mlflow_run_id).data.metrics
