@@ -19,6 +19,7 @@ SCORES = {
     "confidence": "how sure the champion is",
     "loss": "how wrong the champion is",
 }
+BEYOND_DOUBT = 1_000_000
 
 
 class DriftFindings(Strict):
@@ -49,9 +50,11 @@ class DriftFindings(Strict):
                 f"(evidence {self.highest:.1f}, an alarm from {self.limit:g} on)."
             )
         worst = max(self.capital, key=lambda name: self.capital[name])
+        # What is beyond doubt needs no twenty digits.
+        evidence = f"{self.highest:,.0f}" if self.highest < BEYOND_DOUBT else f"over {BEYOND_DOUBT:,}"
         return (
             f"{self.images:,} new images differ from the {self.reference:,} test images, most in {SCORES[worst]} "
-            f"(evidence {self.highest:,.0f}, an alarm from {self.limit:g} on, reached after {self.after:,} images)."
+            f"(evidence {evidence}, an alarm from {self.limit:g} on, reached after {self.after:,} images)."
         )
 
 

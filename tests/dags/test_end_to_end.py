@@ -106,8 +106,10 @@ def test_mlflow_holds_a_run_for_every_step_under_one_parent(first, mlflow_client
     assert steps.count("train_arm") == 6 and steps.count("compare") == 3
     assert {"train_gan", "synthesize", "challenge", "promote", "write_report"} <= set(steps)
     assert len(parents) == 1
-    # MLflow's pages show notes as Markdown, and everything else as text.
-    assert not [run for run in runs if "mlflow.note.content" in run.data.tags]
+    # MLflow's pages show notes as Markdown, and everything else as text. Of the one note there is, names are escaped.
+    assert {run.info.run_id for run in runs if "mlflow.note.content" in run.data.tags} == parents
+    parent = next(run for run in runs if run.info.run_id in parents)
+    assert parent.info.run_name.startswith("data · quick · ") and "VGG16_synthetic_difference" in parent.data.metrics
     arm = next(run for run in runs if run.data.tags.get("cxr.step") == "train_arm")
     assert {"test_macro_f1", "validation_macro_f1", "val_loss"} <= set(arm.data.metrics)
     assert arm.data.params["classifier"] in ("vgg16", "resnet50", "cnn")
