@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -90,7 +91,14 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
     left = leftovers(store, before, now)
     artifacts = old_artifacts(store, found, before, staying, left, kept)
     gone, left_gone = list(artifacts.going), list(left)
+    # A run that made or took nothing of what goes may be of another store on the same MLflow.
+    planned = {each.ref for each in gone}
+    # Without it open_store() would have refused.
+    place = os.environ["CXR_STORE"]
+    ours = [run for run in old if run.cleaned_from == place or run.artifacts & planned]
     if not only_list:
+        for run in ours:
+            tracking.mark_dag_run(run, place)
         # Checkpoints first: what they need is among the artifacts.
         left_gone = [each for each in left if remove_leftover(store, each)]
         # What a run has begun to use meanwhile stays, and so does the run that made it.
@@ -99,8 +107,7 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
     refs_gone = {each.ref for each in gone}
     needed = {str(each.record.get("mlflow_run_id")) for each in found if each.ref not in refs_gone}
     needed |= {version.run_id for version in staying}
-    # A run that made or took nothing of what goes may be of another store on the same MLflow.
-    forgotten = [run for run in old if run.artifacts & refs_gone and not needed & set(run.runs)]
+    forgotten = [run for run in ours if not needed & set(run.runs)]
     if not only_list:
         for run in forgotten:
             tracking.forget_dag_run(run)
@@ -135,8 +142,8 @@ def _relied_on(versions: Sequence[RegisteredVersion]) -> list[RegisteredVersion]
 def _is_forgotten(version: RegisteredVersion) -> bool:
     """Delete a version, unless it was made champion or challenger meanwhile."""
     with alone_with(version.name, "the cleanup"):
-        now = [each for each in tracking.registered_versions() if each[:2] == version[:2]]
-        if not now or now[0] in _relied_on(now):
+        now = [each for each in tracking.registered_versions() if each.name == version.name]
+        if version.version in {each.version for each in _relied_on(now)}:
             return False
         tracking.forget_version(version.name, version.version)
     return True

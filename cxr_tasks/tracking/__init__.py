@@ -1,7 +1,14 @@
 """MLflow, as the rest of the project uses it: runs and what is logged to them, pages, and models."""
 
 from cxr_tasks.tracking.closing import close_dag_run, open_dag_runs
-from cxr_tasks.tracking.forgetting import TrackedDagRun, forget_dag_run, forget_version, is_old, tracked_dag_runs
+from cxr_tasks.tracking.forgetting import (
+    TrackedDagRun,
+    forget_dag_run,
+    forget_version,
+    is_old,
+    mark_dag_run,
+    tracked_dag_runs,
+)
 from cxr_tasks.tracking.logs import (
     log_curves,
     log_dataset,
@@ -82,6 +89,7 @@ __all__ = [
     "log_table",
     "log_text",
     "logged_model",
+    "mark_dag_run",
     "network_of",
     "open_dag_runs",
     "register",

@@ -20,6 +20,9 @@ from cxr_tasks.tracking.server import all_pages, client, patient
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+# Of a DAG run whose artifacts a cleanup has begun to remove: from which store.
+TAG_CLEANED = "cxr.cleaned"
+
 
 @dataclass(frozen=True)
 class TrackedDagRun:
@@ -31,6 +34,7 @@ class TrackedDagRun:
         artifacts: References of what its steps made or took.
         begun: When the first of them began, in milliseconds since 1970.
         goes_on: Whether one of them has not ended.
+        cleaned_from: The store that :func:`mark_dag_run` was told; empty where it was not called.
     """
 
     experiment: str
@@ -38,6 +42,7 @@ class TrackedDagRun:
     artifacts: frozenset[str]
     begun: int
     goes_on: bool
+    cleaned_from: str
 
 
 @patient
@@ -58,14 +63,28 @@ def tracked_dag_runs(experiments: Collection[str]) -> dict[str, list[TrackedDagR
 
 
 def _of_runs(experiment: str, runs: list[Run]) -> TrackedDagRun:
+    runs = sorted(runs, key=lambda run: run.info.start_time, reverse=True)
     artifacts = frozenset(run.data.tags[TAG_ARTIFACT] for run in runs if TAG_ARTIFACT in run.data.tags)
     begun, goes_on = min(run.info.start_time for run in runs), any(run.info.status == "RUNNING" for run in runs)
-    return TrackedDagRun(experiment, tuple(run.info.run_id for run in runs), artifacts, begun, goes_on)
+    cleaned_from = runs[-1].data.tags.get(TAG_CLEANED, "")
+    return TrackedDagRun(experiment, tuple(run.info.run_id for run in runs), artifacts, begun, goes_on, cleaned_from)
 
 
 def is_old(run: TrackedDagRun, before: datetime) -> bool:
     """Whether a DAG run has ended and began before that time."""
     return not run.goes_on and run.begun < before.timestamp() * 1000
+
+
+@patient
+def mark_dag_run(run: TrackedDagRun, store: str) -> None:
+    """Note that artifacts of a DAG run are about to go, so that a cleanup that is killed is ended by the next one.
+
+    Args:
+        run: The DAG run.
+        store: Where its artifacts are.
+    """
+    # The oldest run holds those of the steps, and is deleted last.
+    client().set_tag(run.runs[-1], TAG_CLEANED, store)
 
 
 @patient

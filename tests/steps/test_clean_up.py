@@ -133,6 +133,28 @@ def test_runs_of_another_store_and_versions_of_people_stay(
     assert client.get_run(run.mlflow_run_id).info.lifecycle_stage == "active"
 
 
+def test_a_cleanup_that_is_killed_is_ended_by_the_next_one(
+    name: str, store: FolderStore, begin: Callable[[str], RunContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [begin(which) for which in ("one", "two", "newest")]
+    made = [make(run, run.dag_run) for run in runs[:2]]
+    for run in runs:
+        ended(run)
+
+    def killed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tracking, "forget_dag_run", killed)
+        steps.clean_up(OLD, 1)
+    assert not any(store.record(each.ref) for each in made)
+
+    done = steps.clean_up(OLD, 1)
+
+    stages = [tracking.client().get_run(run.mlflow_run_id).info.lifecycle_stage for run in runs]
+    assert done.dag_runs == 2 and stages == ["deleted", "deleted", "active"]
+
+
 def test_what_is_young_stays(name: str, store: FolderStore, begin: Callable[[str], RunContext]) -> None:
     runs = [begin(which) for which in ("one", "two")]
     made = [make(run, run.dag_run) for run in runs]
