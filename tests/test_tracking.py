@@ -78,10 +78,12 @@ def test_pages_are_where_people_see_the_server(monkeypatch: pytest.MonkeyPatch) 
     assert tracking.artifact_url("1", "abc", "a.html") == ""
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000/")
-    assert tracking.run_url("1", "abc") == "http://mlflow:5000/#/experiments/1/runs/abc"
+    assert tracking.run_url("1", "abc") == "http://mlflow:5000/#/experiments/1/runs/abc?workflowType=machine_learning"
 
     monkeypatch.setenv("CXR_MLFLOW_UI", "https://here")
-    assert tracking.artifact_url("1", "abc", "a.html") == "https://here/#/experiments/1/runs/abc/artifacts/a.html"
+    assert tracking.artifact_url("1", "abc", "a.html") == (
+        "https://here/#/experiments/1/runs/abc/artifacts/a.html?workflowType=machine_learning"
+    )
 
 
 @pytest.mark.slow
@@ -164,7 +166,7 @@ class TestPerform:
         assert make.calls == 1
         assert (store.fetch(answer.ref) / "made.txt").read_text() == "call 1"
         assert (answer.answer, answer.reused, answer.forced) == (42, False, False)
-        assert answer.url.endswith(f"/runs/{answer.mlflow_run_id}")
+        assert f"/runs/{answer.mlflow_run_id}?" in answer.url
         logged = tracking.client().get_run(answer.mlflow_run_id)
         assert logged.data.params == {"gan.epochs": "3"}
         assert logged.data.metrics == {"accuracy": 0.5}
@@ -277,7 +279,7 @@ def test_a_search_has_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     curves = tracking.search_url("7", "", "", charts=True)
 
     assert search.startswith("http://mlflow:5000/#/experiments/7/runs?searchFilter=tags.%60cxr.step%60%20%3D%20%27")
-    assert curves.endswith("&compareRunsMode=CHART") and "compareRunsMode" not in search
+    assert curves.endswith("&compareRunsMode=CHART&workflowType=machine_learning") and "compareRunsMode" not in search
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     assert tracking.search_url("7", "", "") == ""
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
 from cxr_tasks.tracking.server import is_on
 
+# MLflow's pages show trainings in one of two ways, and traces in the other, which is how they open: they look at this,
+# or else at what the browser was told last, and at no tag of the experiment.
+MODE = {"workflowType": "machine_learning"}
+
 
 def run_url(experiment: str, run_id: str) -> str:
     """Where people see the run; empty when the tracking store has no pages of its own."""
-    base = _pages()
-    return f"{base}/#/experiments/{experiment}/runs/{run_id}" if base else ""
+    return _page(f"{experiment}/runs/{run_id}")
 
 
 def artifact_url(experiment: str, run_id: str, path: str) -> str:
     """Where people see one artifact of a run; empty as for :func:`run_url`."""
-    base = run_url(experiment, run_id)
-    return f"{base}/artifacts/{path}" if base else ""
+    return _page(f"{experiment}/runs/{run_id}/artifacts/{quote(path)}")
 
 
 def active_artifact_url(path: str) -> str:
@@ -39,11 +42,16 @@ def search_url(experiment: str, condition: str, order_by: str, *, charts: bool =
         order_by: Runs with most of it come first.
         charts: Show their curves over each other instead of a list.
     """
-    base = _pages()
     query = {"searchFilter": condition, "orderByKey": order_by, "orderByAsc": "false"}
     if charts:
         query["compareRunsMode"] = "CHART"
-    return f"{base}/#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}" if base else ""
+    return _page(f"{experiment}/runs", query)
+
+
+def _page(path: str, query: Mapping[str, str] = {}) -> str:
+    """The address of a page below the experiments; '' where the tracking store has no pages."""
+    base = _pages()
+    return f"{base}/#/experiments/{path}?{urlencode({**query, **MODE}, quote_via=quote)}" if base else ""
 
 
 def _pages() -> str:
