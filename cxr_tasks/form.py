@@ -1,13 +1,13 @@
 """The fields of the trigger form. To add one, add an entry to ``FIELDS``: the DAGs, and the settings, read it here.
 
-What a field may hold is taken from the schema of the setting that it stands for.
+What a field may hold is taken from the schema of the setting that it stands for, and what it says of the profiles from
+these. :mod:`cxr_tasks.filled_form` reads what was filled in.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,13 +15,52 @@ from typing import Any
 from cxr_tasks.arms import ARMS
 from cxr_tasks.artifacts import STEPS
 from cxr_tasks.classifiers.registry import CLASSIFIERS
-from cxr_tasks.config import Settings, merge, profile_names, resolve
+from cxr_tasks.config import Settings, profile_names, resolve
 from cxr_tasks.data.sources import GIVE
-from cxr_tasks.errors import SettingsError, nearest
+from cxr_tasks.errors import UserError
 from cxr_tasks.registry.champions import OVERALL_MODEL
 
 ARM_WORDS = {name: f"{name}: {arm.meaning}" for name, arm in ARMS.items()}
 CLASSIFIER_WORDS = {name: classifier.display for name, classifier in CLASSIFIERS.items()}
+# The parts of the form that are folded at first. Fields without a section are what most people fill in.
+SYNTHETIC_PART, VERDICT_PART, REST_PART = "Synthetic images", "Gate and report", "Everything else"
+# What the list of a field that may stay empty calls its empty value. Airflow's form looks it up by this key.
+EMPTY_KEY = "null"
+# Seeds are chosen from a list, since Airflow's form would want JSON otherwise. The API takes any.
+OFFERED_SEEDS = tuple(range(10))
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is compared, in one choice.
+
+    Attributes:
+        meaning: In a few words.
+        fields: What it fills in. What a person fills in beside it counts more.
+    """
+
+    meaning: str
+    fields: Mapping[str, Any]
+
+
+DESIGNS: dict[str, Design] = {
+    "first_look": Design(
+        "First look: the CNN alone, with and without synthetic images",
+        {"classifiers": ["cnn"], "baseline": "none", "arms": ["synthetic"], "seeds": [0]},
+    ),
+    "no_gan": Design(
+        "No GAN: classical augmentation against none",
+        {"baseline": "none", "arms": ["classical"]},
+    ),
+    "evidence": Design(
+        "Evidence: synthetic images, their control oversample, and three seeds",
+        {"baseline": "none", "arms": ["synthetic", "oversample"], "seeds": [0, 1, 2]},
+    ),
+    "source_report": Design(
+        "The source report: synthetic images against classical augmentation, and its leak",
+        {"baseline": "classical", "arms": ["synthetic", "oversample"], "reproduce_leak": True},
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +69,9 @@ class Field:
 
     Attributes:
         title: What people call it.
-        description: What it does, in a sentence or two.
+        description: What it does, in a sentence or two. What the profiles say of its setting is added.
         setting: The setting that it stands for, such as ``gan.epochs``; empty for fields that are no setting.
+        section: The part of the form where it is.
         words: What its values are called.
         schema: JSON schema, where it is not that of the setting, or the setting takes several types.
         default: What it holds at first; ``None`` leaves the profile's value.
@@ -40,16 +80,28 @@ class Field:
     title: str
     description: str
     setting: str = ""
+    section: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
     schema: Mapping[str, Any] = field(default_factory=dict)
     default: Any = None
 
     def json_schema(self) -> dict[str, Any]:
         """What the field may hold, as JSON schema with hints for Airflow's form."""
+        schema = dict(self.schema or _schema_of(self.setting))
         told: dict[str, Any] = {"title": self.title, "description": self.description}
-        if self.words:
-            told["values_display"] = dict(self.words)
-        return {**(self.schema or _schema_of(self.setting)), **told}
+        if self.section:
+            told["section"] = self.section
+        words = dict(self.words)
+        if self.setting:
+            said = f"as the profile says ({_said_by_profiles(self.setting, words)})"
+            if None in schema.get("enum", ()):
+                words[EMPTY_KEY] = said
+            else:
+                # A switch cannot be empty: it shows "off" until somebody touches it.
+                told["description"] += f" {'Untouched' if 'boolean' in schema['type'] else 'Empty'}: {said}."
+        if words:
+            told["values_display"] = words
+        return {**schema, **told}
 
 
 SOURCE_FIELD = Field(
@@ -100,61 +152,75 @@ CLEANUP_FIELDS = {
 FIELDS: dict[str, Field] = {
     "profile": Field(
         "Profile",
-        "Where every number comes from: paper, quick, or the path of a YAML file.",
+        "Where every number comes from that this form leaves empty: "
+        + " ".join(f"{name}: {resolve(name).description.partition('. ')[0].rstrip('.')}." for name in profile_names())
+        + " Or the path of a YAML file.",
         schema={"type": "string", "examples": profile_names()},
         default=os.environ.get("CXR_PROFILE", "quick"),
     ),
-    "classifiers": Field("Classifiers", "Empty: those of the profile.", "classifiers.names", CLASSIFIER_WORDS),
+    "design": Field(
+        "Design",
+        "What is compared, in one choice. What is filled in below counts more.",
+        words={name: design.meaning for name, design in DESIGNS.items()}
+        | {EMPTY_KEY: "none: the profile and the fields below say it"},
+        schema={"type": ["null", "string"], "enum": [None, *DESIGNS]},
+    ),
+    "classifiers": Field("Classifiers", "What is trained.", "classifiers.names", words=CLASSIFIER_WORDS),
     "baseline": Field(
-        "Baseline arm",
-        "What the other arms are compared with. Empty: as the profile says.",
-        "arms.baseline",
-        ARM_WORDS,
+        "Baseline arm", "The training set that the other arms are compared with.", "arms.baseline", words=ARM_WORDS
     ),
-    "arms": Field(
-        "Arms", "What is compared with the baseline. Empty: as the profile says.", "arms.compared", ARM_WORDS
-    ),
+    "arms": Field("Arms", "The training sets that are compared with the baseline.", "arms.compared", words=ARM_WORDS),
     "seeds": Field(
         "Seeds",
-        "Each arm is trained with each seed, such as [0, 1, 2]. Empty: those of the profile.",
+        "Each arm is trained once with each seed: several tell luck from effect.",
         "seeds.classifiers",
+        schema={
+            "type": ["null", "array"],
+            "items": {"type": ["integer", "string"], "minimum": 0, "exclusiveMaximum": 2**31, "pattern": "^[0-9]+$"},
+            "examples": list(OFFERED_SEEDS),
+        },
     ),
-    "gan_epochs": Field("GAN epochs", "Empty: as the profile says.", "gan.epochs"),
+    "gan_epochs": Field("GAN epochs", "How long the GAN trains.", "gan.epochs", SYNTHETIC_PART),
     "synthetic_source": Field(
         "Synthetic images from",
-        "gan, or the address of images by class that others have made: a folder, an archive or a bucket. Empty: as "
-        "the profile says.",
+        "gan, or the address of images by class that others have made: a folder, an archive or a bucket.",
         "synthetic.source",
+        SYNTHETIC_PART,
         schema={"type": ["null", "string"]},
     ),
     "synthetic_per_class": Field(
         "Synthetic images per class",
-        "So many of every class. Empty: as the profile says.",
+        "So many are added to every class.",
         "synthetic.counts",
+        SYNTHETIC_PART,
         schema={"type": ["null", "integer"], "minimum": 0},
     ),
     "approval": Field(
         "Ask before a champion changes",
-        "A person approves each new champion on the page of required actions. Empty: as the profile says.",
+        "A person approves each new champion on the page of required actions.",
         "gate.approval",
+        VERDICT_PART,
     ),
     "reproduce_leak": Field(
         "Reproduce the leak",
         "Also repeat the source report's protocol, with synthetic images in the test set, to see what that does to "
         "the figures. Marked in red wherever it appears, and never compared or promoted.",
         "evaluation.reproduce_leak",
-    ),
-    "settings": Field(
-        "Other settings",
-        'Laid over the profile, such as {"classifiers": {"weights": {"vgg16": "/models/vgg16.h5"}}}.',
-        schema={"type": "object"},
-        default={},
+        VERDICT_PART,
     ),
     "force": Field(
         "Make anew",
         "Steps that are run although their artifact exists, with all that follows from them.",
-        schema={"type": "array", "items": {"type": "string", "enum": list(STEPS)}, "examples": list(STEPS)},
+        section=REST_PART,
+        schema={"type": ["null", "array"], "items": {"type": "string", "enum": list(STEPS)}, "examples": list(STEPS)},
         default=[],
+    ),
+    "settings": Field(
+        "Other settings",
+        'Laid over the profile and this form, such as {"classifiers": {"weights": {"vgg16": "/models/vgg16.h5"}}}.',
+        section=REST_PART,
+        schema={"type": ["null", "object"]},
+        default={},
     ),
 }
 
@@ -165,91 +231,6 @@ OWN_FIELDS: dict[str, dict[str, Field]] = {
     "cxr_monitor": {"dataset": DATASET_FIELD},
     "cxr_training": {"dataset": DATASET_FIELD},
 }
-
-
-def read_form(dag: str, form: Any) -> dict[str, Any]:
-    """A value for each field that both DAGs have, and for those of the DAG; empty fields have what they hold at first.
-
-    Airflow's own page and its API check a form before a run begins. An event of the asset can hold anything.
-
-    Args:
-        dag: The DAG's name.
-        form: What was filled in.
-
-    Raises:
-        SettingsError: There is no such field, or it holds what it cannot hold. Fields that stand for a setting are
-            checked with the settings.
-    """
-    if not isinstance(form, Mapping):
-        raise SettingsError(f'The form is to be an object, such as {{"profile": "quick"}}, and not {_shown(form)}.')
-    fields = {**OWN_FIELDS.get(dag, {}), **FIELDS}
-    for name in form:
-        if name not in fields:
-            raise SettingsError(f"The form has no field {name!r}: {nearest(str(name), fields)}")
-    filled = {name: each.default for name, each in fields.items()}
-    filled |= {name: value for name, value in form.items() if value is not None}
-    for name in {"profile", "source", "dataset"} & filled.keys():
-        if not isinstance(filled[name], str | None):
-            raise SettingsError(f"The field {name!r} of the form is to be a text, and not {_shown(filled[name])}.")
-    return {**filled, "settings": _read_settings(filled["settings"]), "force": _read_force(filled["force"])}
-
-
-def _read_settings(given: Any) -> dict[str, Any]:
-    """The field ``settings``: an object, or the JSON text of one."""
-    read = given
-    if isinstance(given, str):
-        try:
-            read = json.loads(given or "{}")
-        except ValueError:
-            read = None
-    if not isinstance(read, Mapping):
-        raise SettingsError(
-            'The field \'settings\' of the form is to be an object, such as {"gan": {"epochs": 10}}, and not '
-            f"{_shown(given)}."
-        )
-    return dict(read)
-
-
-def _read_force(given: Any) -> list[str]:
-    """The field ``force``: a list of steps."""
-    if not isinstance(given, list | tuple):
-        raise SettingsError(
-            f"The field 'force' of the form is to be a list of steps, such as [\"train_arm\"], and not {_shown(given)}."
-        )
-    for step in given:
-        if step not in STEPS:
-            raise SettingsError(
-                f"The field 'force' of the form names {_shown(step)}, which is no step: {nearest(str(step), STEPS)}"
-            )
-    return list(given)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def form_overrides(form: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings from the fields that were filled in; the field ``settings`` has the last word."""
-    overrides: dict[str, Any] = {}
-    for name, each in FIELDS.items():
-        if each.setting and form.get(name) not in (None, []):
-            section, key = each.setting.split(".")
-            overrides = merge(overrides, {section: {key: form[name]}})
-    return merge(overrides, form.get("settings") or {})
-
-
-def check_for_a_run(overrides: Mapping[str, Any]) -> None:
-    """Look whether settings that are laid over a profile are for one run.
-
-    Raises:
-        SettingsError: They say where tasks run, which is fixed before there is a run.
-    """
-    if "gpu" in overrides:
-        raise SettingsError(
-            "The section gpu is not for one run, since Airflow places tasks when it reads the DAGs: write it into the "
-            "profile of the stack (CXR_PROFILE, or PROFILE=/path/to/mine.yaml)."
-        )
 
 
 @cache
@@ -279,3 +260,40 @@ def _schema_of(setting: str) -> dict[str, Any]:
     if "enum" in schema:
         schema["enum"] = [None, *schema["enum"]]
     return {**schema, "type": ["null", schema["type"]]}
+
+
+def _said_by_profiles(setting: str, words: Mapping[str, str]) -> str:
+    """What each profile says of a setting, the profile of the stack too: ``8 in quick, 1500 in paper``."""
+    section, key = setting.split(".")
+    said: dict[str, list[str]] = {}
+    for name in dict.fromkeys([FIELDS["profile"].default, *profile_names()]):
+        try:
+            settings = _resolved(name)
+        except (UserError, OSError):
+            # The task configure says what is wrong with it. The pages are there meanwhile.
+            continue
+        value = _in_few_words(getattr(getattr(settings, section), key), words)
+        said.setdefault(value, []).append(settings.profile)
+    return "; ".join(f"{value} in {_enumerated(names)}" for value, names in said.items())
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+@cache
+def _resolved(profile: str) -> Settings:
+    return resolve(profile)
+
+
+def _in_few_words(value: Any, words: Mapping[str, str]) -> str:
+    if isinstance(value, Mapping):
+        return _enumerated([f"{number} {name}" for name, number in value.items()])
+    if isinstance(value, tuple):
+        return _enumerated([_in_few_words(each, words) for each in value])
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    # Only short names take the place of what settings call it: an arm's are sentences.
+    word = words.get(str(value), "")
+    return word if word and ":" not in word else str(value)

@@ -1,5 +1,7 @@
 """The trigger form: its fields say what the settings allow, and what is filled in is what is run."""
 
+import re
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -12,7 +14,9 @@ from cxr_tasks.artifacts import STEPS
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings, profile_names, resolve
 from cxr_tasks.data.added import counts_to_add
-from cxr_tasks.form import FIELDS, form_overrides
+from cxr_tasks.errors import SettingsError
+from cxr_tasks.filled_form import check_form, form_overrides, read_form, settings_of
+from cxr_tasks.form import DESIGNS, EMPTY_KEY, FIELDS, OFFERED_SEEDS
 
 EMPTY = {name: each.default for name, each in FIELDS.items()} | {"profile": "quick"}
 FILLED: dict[str, Any] = {
@@ -90,6 +94,91 @@ def test_a_field_says_what_it_is_and_takes_what_it_holds_at_first(name: str) -> 
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(schema).validate(FIELDS[name].default)
     assert schema["title"] == FIELDS[name].title and schema["description"].endswith(".")
+
+
+def test_a_field_says_what_it_is_where_it_stays_empty() -> None:
+    told = {name: FIELDS[name].json_schema() for name in FILLED}
+
+    assert told["gan_epochs"]["description"].endswith("Empty: as the profile says (8 in quick; 1500 in paper).")
+    assert "(CNN, VGG16 and ResNet50 in quick; VGG16, ResNet50 and CNN in paper)" in told["classifiers"]["description"]
+    # The list names its empty value; Airflow's form would call it null.
+    assert told["baseline"]["values_display"][EMPTY_KEY] == "as the profile says (none in quick; classical in paper)"
+    assert FIELDS["design"].json_schema()["values_display"][EMPTY_KEY].startswith("none: ")
+
+
+def test_a_profile_of_the_stack_that_cannot_be_read_leaves_the_form(monkeypatch, tmp_path) -> None:
+    broken = tmp_path / "mine.yaml"
+    broken.write_text("gan: {epochs: many}")
+    monkeypatch.setitem(FIELDS, "profile", replace(FIELDS["profile"], default=str(broken)))
+
+    assert "(1500 in paper; 8 in quick)" in FIELDS["gan_epochs"].json_schema()["description"]
+
+
+def test_what_the_profile_of_the_stack_says_comes_first(monkeypatch, tmp_path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(resolve("quick", {"gan": {"epochs": 77}}).to_yaml())
+    monkeypatch.setitem(FIELDS, "profile", replace(FIELDS["profile"], default=str(mine)))
+
+    assert "(77 in mine; 1500 in paper; 8 in quick)" in FIELDS["gan_epochs"].json_schema()["description"]
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("profile", profile_names())
+def test_a_design_fills_in_what_is_compared_and_what_is_filled_in_counts_more(name: str, profile: str) -> None:
+    fields = DESIGNS[name].fields
+    for each, value in fields.items():
+        Draft202012Validator(FIELDS[each].json_schema()).validate(value)
+
+    settings = settings_of(read_form("cxr_training", {"profile": profile, "design": name}))
+    other = settings_of(read_form("cxr_training", {"profile": profile, "design": name, "seeds": [5]}))
+
+    assert settings.arms.names == (fields["baseline"], *fields["arms"]) and other.seeds.classifiers == (5,)
+    assert other.arms == settings.arms
+
+
+@pytest.mark.parametrize("given", [[0, 3], ["0", "3"], [0, "3"], ("0", "3")])
+def test_seeds_are_read_as_chosen_in_the_form_and_as_numbers(given: Any) -> None:
+    Draft202012Validator(FIELDS["seeds"].json_schema()).validate(list(given))
+
+    assert settings_of(read_form("cxr_training", {"seeds": given})).seeds.classifiers == (0, 3)
+
+
+def test_every_offered_seed_is_one() -> None:
+    assert settings_of(read_form("cxr_training", {"seeds": [str(each) for each in OFFERED_SEEDS]}))
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        ({"baseline": "none", "arms": ["none"]}, "'none' is the baseline"),
+        ({"arms": ["classical"], "gan_epochs": 5}, "'GAN epochs' is filled in, and no arm of none, classical trains"),
+        ({"design": "no_gan", "synthetic_source": "/images"}, "'Synthetic images from' is filled in, and no arm"),
+        ({"arms": ["classical"], "synthetic_per_class": 5}, "'Synthetic images per class' is filled in, and no arm"),
+        ({"gan_epochs": 5, "synthetic_source": "/images"}, "come from /images, so that no GAN is trained"),
+        ({"synthetic_source": "images"}, "synthetic.source is 'images', which is another place in each folder"),
+        ({"design": "evidnce"}, "has no 'evidnce': did you mean 'evidence'?"),
+        ({"seeds": ["1", "1"]}, "seeds: classifiers must list each seed once"),
+        ({"profile": "papr"}, "Profile 'papr' does not exist"),
+    ],
+)
+@pytest.mark.parametrize("dag", ["cxr_data", "cxr_training"])
+def test_fields_that_contradict_each_other_are_refused_in_one_sentence(dag: str, form: Any, sentence: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(sentence)) as refused:
+        check_form(dag, {"source": "/data", **form} if dag == "cxr_data" else form)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_only_looks_like_a_contradiction_is_not_refused(tmp_path) -> None:
+    check_form("cxr_training", {"arms": ["oversample"], "synthetic_per_class": 5})
+    check_form("cxr_training", {"arms": ["classical"], "reproduce_leak": True, "gan_epochs": 5})
+    # The workers may have it.
+    check_form("cxr_training", {"profile": str(tmp_path / "elsewhere.yaml")})
+
+
+def test_a_data_run_without_a_source_is_refused_and_a_training_has_none() -> None:
+    check_form("cxr_training", {})
+    with pytest.raises(SettingsError, match="No data source is given"):
+        check_form("cxr_data", {"source": ""})
 
 
 @pytest.mark.parametrize(("name", "value"), FILLED.items())

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_tasks import tracking
-from cxr_tasks.addresses import check_whole
 from cxr_tasks.artifacts import RunContext
-from cxr_tasks.config import Settings, resolve
-from cxr_tasks.form import check_for_a_run, form_overrides, read_form
+from cxr_tasks.config import Settings
+from cxr_tasks.filled_form import read_form, settings_of
 from cxr_tasks.store import artifact_ref, open_store
 
 # What people read above the runs of each DAG in MLflow.
@@ -37,10 +36,7 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
         SettingsError: The form, the profile or an override is wrong, or names a relative path.
     """
     filled = read_form(dag, form)
-    overrides = form_overrides(filled)
-    check_for_a_run(overrides)
-    settings = resolve(filled["profile"], overrides)
-    check_whole(settings.model_dump(mode="json"))
+    settings = settings_of(filled)
     open_store().sweep()
     ref = keep_settings(settings)
     force = tuple(filled["force"])

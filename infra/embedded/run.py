@@ -21,7 +21,7 @@ from cxr_tasks.artifacts import Dataset, Report
 from cxr_tasks.config import resolve
 from cxr_tasks.data.phantoms import PHANTOM_COUNTS, write_phantoms
 from cxr_tasks.errors import UserError
-from cxr_tasks.form import check_for_a_run
+from cxr_tasks.filled_form import check_for_a_run
 from cxr_tasks.local import DATA, TRAINING, absolute_source
 from infra.embedded.airflow_api import ENDED, AirflowApi
 from infra.embedded.stack import REPOSITORY, Stack, StackError

@@ -160,6 +160,7 @@ print(sorted(bag.dags) if not bag.import_errors else bag.import_errors)
 def test_the_forms_offer_what_people_change(loaded):
     fields = {
         "profile",
+        "design",
         "classifiers",
         "baseline",
         "arms",

@@ -11,7 +11,7 @@ from cxr_tasks import steps
 from cxr_tasks.artifacts import Dataset
 from cxr_tasks.config import resolve
 from cxr_tasks.errors import DataError, SettingsError
-from cxr_tasks.form import read_form
+from cxr_tasks.filled_form import read_form
 from cxr_tasks.pipeline import load_settings
 from tests.steps import handles
 
