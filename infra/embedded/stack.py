@@ -173,6 +173,8 @@ class Stack:
         return {
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
             "AIRFLOW_HOME": str(self.home / "airflow"),
+            # Airflow writes the whole path into its own settings, where a folder that was moved or copied keeps it.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow' / 'airflow.db'}",
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",

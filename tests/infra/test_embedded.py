@@ -104,6 +104,19 @@ def test_what_a_stack_starts_finds_the_project_by_itself(tmp_path):
     assert "site-packages" in done.stdout, done.stderr
 
 
+def test_a_copied_folder_has_a_database_of_its_own(tmp_path):
+    # Airflow has written down where the database was.
+    (tmp_path / "airflow").mkdir()
+    settings = "[database]\nsql_alchemy_conn = sqlite:////nowhere/airflow.db\n"
+    (tmp_path / "airflow" / "airflow.cfg").write_text(settings, encoding="utf-8")
+    environment = Stack(tmp_path, free_port(), free_port(), {}).environment
+    command = ["airflow", "config", "get-value", "database", "sql_alchemy_conn"]
+
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    assert told.strip().splitlines()[-1] == f"sqlite:///{tmp_path}/airflow/airflow.db"
+
+
 @pytest.mark.parametrize(
     ("driver", "queue"),
     [("echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'", "gpu"), ("echo 'No devices were found'; exit 6", ""), ("exit 9", "")],
