@@ -1038,6 +1038,7 @@ class Report(Artifact):
 
     step = "write_report"
     PAGE: ClassVar[str] = "report.html"
+    DATA: ClassVar[str] = "report-data"
 
     answer: str
     warnings: tuple[str, ...]

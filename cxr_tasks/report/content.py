@@ -14,9 +14,11 @@ from cxr_tasks.data.subgroups import OF_SUBGROUPS
 from cxr_tasks.evaluation.answer import NOTHING, answer
 from cxr_tasks.evaluation.claims import Claim, claims_of
 from cxr_tasks.evaluation.comparison import PairComparison, join_words
+from cxr_tasks.evaluation.plots_gallery import disagreements
 from cxr_tasks.evaluation.seeds import SeedsComparison, over_seeds
 from cxr_tasks.precision import AUTO, FULL
 from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, thresholds_table
+from cxr_tasks.report.data_files import DataFile, curves_file, gallery_file, reliability_file
 from cxr_tasks.report.external_tables import external_tables, on_external
 from cxr_tasks.report.render import Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
 from cxr_tasks.report.results import Results
@@ -179,7 +181,22 @@ def _report_pair(settings: Settings, comparison: Comparison, galleries: Sequence
         reliability_png=comparison.file(Comparison.RELIABILITY),
         gallery_png=gallery.file(Gallery.PICTURE) if gallery else None,
         thresholds=thresholds_table(arms, settings.evaluation.min_sensitivity),
+        data=_pair_data(settings, comparison, gallery),
     )
+
+
+def _pair_data(settings: Settings, comparison: Comparison, gallery: Gallery | None) -> list[DataFile]:
+    """What the pictures of a pair show, as files."""
+    arms = comparison.arms
+    files = [
+        curves_file(comparison.name, {arm.training.arm: arm.model.history() for arm in arms.values()}),
+        reliability_file(comparison.name, {arm.training.arm: arm.findings().calibration for arm in arms.values()}),
+    ]
+    if gallery is not None and gallery.shown:
+        baseline, augmented = (arm.model.predictions() for arm in arms.values())
+        chosen = disagreements(baseline, augmented, settings.data.classes, most=settings.evaluation.gallery)
+        files.append(gallery_file(comparison.name, chosen))
+    return files
 
 
 def _unpaired(findings: Sequence[NamedFindings], pairs: Sequence[ReportPair]) -> list[UnpairedArm]:

@@ -6,6 +6,8 @@ draws the plots that follow from the comparisons.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +15,24 @@ from statistics import mean
 from typing import Any
 
 import jinja2
-import numpy as np
 from pydantic import Field
 
 from cxr_tasks.artifacts import Decision, Missing
 from cxr_tasks.evaluation.claims import Claim
 from cxr_tasks.evaluation.comparison import PairComparison, p_text, points
-from cxr_tasks.evaluation.plots import confusion_matrices, difference_forest, png_bytes
+from cxr_tasks.evaluation.plots import difference_forest, png_bytes
 from cxr_tasks.evaluation.seeds import SeedsComparison
 from cxr_tasks.names import slug
 from cxr_tasks.pictures import data_url
 from cxr_tasks.report import paper
+from cxr_tasks.report.data_files import (
+    DataFile,
+    claims_file,
+    comparisons_file,
+    confusion_file,
+    stem_of,
+    table_file,
+)
 from cxr_tasks.strict import Strict
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -45,6 +54,7 @@ class ReportPair(Strict):
         network: The classifier's name for people, such as "VGG16".
         baseline_arm: The baseline's arm, such as "classical".
         augmented_arm: The augmented arm, such as "both".
+        data: What the pictures show, as files.
     """
 
     network: str
@@ -56,6 +66,7 @@ class ReportPair(Strict):
     reliability_png: bytes | None = None
     gallery_png: bytes | None = None
     thresholds: Table | None = None
+    data: list[DataFile] = Field(default_factory=list)
 
 
 class UnpairedArm(Strict):
@@ -129,12 +140,29 @@ class ReportContent(Strict):
     missing: list[Missing] = Field(default_factory=list)
 
 
-def render_report(content: ReportContent) -> str:
-    """The report as one HTML document, with its plots inside, no scripts, and nothing fetched from anywhere.
-
-    Every string of ``content`` is escaped. Pairs, synthetic images and promoted models may each be absent.
-    """
+def data_files(content: ReportContent) -> list[DataFile]:
+    """The data of every figure and table, each as a file with a name of its own."""
     comparisons = [pair.comparison for pair in content.pairs]
+    titled = [table for table in (*content.tables, content.leak) if table is not None]
+    return [
+        *([claims_file(content.claims)] if content.claims else []),
+        *([comparisons_file(comparisons)] if comparisons else []),
+        *(each for pair in content.pairs for each in (confusion_file(pair.comparison), *pair.data)),
+        *(table_file(table_stem(number, t.title), t.columns, t.rows) for number, t in enumerate(titled, start=1)),
+    ]
+
+
+def table_stem(number: int, title: str) -> str:
+    """What the file of a table is called. Titles may differ in signs alone, so the number tells them apart."""
+    return stem_of("table", str(number), title)
+
+
+def render_report(content: ReportContent) -> str:
+    """The report as one HTML document that needs nothing else: plots and data are inside, nothing is fetched.
+
+    Every string of ``content`` is escaped. The one script sorts tables and opens details. The page allows no other
+    script, and is whole without it. Pairs, synthetic images and promoted models may each be absent.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -148,19 +176,44 @@ def render_report(content: ReportContent) -> str:
         minus=_minus,
         p=lambda p_value: p_text(p_value).removeprefix("p ").removeprefix("= "),
         image=data_url,
+        csv_url=lambda file: f"data:text/csv;charset=utf-8;base64,{base64.b64encode(file.csv.encode()).decode()}",
         columns_of_words=_columns_of_words,
         thousands=lambda number: f"{number:,}",
         slug=slug,
+        stem=stem_of,
+        digest=_digest,
+        headings=_headings,
         opens_a_page=lambda url: url.startswith(("http://", "https://")),
     )
+    script, style = (_asset(name) for name in ("report.js", "report.css"))
     return environment.get_template("report.html.j2").render(
         content=content,
+        script=script,
+        style=style,
+        files={file.stem: file for file in data_files(content)},
+        table_stem=table_stem,
         forest=_forest(content),
-        confusions=[_confusions(comparison) for comparison in comparisons],
+        confusions=_confusions,
         paper_rows=_paper_rows(content),
         paper_source=paper.CITATION,
         paper_caveats=paper.CAVEATS,
     )
+
+
+def _asset(name: str) -> str:
+    """The page's script or its styles."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """What a Content-Security-Policy calls an inline script or style by."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _headings(body: str) -> list[tuple[int, str, str]]:
+    """The headings of the page's body that can be linked to: level, id and title, which is escaped already."""
+    found = re.findall(r'<h([23]) id="([^"]+)"[^>]*>(.*?)</h\1>', body, flags=re.DOTALL)
+    return [(int(level), anchor, title) for level, anchor, title in found]
 
 
 def _minus(text: str) -> str:
@@ -186,17 +239,20 @@ def _forest(content: ReportContent) -> bytes | None:
     return png_bytes(difference_forest(rows)) if rows else None
 
 
-def _confusions(comparison: PairComparison) -> bytes:
-    """The confusion matrices of a pair, as a picture."""
-    return png_bytes(
-        confusion_matrices(
-            np.array(comparison.baseline_confusion),
-            np.array(comparison.augmented_confusion),
-            comparison.classes,
-            f"{comparison.name}: test images",
-            arms=(comparison.baseline_arm, comparison.augmented_arm),
-        )
+def _confusions(comparison: PairComparison) -> list[dict[str, Any]]:
+    """The confusion matrix of each arm: a row a true class, with counts, shares in percent and shades 0 to 10."""
+    matrices = (
+        (comparison.baseline_arm, comparison.baseline_confusion),
+        (comparison.augmented_arm, comparison.augmented_confusion),
     )
+    shown = []
+    for arm, matrix in matrices:
+        rows = []
+        for label, counts in zip(comparison.classes, matrix, strict=True):
+            shares = [100 * count / max(sum(counts), 1) for count in counts]
+            rows.append((label, [(n, share, round(share / 10)) for n, share in zip(counts, shares, strict=True)]))
+        shown.append({"arm": arm, "rows": rows})
+    return shown
 
 
 def _paper_rows(content: ReportContent) -> list[dict[str, Any]]:

@@ -83,12 +83,16 @@ def write_report(
     def fill(folder: Path) -> Made[Report]:
         from cxr_tasks.report.content import gather
         from cxr_tasks.report.external_tables import external_rows
-        from cxr_tasks.report.render import render_report
+        from cxr_tasks.report.render import data_files, render_report
 
         content = gather(load_settings(run), results, _links(run, dataset))
         claims = tuple(map(_claim_row, content.claims))
         (folder / Report.PAGE).write_text(render_report(content), encoding="utf-8")
         tracking.log_file(folder / Report.PAGE, run.mlflow_run_id)
+        (folder / Report.DATA).mkdir()
+        for file in data_files(content):
+            (folder / Report.DATA / file.name).write_text(file.csv, encoding="utf-8", newline="")
+        tracking.log_folder(folder / Report.DATA, Report.DATA, run.mlflow_run_id)
         report = Report(
             answer=content.answer,
             warnings=tuple(content.warnings),
@@ -116,7 +120,7 @@ def write_report(
     ):
         inputs |= {f"{name} {i}": handle for i, handle in enumerate(handles)}
     told = {"missing": [part.model_dump() for part in missing]}
-    return perform(run, Report, fill, version=6, settings=told, inputs=inputs)
+    return perform(run, Report, fill, version=7, settings=told, inputs=inputs)
 
 
 def _planned(run: RunContext) -> Planned:

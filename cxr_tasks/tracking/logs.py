@@ -78,10 +78,10 @@ def log_file(path: Path, run_id: str | None = None) -> None:
         _log_files(run_id, lambda folder: shutil.copy(path, folder / path.name))
 
 
-def log_folder(folder: Path, name: str) -> None:
-    """Keep a folder with the active run, as ``name``."""
+def log_folder(folder: Path, name: str, run_id: str | None = None) -> None:
+    """Keep a folder with a run, as ``name``; the active run unless ``run_id`` names another."""
     if is_on():
-        _log_files(None, lambda into: shutil.copytree(folder, into / name))
+        _log_files(run_id, lambda into: shutil.copytree(folder, into / name))
 
 
 def log_figure(figure: Figure, path: str) -> None:

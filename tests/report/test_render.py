@@ -1,6 +1,10 @@
 """The report stands alone: nothing fetched, everything escaped, and each part may be missing."""
 
+import io
+import re
+from base64 import b64decode, b64encode
 from functools import cache
+from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any
 
@@ -23,6 +27,7 @@ from cxr_tasks.report.render import (
     SampleGrid,
     Table,
     UnpairedArm,
+    data_files,
     render_report,
 )
 from tests.hostile import MARKUP, run_in_page
@@ -118,6 +123,7 @@ def content(**changes: Any) -> ReportContent:
     return ReportContent(**(values | changes))
 
 
+@cache
 def picture() -> bytes:
     return png_bytes(sample_grid(np.zeros((3, 8, 8), dtype=np.uint8), CLASSES, CLASSES, "step 1"))
 
@@ -157,25 +163,84 @@ def full() -> ReportContent:
     )
 
 
+@cache
+def rendered() -> str:
+    return render_report(full())
+
+
 def test_a_full_report_stands_alone() -> None:
-    given = full()
-    html = render_report(given)
+    html = rendered()
     page = Page(html)
 
     assert page.open == []
-    # Forest, two confusion pairs, two learning curves, one gallery, one reliability diagram, one grid.
-    assert len(page.all("img")) == 8
+    # Forest, two learning curves, one gallery, one reliability diagram, one grid.
+    assert len(page.all("img")) == 6
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.all("img"))
     assert all(image["alt"] for image in page.all("img"))
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
-    assert [a["href"] for a in page.all("a")] == ["https://mlflow.example/#/runs/1", "docs/index.html"]
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    addresses = [str(a["href"]) for a in page.all("a") if "download" not in a]
+    elsewhere = [address for address in addresses if not address.startswith("#")]
+    assert elsewhere == ["https://mlflow.example/#/runs/1", "docs/index.html"]
     assert html.count("http://") == 0 and html.count("https://") == 1
     assert "url(" not in html and "@import" not in html
 
 
+def test_the_page_allows_its_own_script_and_styles_and_no_others() -> None:
+    html = rendered()
+
+    (policy,) = [str(meta["content"]) for meta in Page(html).all("meta") if "http-equiv" in meta]
+    assert policy.startswith("default-src 'none';") and "unsafe" not in policy
+    for tag in ("script", "style"):
+        (inside,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        assert f"{tag}-src 'sha256-{b64encode(sha256(inside.encode()).digest()).decode()}'" in policy
+    assert 'style="' not in html and not re.search(r"<[^>]* on\w+=", html)
+
+
+def test_the_contents_lead_to_every_section_and_pair() -> None:
+    html = rendered()
+    page = Page(html)
+
+    anchors = [str(a["href"])[1:] for a in page.all("a") if str(a["href"]).startswith("#")]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) and set(anchors) <= set(ids)
+    titled = [attributes["id"] for tag, attributes in page.tags if tag == "h2" and "id" in attributes]
+    assert len(titled) == len(page.all("h2")) and set(titled) - {"warnings"} <= set(anchors)
+    assert {"pair-1", "pair-2"} <= set(anchors)
+
+
+def test_the_data_of_every_figure_and_table_are_inside() -> None:
+    given = full()
+    page = Page(rendered())
+
+    inside = {
+        str(a["download"]): b64decode(str(a["href"]).split("base64,")[1]).decode()
+        for a in page.all("a")
+        if "download" in a
+    }
+    assert inside == {file.name: file.csv for file in data_files(given)}
+    table = pd.read_csv(io.StringIO(inside["vgg16-confusion.csv"]))
+    matrix = given.pairs[0].comparison.baseline_confusion
+    assert table[table["arm"] == "baseline"].iloc[:, 2:].to_numpy().tolist() == matrix
+    claims = pd.read_csv(io.StringIO(inside["claims.csv"]))
+    assert claims["against"].tolist() == ["classical", "oversample", "classical"]
+    assert claims["macro_f1_difference"].tolist() == [0.0123, -0.004, 0.0123]
+    assert inside["table-2-wrong-figures.csv"].split() == ["Network,Gain", "VGG16,-5.1"]
+    assert len(pd.read_csv(io.StringIO(inside["comparisons.csv"]))) == 2
+
+
+def test_a_confusion_matrix_shows_counts_shares_and_shades() -> None:
+    shown = pair("VGG16")
+    c = shown.comparison
+    html = render_report(content(pairs=[shown]))
+
+    count, row = c.baseline_confusion[0][0], sum(c.baseline_confusion[0])
+    share = 100 * count / row
+    assert f'<td class="h{round(share / 10)}">{count}<small>{share:.1f} %</small></td>' in html
+
+
 def test_a_full_report_says_what_it_was_given() -> None:
     given = full()
-    text = " ".join(Page(render_report(given)).text.split()).replace("\N{MINUS SIGN}", "-")
+    text = " ".join(Page(rendered()).text.split()).replace("\N{MINUS SIGN}", "-")
     for each in given.pairs:
         assert each.comparison.sentence in text
     for words in (
@@ -296,7 +361,7 @@ def test_several_seeds_are_summed_up_by_network() -> None:
 
 
 def test_corrected_verdicts_stand_before_those_by_themselves_and_both_are_named() -> None:
-    text = " ".join(Page(render_report(full())).text.split())
+    text = " ".join(Page(rendered().split("</nav>")[1].split("</main>")[0]).text.split())
 
     order = ["What this run may claim", "Verdict, corrected", "Each comparison by itself", "Verdictby itself"]
     places = [text.index(words) for words in order]
@@ -305,15 +370,15 @@ def test_corrected_verdicts_stand_before_those_by_themselves_and_both_are_named(
 
 
 def test_figures_that_are_wrong_on_purpose_stand_in_red_and_are_announced() -> None:
-    html = render_report(full())
+    html = rendered()
 
-    assert html.count('class="leak"') == 2
+    assert html.count('class="leak"') == 2 and 'href="#leak"' in html
     assert "Those figures are wrong on purpose" in html
     assert 'class="leak"' not in render_report(content())
 
 
 def test_columns_of_words_stand_left_and_figures_right() -> None:
-    html = render_report(full())
+    html = rendered()
     assert '<th scope="col" class="words">Class</th>' in html and '<td class="words">COVID</td>' in html
     assert '<th scope="col">KID</th>' in html
 
