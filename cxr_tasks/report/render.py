@@ -148,11 +148,11 @@ def data_files(content: ReportContent) -> list[DataFile]:
         *([claims_file(content.claims)] if content.claims else []),
         *([comparisons_file(comparisons)] if comparisons else []),
         *(each for pair in content.pairs for each in (confusion_file(pair.comparison), *pair.data)),
-        *(table_file(table_stem(number, t.title), t.columns, t.rows) for number, t in enumerate(titled, start=1)),
+        *(table_file(stem_of_table(number, t.title), t.columns, t.rows) for number, t in enumerate(titled, start=1)),
     ]
 
 
-def table_stem(number: int, title: str) -> str:
+def stem_of_table(number: int, title: str) -> str:
     """What the file of a table is called. Titles may differ in signs alone, so the number tells them apart."""
     return stem_of("table", str(number), title)
 
@@ -181,7 +181,7 @@ def render_report(content: ReportContent) -> str:
         thousands=lambda number: f"{number:,}",
         slug=slug,
         stem=stem_of,
-        digest=_digest,
+        digest=_policy_hash,
         headings=_headings,
         opens_a_page=lambda url: url.startswith(("http://", "https://")),
     )
@@ -191,7 +191,7 @@ def render_report(content: ReportContent) -> str:
         script=script,
         style=style,
         files={file.stem: file for file in data_files(content)},
-        table_stem=table_stem,
+        stem_of_table=stem_of_table,
         forest=_forest(content),
         confusions=_confusions,
         paper_rows=_paper_rows(content),
@@ -205,7 +205,7 @@ def _asset(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _digest(text: str) -> str:
+def _policy_hash(text: str) -> str:
     """What a Content-Security-Policy calls an inline script or style by."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 

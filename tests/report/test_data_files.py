@@ -16,7 +16,7 @@ from cxr_tasks.report.data_files import (
     reliability_file,
     stem_of,
 )
-from cxr_tasks.report.render import table_stem
+from cxr_tasks.report.render import stem_of_table
 
 FORMULAS = ["=cmd()", "+1+cmd()", "-2+3", "@sum(a)", "\t=a", "\r=a", "\n=a", "+1.2 (-3.1 to +5.2)"]
 
@@ -37,7 +37,7 @@ def test_numbers_and_plain_words_stay_as_they_are(cell: str | float | None) -> N
 def test_a_name_is_safe_as_a_file_and_tables_are_told_apart_by_their_number() -> None:
     assert stem_of("VGG16 both beside oversample, seed 1", "curves") == "vgg16-both-beside-oversample-seed-1-curves"
     assert stem_of("../../etc/passwd") == "etc-passwd"
-    assert table_stem(1, "正常") == "table-1" != table_stem(2, "肺炎")
+    assert stem_of_table(1, "正常") == "table-1" != stem_of_table(2, "肺炎")
 
 
 def test_figures_give_a_row_for_each_arm_and_point() -> None:
