@@ -246,9 +246,15 @@ def gpu_steps() -> tuple[str, ...]:
     return resolve(FIELDS["profile"].default).gpu.steps
 
 
+@cache
+def _schema_of_settings() -> dict[str, Any]:
+    """Made once: each task reads the DAGs, and with them the form."""
+    return Settings.model_json_schema()
+
+
 def _schema_of(setting: str) -> dict[str, Any]:
     """The JSON schema of a setting, with ``null`` for the value of the profile."""
-    whole = Settings.model_json_schema()
+    whole = _schema_of_settings()
     section, key = setting.split(".")
     reference = whole["properties"][section]["$ref"].rpartition("/")[2]
     schema = {k: v for k, v in whole["$defs"][reference]["properties"][key].items() if k != "title"}

@@ -181,6 +181,8 @@ class Stack:
             # A DAG is read in a second, and in far more where other programs keep all cores busy.
             "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "180",
             "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "240",
+            # Reading all DAGs takes a core for seconds. A file that was changed is read again at once all the same.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__CORE__EXECUTOR": "gpu:infra.embedded.executor.ProcessExecutor",
             # Trainings that share cores wait for each other in every operation, so each gets cores of its own.
             # More at once are not slower (benchmarks/together.py), but each holds its images and features in memory.
@@ -188,6 +190,8 @@ class Stack:
             "TF_NUM_INTRAOP_THREADS": str(threads),
             "TF_NUM_INTEROP_THREADS": str(threads),
             "OMP_NUM_THREADS": str(threads),
+            # It waits in the executor, for the end of a task.
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.05",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "true",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{airflow}/execution/",
             "AIRFLOW__API__HOST": "127.0.0.1",

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,7 @@ pytestmark = [pytest.mark.airflow]
 
 # The tasks are stood in for by what they do to the executor: they take time, begin processes, end well, badly, or not.
 STAND_IN = """
-import subprocess, sys
+import subprocess, sys, time
 from airflow.executors.base_executor import BaseExecutor
 
 def run(workload, **given):
@@ -21,6 +22,8 @@ def run(workload, **given):
         task = subprocess.Popen(["sleep", "600"], process_group=0)
         open(workload.file, "w").write(str(task.pid))
         task.wait()
+    elif workload.display_name == "short":
+        time.sleep(0.3)
     elif workload.display_name == "bad":
         raise RuntimeError("no")
 
@@ -71,6 +74,17 @@ told["states"] = {key.task_id: str(state) for key, (state, _) in executor.get_ev
 told["processes"] = len(psutil.Process().children(recursive=True)) - before
 told["imported before the task begins"] = open(os.environ["SCRATCH"] + "good").read().split()
 executor.end()
+# The scheduler would wait for longer than this test may take, but for the end of the task.
+of_stack.IDLE_SECONDS = of_stack.BESIDE_TASKS_SECONDS = 600
+given = workload("short")
+executor.queued_tasks[given.key] = given
+executor.heartbeat()
+while executor.running:
+    executor.heartbeat()
+executor.get_event_buffer()
+# What follows from the end of a task may take the scheduler several rounds. They do not wait.
+executor.heartbeat()
+told["rounds left after an end"] = executor._rounds
 print(json.dumps(told))
 """
 
@@ -79,6 +93,8 @@ def test_the_end_of_every_process_is_told_and_nothing_is_left(in_airflow, airflo
     (tmp_path / "stand_in.py").write_text(STAND_IN, encoding="utf-8")
 
     path = f"{tmp_path}{os.pathsep}{airflow_environment['PYTHONPATH']}"
+    from infra.embedded.executor import ROUNDS_AFTER_NEWS
+
     told = json.loads(in_airflow(SCRIPT, SCRATCH=f"{tmp_path}/", PYTHONPATH=path))
 
     assert told == {
@@ -87,8 +103,27 @@ def test_the_end_of_every_process_is_told_and_nothing_is_left(in_airflow, airflo
         "alive after its watcher was killed": False,
         "states": {"good": "success", "bad": "failed", "task": "failed"},
         "processes": 0,
+        "rounds left after an end": ROUNDS_AFTER_NEWS - 1,
         "imported before the task begins": ["cxr_tasks.steps.train_arm", "keras", "mlflow", "tensorflow"],
     }
+
+
+def test_airflow_does_not_wait_for_a_heartbeat_where_a_task_has_closed_all():
+    import attrs
+    from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+
+    from infra.embedded.executor import ENDING_SECONDS, _watch
+
+    look = _watch(lambda watched, max_wait_time, **given: (max_wait_time, given))
+
+    assert look(SimpleNamespace(_open_sockets={"logs": 1}), 5.0) == (5.0, {})
+    assert look(SimpleNamespace(_open_sockets={}), max_wait_time=5.0, expect_signal=9) == (
+        ENDING_SECONDS,
+        {"expect_signal": 9},
+    )
+    # The names that the executor relies on are not Airflow's public ones.
+    assert callable(WatchedSubprocess._service_subprocess)
+    assert "_open_sockets" in {field.name for field in attrs.fields(WatchedSubprocess)}
 
 
 def test_airflow_finds_the_executor_under_its_alias(in_airflow, tmp_path):
