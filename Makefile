@@ -15,6 +15,7 @@ PROFILE ?= quick
 SET ?=
 ONCE ?=
 REPRODUCE_LEAK ?=
+ESTIMATE ?=
 CXR_HOME ?= .cxr
 AIRFLOW_PORT ?= 8080
 MLFLOW_PORT ?= 5000
@@ -27,6 +28,7 @@ help:
 	@echo 'make run DATA=/path/to/COVID-19_Radiography_Dataset PROFILE=paper   (without DATA: generated phantoms)'
 	@echo "make run DATA=… SET='data.layout=nih; gan.epochs=300'   lays settings over the profile"
 	@echo 'make run ONCE=1   exits after the run; AIRFLOW_PORT=, MLFLOW_PORT=, CXR_HOME= choose ports and folder'
+	@echo 'make run ESTIMATE=0   starts without measuring first how long it will take'
 	@echo 'make run REPRODUCE_LEAK=1   also repeats the source report with its synthetic test images'
 	@echo '.venv/bin/cxr --help   the same run and every step by hand, after make setup'
 
@@ -40,7 +42,7 @@ run: setup
 	@set -f; set --; IFS=';'; for each in $$SET; do set -- "$$@" --set "$$each"; done; unset IFS; \
 	.venv/bin/cxr run "$$@" --data "$$DATA" --profile "$$PROFILE" --home "$$CXR_HOME" \
 	    --airflow-port $(AIRFLOW_PORT) --mlflow-port $(MLFLOW_PORT) $(if $(filter-out 0,$(ONCE)),--once) \
-	    $(if $(filter-out 0,$(REPRODUCE_LEAK)),--reproduce-leak)
+	    $(if $(filter-out 0,$(REPRODUCE_LEAK)),--reproduce-leak) $(if $(filter 0,$(ESTIMATE)),--no-estimate)
 
 # A file, or a folder whose answers go to CSV=answers.csv.
 IMAGE ?=

@@ -52,7 +52,7 @@ def prepare(folder: Path) -> tuple[Path, Path]:
 
 def start_run(home: Path, images: Path, profile: Path) -> subprocess.Popen[str]:
     """``cxr run --once`` in a process of its own; its lines can be read from ``stdout``."""
-    command = [str(Path(sys.executable).with_name("cxr")), "run", "--once", "--home", str(home)]
+    command = [str(Path(sys.executable).with_name("cxr")), "run", "--once", "--no-estimate", "--home", str(home)]
     command += ["--data", str(images), "--profile", str(profile)]
     command += ["--airflow-port", str(free_port()), "--mlflow-port", str(free_port())]
     environment = {**os.environ, "COLUMNS": "200", "CXR_CACHE": str(home.parent / "cache")}

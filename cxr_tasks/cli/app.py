@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from cxr_tasks.cli.champions import approve_command, champions_command, rollback_command
 from cxr_tasks.cli.doctor import doctor_command
+from cxr_tasks.cli.estimate import estimate_command
 from cxr_tasks.cli.evaluate import evaluate_command
 from cxr_tasks.cli.options import FLAG
 from cxr_tasks.cli.predict import predict_command, serve_command
@@ -121,6 +122,7 @@ def _register(name: str, panel: str, command: Callable[..., None]) -> None:
 
 _register("run", WHOLE, run_command)
 _register("status", WHOLE, status_command)
+_register("estimate", WHOLE, estimate_command)
 _register("scan", BY_HAND, scan_command)
 _register("train-gan", BY_HAND, train_gan_command)
 _register("judge", BY_HAND, judge_command)

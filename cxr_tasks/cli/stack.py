@@ -60,6 +60,14 @@ def run_command(
     once: Annotated[
         bool, typer.Option("--once", metavar=FLAG, help="Exit after the run, instead of keeping the pages up.")
     ] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate/--no-estimate",
+            metavar=FLAG,
+            help="Say first how long the run will take, which measures for some seconds the first time.",
+        ),
+    ] = True,
 ) -> None:
     """Start Airflow and MLflow on this machine, and run the whole pipeline through them.
 
@@ -79,6 +87,7 @@ def run_command(
         mlflow_port=mlflow_port,
         reproduce_leak=reproduce_leak,
         once=once,
+        estimate=estimate,
         show=show_summary,
     )
     if not succeeded:

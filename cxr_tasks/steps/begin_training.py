@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from cxr_tasks import tracking
+from cxr_tasks.artifacts import Dataset, RunContext
 from cxr_tasks.errors import SettingsError
+from cxr_tasks.estimate.ask import known_forecast
+from cxr_tasks.pipeline import load_settings
 from cxr_tasks.steps.configure import configure
 from cxr_tasks.steps.publish import find_dataset, note_begun, read_dataset
+
+log = logging.getLogger(__name__)
 
 # What an event of the asset may tell.
 TOLD = ("dataset", "form", "reason")
@@ -52,7 +58,14 @@ def begin_training(
     dataset = read_dataset(announced) if by_cxr_data else find_dataset(run, announced or filled.get("dataset") or "")
     if not note_begun(run, dataset, only_if_owed=only_if_owed, announced=by_cxr_data):
         return None
+    _tell_estimate(run, dataset)
     return {"run": run, "dataset": dataset}
+
+
+def _tell_estimate(run: RunContext, dataset: Dataset) -> None:
+    """Say in the log how long the training will take, where that was measured: this task measures nothing itself."""
+    told = known_forecast(load_settings(run), dataset.counts)
+    log.info("%s", told.sentence if told else "How long this takes is not known here: cxr estimate measures it.")
 
 
 def _told_by(events: Sequence[Any] | None) -> Mapping[str, Any]:

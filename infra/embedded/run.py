@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from rich.console import Console
 from rich.markup import escape
 
 from cxr_tasks.addresses import whole_addresses
 from cxr_tasks.artifacts import Dataset, Report
-from cxr_tasks.config import resolve
+from cxr_tasks.config import Settings, resolve
 from cxr_tasks.data.phantoms import PHANTOM_COUNTS, write_phantoms
 from cxr_tasks.errors import UserError
+from cxr_tasks.estimate.ask import count_source, measured_forecast
 from cxr_tasks.filled_form import check_for_a_run
 from cxr_tasks.local import DATA, TRAINING, absolute_source
 from infra.embedded.airflow_api import ENDED, AirflowApi
@@ -57,6 +60,7 @@ def run_stack(
     mlflow_port: int,
     reproduce_leak: bool,
     once: bool,
+    estimate: bool,
     show: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Start the stack, run both DAGs, and leave no process behind, whatever happens.
@@ -70,6 +74,7 @@ def run_stack(
         mlflow_port: Port on loopback.
         reproduce_leak: Whether the source report's protocol is repeated too.
         once: Whether the stack ends with the run. Otherwise it stays up until Ctrl-C.
+        estimate: Whether to say first how long the run will take.
         show: Is given what came out, the content of ``last-run.json``.
 
     Returns:
@@ -89,7 +94,8 @@ def run_stack(
         # Tasks work in another folder than the person who typed this.
         settings = whole_addresses(settings, Path.cwd())
         check_for_a_run(settings)
-        listed = resolve(profile, settings).data
+        resolved = resolve(profile, settings)
+        listed = resolved.data
         if profile.endswith((".yaml", ".yml")):
             profile = str(Path(profile).absolute())
         source = absolute_source(data) if data else ""
@@ -102,6 +108,8 @@ def run_stack(
         source = source or ("" if listed.sources else phantoms(home))
         stack.environment["CXR_SOURCE"] = source
         stack.on_restart = lambda name: say(f"{name} had ended and was started again")
+        if estimate:
+            say_estimate(source, resolved, home)
     except (UserError, OSError) as error:
         raise StackError(f"Cannot start: {error}") from error
     try:
@@ -124,6 +132,22 @@ def run_stack(
             say("Ending every process that was started")
         finally:
             stack.stop()
+
+
+def say_estimate(source: str, settings: Settings, home: Path) -> None:
+    """Say how long the run will take. What keeps an estimate from being made, the run itself tells in full."""
+    if source.startswith("kaggle://"):
+        # To know its files it would be fetched.
+        return
+    say("Estimating how long the run will take")
+    try:
+        told = measured_forecast(settings, count_source(source, settings))
+    except (UserError, OSError) as error:
+        console.print(f"            No estimate: {error}", style="yellow", markup=False)
+        return
+    console.print(f"            {told.sentence}", style="yellow" if told.is_long else "", markup=False)
+    for fault in told.lacking(psutil.virtual_memory().available, shutil.disk_usage(home).free):
+        console.print(f"            {fault}", style="yellow", markup=False)
 
 
 def phantoms(home: Path) -> str:

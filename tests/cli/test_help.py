@@ -27,6 +27,7 @@ def test_every_command_is_there():
     assert list(COMMANDS) == [
         "run",
         "status",
+        "estimate",
         "scan",
         "train-gan",
         "judge",

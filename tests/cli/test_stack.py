@@ -141,7 +141,7 @@ def test_the_exit_status_is_that_of_the_run(cxr, monkeypatch, succeeded, status)
 
     assert done.exit_code == status and "Nothing can be said." in done.stdout
     assert (asked["data"], asked["airflow_port"], asked["mlflow_port"]) == ("", 18080, 5000)
-    assert asked["once"] and asked["reproduce_leak"] and asked["profile"] == "quick"
+    assert asked["once"] and asked["reproduce_leak"] and asked["profile"] == "quick" and asked["estimate"]
     assert asked["settings"] == {"gan": {"epochs": 3}}
 
 

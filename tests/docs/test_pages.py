@@ -55,7 +55,7 @@ def test_every_cxr_command_is_one(page):
 
 
 def assert_options(command, told, words):
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
     assert set(told) <= known, f"cxr {' '.join(words)}"
 
 

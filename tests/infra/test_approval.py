@@ -39,7 +39,7 @@ class Running:
     def __init__(self, home: Path, data: Path) -> None:
         self.home, self.ports = home, (free_port(), free_port())
         given = [f"--set={section}={json.dumps(value)}" for section, value in settings(SOON).items()]
-        line = [CXR, "run", "--home", str(home), "--data", str(data), *given]
+        line = [CXR, "run", "--no-estimate", "--home", str(home), "--data", str(data), *given]
         line += ["--airflow-port", str(self.ports[0]), "--mlflow-port", str(self.ports[1])]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         self.process = subprocess.Popen(line, cwd=home, env={**os.environ, "COLUMNS": "200"}, **pipes)

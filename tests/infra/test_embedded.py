@@ -235,7 +235,14 @@ def test_no_process_is_left_after_ctrl_c_and_the_stack_starts_again(tmp_path):
 def interrupted_run(home: Path) -> str:
     """Start a run, interrupt it when it reads the data, check that nothing is left; returns what it printed."""
     runner = subprocess.Popen(
-        [CXR, "run", "--home", str(home), "--airflow-port", str(free_port()), "--mlflow-port", str(free_port())],
+        [
+            CXR,
+            "run",
+            "--no-estimate",
+            f"--home={home}",
+            f"--airflow-port={free_port()}",
+            f"--mlflow-port={free_port()}",
+        ],
         cwd=home,
         stdout=subprocess.PIPE,
         text=True,
