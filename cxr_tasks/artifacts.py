@@ -361,6 +361,8 @@ class Gan(Artifact):
     HISTORY: ClassVar[str] = "history.parquet"
     GRID: ClassVar[str] = "grid.png"
     ANIMATION: ClassVar[str] = "training.gif"
+    # The folder of its MLflow run with a grid of each step that was looked at.
+    GRIDS: ClassVar[str] = "grids"
 
     finished: bool
     steps: int

@@ -16,10 +16,11 @@ from typing import Any, Generic
 
 from pydantic import ValidationError
 
-from cxr_tasks import tracking
+from cxr_tasks import progress, tracking
 from cxr_tasks.artifacts import Artifact, Kind, RunContext
 from cxr_tasks.cache import full_disk_told
 from cxr_tasks.config import Settings, flatten
+from cxr_tasks.how_far import Teller
 from cxr_tasks.outages import patience
 from cxr_tasks.store import RecordEntry, artifact_ref, open_store
 
@@ -103,7 +104,8 @@ def perform(
     ref = artifact_ref(step, version, settings, refs)
     forced = is_forced(run, step, inputs) or any(handle.forced for handle in after)
     work = f"{step} {label}".strip()
-    with _mlflow_run(run, work, ref, {"cxr.step": step, **(tags or {})}, within) as run_id, full_disk_told():
+    opened = _mlflow_run(run, work, ref, {"cxr.step": step, **(tags or {})}, within)
+    with opened as run_id, progress.listening(Teller()), full_disk_told():
         before = open_store().entry(ref)
         found = _published(ref, kind) if answered or not forced else None
         if within is None:

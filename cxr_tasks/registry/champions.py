@@ -24,6 +24,8 @@ TAG_VALIDATION, TAG_DECISION, TAG_DECIDED_BY = "cxr.validation_macro_f1", "cxr.d
 # Of a version that is or was champion: since when, what it replaced, and why it was rolled back.
 TAG_SINCE, TAG_REPLACED, TAG_ROLLED_BACK = "cxr.champion_since", "cxr.replaced_version", "cxr.rolled_back"
 TAG_RESTORED_BY = "cxr.restored_by"
+# On the test images, in percent, with the interval.
+TAG_TEST_MACRO_F1 = "cxr.test_macro_f1"
 # A person's, of a version that no cleanup may remove.
 TAG_KEEP = "cxr.keep"
 # Of a version that passed the gate: the champion that it was held against; empty where there was none.

@@ -9,6 +9,7 @@ from cxr_tasks import tracking
 from cxr_tasks.artifacts import ClaimRow, Dataset, PairRow, Report, RunContext
 from cxr_tasks.markdown import in_markdown, markdown_links, markdown_list, markdown_table
 from cxr_tasks.names import slug
+from cxr_tasks.overview.trainings import ANSWER_FILE
 from cxr_tasks.pipeline import load_settings
 
 # MLflow's own tag.
@@ -16,7 +17,7 @@ RUN_NAME = "mlflow.runName"
 
 
 def show_answer(run: RunContext, dataset: Dataset, report: Report) -> None:
-    """Name the MLflow run of a DAG run by its answer, and keep the figures of the answer as metrics and as a note.
+    """Name the MLflow run of a DAG run by its answer, and keep its figures as metrics, as a note and as a file.
 
     Args:
         run: The DAG run.
@@ -36,6 +37,7 @@ def show_answer(run: RunContext, dataset: Dataset, report: Report) -> None:
     }
     tracking.set_tags(tags, run.mlflow_run_id)
     tracking.log_metrics(_metrics(report), run_id=run.mlflow_run_id)
+    tracking.log_text(report.model_dump_json(), ANSWER_FILE, run.mlflow_run_id)
 
 
 def _in_short(claims: Sequence[ClaimRow]) -> str:

@@ -54,7 +54,7 @@ def begin_training(
     announced = told.get("dataset")
     run = configure("cxr_training", dag_run, filled)
     by_cxr_data = isinstance(announced, Mapping)
-    tracking.set_tags({"cxr.cause": str(told.get("reason") or cause)}, run.mlflow_run_id)
+    tracking.set_tags({tracking.TAG_CAUSE: str(told.get("reason") or cause)}, run.mlflow_run_id)
     dataset = read_dataset(announced) if by_cxr_data else find_dataset(run, announced or filled.get("dataset") or "")
     if not note_begun(run, dataset, only_if_owed=only_if_owed, announced=by_cxr_data):
         return None

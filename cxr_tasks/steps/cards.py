@@ -11,7 +11,7 @@ from cxr_tasks.artifacts import Dataset, ExternalResults, RunContext, TrainedArm
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import DataError
-from cxr_tasks.registry.champions import TAG_DECISION, Candidate
+from cxr_tasks.registry.champions import TAG_DECISION, TAG_TEST_MACRO_F1, Candidate
 from cxr_tasks.steps.external_tests import figures_of
 
 if TYPE_CHECKING:
@@ -85,3 +85,4 @@ def write_card(
         },
     )
     tracking.describe_version(version, model_card(facts, words))
+    tracking.tag_version(version, {TAG_TEST_MACRO_F1: test.macro_f1.percent})

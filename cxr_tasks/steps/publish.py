@@ -12,6 +12,7 @@ from cxr_tasks import tracking
 from cxr_tasks.artifacts import Dataset, Manifest, RunContext, Scan, Split, Validation
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import DataError
+from cxr_tasks.overview.published import DATASET_FILE, PublishedData
 from cxr_tasks.pipeline import load_settings
 from cxr_tasks.store import Lease, artifact_ref, open_store
 
@@ -46,10 +47,10 @@ def publish(run: RunContext, scanned: Scan, joined: Manifest, validated: Validat
     """
     settings, dataset = load_settings(run), dataset_of(scanned, joined, validated, divided)
     with _alone(settings) as lease:
-        return _publish(run, settings, dataset, lease)
+        return _publish(run, settings, dataset, joined, lease)
 
 
-def _publish(run: RunContext, settings: Settings, dataset: Dataset, lease: Lease) -> Dataset | None:
+def _publish(run: RunContext, settings: Settings, dataset: Dataset, joined: Manifest, lease: Lease) -> Dataset | None:
     """Make ``dataset`` the newest of its settings, unless nothing changed and no training is owed."""
     store, name = open_store(), _newest(settings)
     before = store.read_pointer(name)
@@ -61,6 +62,7 @@ def _publish(run: RunContext, settings: Settings, dataset: Dataset, lease: Lease
     # Of the dataset before it, not of itself, if this is another try.
     base = before["base"] if again or same else before and before["dataset"]["ref"]
     words = _log_changes(run, base, dataset)
+    tracking.log_text(_published_data(dataset, joined).model_dump_json(), DATASET_FILE, run.mlflow_run_id)
     published = dataset.model_dump(mode="json")
     lease.check()
     store.write_pointer(_by_version(dataset.version), published)
@@ -70,6 +72,19 @@ def _publish(run: RunContext, settings: Settings, dataset: Dataset, lease: Lease
     # People look for datasets by this tag: it must not name one that no pointer leads to.
     tracking.set_tags({"cxr.dataset": dataset.version, "cxr.changes": words}, run.mlflow_run_id)
     return dataset.model_copy(update={"notes": (f"dataset {dataset.version}: {words}",)})
+
+
+def _published_data(dataset: Dataset, joined: Manifest) -> PublishedData:
+    """What Airflow's page shows of the dataset."""
+    return PublishedData(
+        version=dataset.version,
+        counts=dataset.counts,
+        rejected=joined.rejected,
+        near_duplicates=joined.near_duplicates,
+        masks=joined.masks,
+        warnings=dataset.warnings,
+        data_docs=dataset.data_docs,
+    )
 
 
 def queued_training(run: RunContext, dataset: Dataset) -> Mapping[str, Any] | None:

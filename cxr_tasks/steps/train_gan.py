@@ -151,7 +151,7 @@ def _fit(settings: Settings, images: Images, checkpoints: Path, unfinished: Unfi
         tracking.log_metrics(metrics, step)
 
     def on_grid(step: int, grid: Any) -> None:
-        tracking.log_figure(_plot(step, grid, classes), f"grids/step-{step:06d}.png")
+        tracking.log_figure(_plot(step, grid, classes), f"{Gan.GRIDS}/step-{step:06d}.png")
 
     trained = fit_gan(
         images.pixels,

@@ -22,6 +22,7 @@ from cxr_tasks.tracking.logs import (
     log_text,
     set_reused,
     set_tags,
+    tell_progress,
 )
 from cxr_tasks.tracking.models import (
     MODEL_FOLDER,
@@ -41,11 +42,14 @@ from cxr_tasks.tracking.models import (
     version_by_alias,
     version_with_tag,
 )
-from cxr_tasks.tracking.pages import active_artifact_url, artifact_url, run_url, search_url
+from cxr_tasks.tracking.pages import active_artifact_url, artifact_url, run_url, search_url, version_url
 from cxr_tasks.tracking.runs import (
     TAG_ARTIFACT,
+    TAG_CAUSE,
     TAG_DAG_RUN,
+    TAG_MADE_BY,
     TAG_NOTE,
+    TAG_PROGRESS,
     TAG_WORK,
     experiment_id,
     find_or_create,
@@ -57,8 +61,11 @@ from cxr_tasks.tracking.server import client, is_on
 __all__ = [
     "MODEL_FOLDER",
     "TAG_ARTIFACT",
+    "TAG_CAUSE",
     "TAG_DAG_RUN",
+    "TAG_MADE_BY",
     "TAG_NOTE",
+    "TAG_PROGRESS",
     "TAG_WORK",
     "RegisteredVersion",
     "TrackedDagRun",
@@ -102,7 +109,9 @@ __all__ = [
     "set_tags",
     "step_run",
     "tag_version",
+    "tell_progress",
     "tracked_dag_runs",
     "version_by_alias",
+    "version_url",
     "version_with_tag",
 ]

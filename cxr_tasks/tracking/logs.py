@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks.tracking.outbox import METRICS_AT_ONCE, PARAMS_AT_ONCE, Outbox
-from cxr_tasks.tracking.runs import outbox_of
+from cxr_tasks.tracking.runs import TAG_MADE_BY, TAG_PROGRESS, outbox_of
 from cxr_tasks.tracking.server import client, is_on, patient, reviving
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ def set_tags(tags: Mapping[str, str], run_id: str | None = None) -> None:
         _log_batch(run_id, tags=[[name, value] for name, value in tags.items()])
 
 
+def tell_progress(told: str) -> None:
+    """Keep how far the work of the active run is, if there is one; MLflow is not waited for."""
+    if (outbox := outbox_of(None)) is not None:
+        outbox.put_batch(tags=[[TAG_PROGRESS, told]])
+
+
 def log_metrics(metrics: Mapping[str, float], step: int | None = None, run_id: str | None = None) -> None:
     """Log metrics to a run, the active one unless ``run_id`` names another."""
     if metrics and is_on():
@@ -57,7 +63,7 @@ def log_curves(rows: Sequence[Mapping[str, float]], run_id: str | None = None) -
 
 def set_reused(made_by: str | None) -> None:
     """Mark the active run as one that made its artifact, or that took the one that another run made."""
-    set_tags({"cxr.reused": str(made_by is not None).lower(), "cxr.made_by": made_by or "this run"})
+    set_tags({"cxr.reused": str(made_by is not None).lower(), TAG_MADE_BY: made_by or "this run"})
 
 
 def log_text(text: str, path: str, run_id: str | None = None) -> None:

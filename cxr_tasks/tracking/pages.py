@@ -33,6 +33,12 @@ def active_artifact_url(path: str) -> str:
     return artifact_url(run.info.experiment_id, run.info.run_id, path) if run else ""
 
 
+def version_url(model: str, version: str) -> str:
+    """Where people see a version of a registered model; empty as for :func:`run_url`."""
+    base = _pages()
+    return f"{base}/#/models/{quote(model)}/versions/{quote(version)}" if base else ""
+
+
 def search_url(experiment: str, condition: str, order_by: str, *, charts: bool = False) -> str:
     """Where people see the runs that fulfil ``condition``; empty as for :func:`run_url`.
 

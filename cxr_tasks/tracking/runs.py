@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 TAG_DAG_RUN = "cxr.dag_run"
 TAG_WORK = "cxr.work"
 TAG_ARTIFACT = "cxr.artifact"
+# Why a training was made.
+TAG_CAUSE = "cxr.cause"
+# The run that made the artifact which a run took as it was, and how far the work of a run is.
+TAG_MADE_BY, TAG_PROGRESS = "cxr.made_by", "cxr.progress"
 # MLflow's own: what people see above runs, and that the runs train models. Without that MLflow's pages guess.
 TAG_NOTE, EXPERIMENT_KIND = "mlflow.note.content", {"mlflow.experimentKind": "custom_model_development"}
 # Why a run failed, and what MLflow itself did not take of what it was told.
