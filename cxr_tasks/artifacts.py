@@ -1040,6 +1040,7 @@ class Report(Artifact):
 
     step = "write_report"
     PAGE: ClassVar[str] = "report.html"
+    PDF: ClassVar[str] = "report.pdf"
     DATA: ClassVar[str] = "report-data"
 
     answer: str

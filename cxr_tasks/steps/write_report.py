@@ -83,12 +83,18 @@ def write_report(
     def fill(folder: Path) -> Made[Report]:
         from cxr_tasks.report.content import gather
         from cxr_tasks.report.external_tables import external_rows
+        from cxr_tasks.report.pdf import pdf_or_reason
         from cxr_tasks.report.render import data_files, render_report
 
         content = gather(load_settings(run), results, _links(run, dataset))
         claims = tuple(map(_claim_row, content.claims))
-        (folder / Report.PAGE).write_text(render_report(content), encoding="utf-8")
+        page = render_report(content)
+        (folder / Report.PAGE).write_text(page, encoding="utf-8")
         tracking.log_file(folder / Report.PAGE, run.mlflow_run_id)
+        pdf, reason = pdf_or_reason(page)
+        if pdf:
+            (folder / Report.PDF).write_bytes(pdf)
+            tracking.log_file(folder / Report.PDF, run.mlflow_run_id)
         (folder / Report.DATA).mkdir()
         for file in data_files(content):
             (folder / Report.DATA / file.name).write_text(file.csv, encoding="utf-8", newline="")
@@ -102,6 +108,7 @@ def write_report(
             address=tracking.artifact_url(run.experiment_id, run.mlflow_run_id, Report.PAGE),
             missing=tuple(missing),
             external=tuple(external_rows(results.external, results.ruled)),
+            notes=(reason,) if reason else (),
         )
         show_answer(run, dataset, report)
         return Made(report)
@@ -120,7 +127,7 @@ def write_report(
     ):
         inputs |= {f"{name} {i}": handle for i, handle in enumerate(handles)}
     told = {"missing": [part.model_dump() for part in missing]}
-    return perform(run, Report, fill, version=7, settings=told, inputs=inputs)
+    return perform(run, Report, fill, version=8, settings=told, inputs=inputs)
 
 
 def _planned(run: RunContext) -> Planned:
