@@ -40,7 +40,7 @@ from cxr_tasks.report.pdf_text import FACES, FONT, MONO, NO_GLYPH, cleaned, mark
 log = logging.getLogger(__name__)
 
 MARGIN = 16 * mm
-WIDTH, HEIGHT = A4[0] - 2 * MARGIN, A4[1] - 2 * MARGIN - 8 * mm
+FRAME_WIDTH, FRAME_HEIGHT = A4[0] - 2 * MARGIN, A4[1] - 2 * MARGIN - 8 * mm
 LINK = "#005a8f"
 ALARM = colors.HexColor("#b00020")
 # A line of settings that is longer goes on in the next line.
@@ -102,7 +102,7 @@ def pdf_or_reason(html: str) -> tuple[bytes, str]:
         return b"", f"The report has no PDF: {in_one_line(error)}. The HTML report is whole."
 
 
-def _in_short(node: PageNode) -> str:
+def _one_line(node: PageNode) -> str:
     """A heading as one line of the contents and of the outline."""
     return shorten(cleaned(node.text()), LONGEST_TITLE, placeholder="…")
 
@@ -124,7 +124,7 @@ class _Document(BaseDocTemplate):
             lang="en",
             displayDocTitle=True,
         )
-        frame = Frame(MARGIN, MARGIN + 8 * mm, WIDTH, HEIGHT, 0, 0, 0, 0)
+        frame = Frame(MARGIN, MARGIN + 8 * mm, FRAME_WIDTH, FRAME_HEIGHT, 0, 0, 0, 0)
         self.addPageTemplates(PageTemplate(frames=[frame], onPage=self._foot))
         self.pages_of: dict[str, int] = {}
 
@@ -236,7 +236,7 @@ class _Layout:
                 yield self._paragraph(child, red)
             elif child.tag == "table":
                 yield from (self._paragraph(each, red) for each in child.elements if each.tag == "caption")
-                yield table_flowable(child, WIDTH, self.inline)
+                yield table_flowable(child, FRAME_WIDTH, self.inline)
                 yield Spacer(0, 6)
             elif child.tag in self.others:
                 yield from self.others[child.tag](child)
@@ -252,7 +252,7 @@ class _Layout:
         if (anchor := node.attributes.get("id", "")) not in self.anchors:
             return Paragraph(self.inline(node), style)
         heading = _Heading(self.inline(node), style)
-        return heading.told_as(anchor, _in_short(node), {"h2": 0, "h3": 1}[node.tag])
+        return heading.told_as(anchor, _one_line(node), {"h2": 0, "h3": 1}[node.tag])
 
     def _points(self, node: PageNode) -> Iterator[Flowable]:
         for item in node.elements:
@@ -266,7 +266,7 @@ class _Layout:
     def _contents(self, _: PageNode) -> Iterator[Flowable]:
         yield Paragraph("Contents", STYLES["h4"])
         for anchor, node in self.anchors.items():
-            yield _ContentsLine(anchor, marked_up(_in_short(node)), 12 if node.tag == "h3" else 0)
+            yield _ContentsLine(anchor, marked_up(_one_line(node)), 12 if node.tag == "h3" else 0)
 
     def _terms(self, node: PageNode) -> Iterator[Flowable]:
         cells = [
@@ -274,7 +274,7 @@ class _Layout:
         ]
         rows = list(zip(cells[::2], cells[1::2], strict=True))
         styles = [("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0)]
-        yield Table(rows, colWidths=[0.24 * WIDTH, 0.76 * WIDTH], style=styles, splitInRow=1, hAlign="LEFT")
+        yield Table(rows, colWidths=[0.24 * FRAME_WIDTH, 0.76 * FRAME_WIDTH], style=styles, splitInRow=1, hAlign="LEFT")
 
     def _picture(self, node: PageNode) -> Iterator[Flowable]:
         """A picture as large as the page's width allows; JPEG, which ReportLab takes as it is."""
@@ -289,7 +289,7 @@ class _Layout:
         picture.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
         wide, high = picture.size
         # The plots are drawn with 150 dots an inch.
-        scale = min(72 / 150, PICTURE * WIDTH / wide, 0.92 * HEIGHT / high)
+        scale = min(72 / 150, PICTURE * FRAME_WIDTH / wide, 0.92 * FRAME_HEIGHT / high)
         stream.seek(0)
         yield Image(stream, wide * scale, high * scale, hAlign="CENTER")
 

@@ -18,7 +18,7 @@ from cxr_tasks.report.pdf_text import FACES, FONT, cleaned, is_plain, marked_up,
 LINE, RULE, SOFT = colors.HexColor("#dfe3e8"), colors.HexColor("#8d969f"), colors.HexColor("#555d66")
 BLUE, RED = colors.HexColor("#005a8f"), colors.HexColor("#a84300")
 # From the size that reads best to the smallest that is read at all.
-SIZES = (8.0, 7.5, 7.0, 6.5, 6.0)
+TYPE_SIZES = (8.0, 7.5, 7.0, 6.5, 6.0)
 # The head stands on every page of a table. A longer word in it is cut.
 LONGEST_HEAD = 160
 PAD_X, PAD_Y = 3.0, 2.2
@@ -59,11 +59,11 @@ def table_flowable(table: PageNode, width: float, inline: Callable[[PageNode], s
     grid: list[list[Any]] = [[""] * columns for _ in range(rows)]
     for cell in cells:
         inside = sum(widths[cell.column : cell.column + cell.columns]) - 2 * PAD_X
-        grid[cell.row][cell.column] = _content(cell, inside, size)
+        grid[cell.row][cell.column] = _cell_content(cell, inside, size)
     styles = [
-        *_frame(size, head, rows),
+        *_styles_of_all(size, head, rows),
         *(style for cell in cells for style in _styles_of(cell)),
-        *_kept_together(table),
+        *_pairs_kept_together(table),
     ]
     return Table(grid, colWidths=widths, repeatRows=head, style=styles, splitInRow=1, hAlign="LEFT")
 
@@ -112,7 +112,7 @@ def _line_text(node: PageNode) -> str:
 def _widths(cells: Sequence[_Cell], columns: int, width: float) -> tuple[float, list[float]]:
     """The largest size of type at which every word fits, and the widths of the columns."""
     least = most = [0.0] * columns
-    for size in SIZES:
+    for size in TYPE_SIZES:
         least, most = [2 * PAD_X] * columns, [2 * PAD_X] * columns
         for cell in cells:
             if cell.columns > 1:
@@ -137,7 +137,7 @@ def _widths(cells: Sequence[_Cell], columns: int, width: float) -> tuple[float, 
     return size, [each * width / sum(most) for each in most]
 
 
-def _content(cell: _Cell, width: float, size: float) -> Any:
+def _cell_content(cell: _Cell, width: float, size: float) -> Any:
     """A plain line where it is one, since such lines are drawn much faster, or else a paragraph."""
     plain = not list(cell.node.all("strong", "a", "code", "small", "br")) and "\n" not in cell.text
     if plain and is_plain(cell.text) and width_of(cell.text, size, bold=cell.bold) <= width:
@@ -159,7 +159,7 @@ def _is_head(cell: _Cell) -> bool:
     return cell.node.attributes.get("scope") in ("col", "colgroup") or cell.columns > 1
 
 
-def _frame(size: float, head: int, rows: int) -> list[tuple[Any, ...]]:
+def _styles_of_all(size: float, head: int, rows: int) -> list[tuple[Any, ...]]:
     """What all cells have."""
     return [
         ("FONT", (0, 0), (-1, -1), FONT, size, size * 1.3),
@@ -199,7 +199,7 @@ def _styles_of(cell: _Cell) -> list[tuple[Any, ...]]:
     return styles
 
 
-def _kept_together(table: PageNode) -> list[tuple[Any, ...]]:
+def _pairs_kept_together(table: PageNode) -> list[tuple[Any, ...]]:
     """The rows of a pair stay on one page."""
     styles, row = [], 0
     for part in table.elements:
