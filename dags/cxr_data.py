@@ -15,6 +15,7 @@ from __future__ import annotations
 from airflow.sdk import dag, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 from cxr_announced import announce, queue_unless_heard
+from cxr_pages import LABEL
 from cxr_wiring import (
     DATA_FORM,
     DATA_SCHEDULE,
@@ -28,8 +29,6 @@ from cxr_wiring import (
 
 from cxr_tasks import steps
 from cxr_tasks.artifacts import Dataset, Manifest, RunContext, Scan, Split, Validation
-
-SHARD_NAME = "shard {{ task.op_kwargs.shard + 1 }}"
 
 
 @step
@@ -67,7 +66,7 @@ def cxr_data() -> None:
     """Wire the steps."""
     run = configure()
     scanned = step(steps.scan)(run, "{{ params.source or '' }}")
-    read = step(steps.ingest, map_index_template=SHARD_NAME).partial(run=run, scanned=scanned)
+    read = step(steps.ingest, map_index_template=LABEL).partial(run=run, scanned=scanned)
     joined = step(steps.manifest)(run, scanned, read.expand(shard=step(steps.shards)(run, scanned)))
     validated = step(steps.validate)(run, joined)
     divided = step(steps.split)(run, joined, validated)

@@ -28,6 +28,7 @@ from typing import Any
 from airflow.sdk import AssetOrTimeSchedule, dag, task_group
 from cxr_announced import announced_training
 from cxr_gate import decide
+from cxr_pages import LABEL
 from cxr_wiring import (
     DATASET,
     OF_ALL,
@@ -45,10 +46,6 @@ from cxr_wiring import (
 )
 
 from cxr_tasks import steps
-
-ARM = "{{ task.op_kwargs.arm.classifier }} {{ task.op_kwargs.arm.arm }} seed {{ task.op_kwargs.arm.seed }}"
-PAIR = ARM.replace("kwargs.arm", "kwargs.pair").replace(" seed ", " against {{ task.op_kwargs.pair.against }} seed ")
-SET = "{{ task.op_kwargs.external.name }}"
 
 
 @step(multiple_outputs=True)
@@ -70,7 +67,7 @@ def gan(common: dict[str, Any]) -> dict[str, Any]:
 @task_group(group_id="features")
 def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
     """Run each frozen backbone once, over the dataset and over the synthetic set."""
-    extract = heavy(steps.extract_features, "features", map_index_template="{{ task.op_kwargs.backbone }}")
+    extract = heavy(steps.extract_features, "features", map_index_template=LABEL)
     backbones = step(steps.backbones)(common["run"])
     of_dataset = extract.override(task_id="of_dataset").partial(**common)
     of_synthetic = extract.override(task_id="of_synthetic").partial(**common, synthetic=synthetic)
@@ -81,8 +78,8 @@ def extract_all(common: dict[str, Any], synthetic: Any) -> tuple[Any, ...]:
 def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...]) -> tuple[Any, ...]:
     """Train each classifier on each arm with each seed; what needs no synthetic images does not wait for them."""
     run, waiting = common["run"], {**common, "synthetic": synthetic, "features": list(features)}
-    train = going_on(heavy(steps.train_arm, "arms", map_index_template=ARM))
-    leak = going_on(heavy(steps.reproduce_leak, "arms", map_index_template=ARM))
+    train = going_on(heavy(steps.train_arm, "arms", map_index_template=LABEL))
+    leak = going_on(heavy(steps.reproduce_leak, "arms", map_index_template=LABEL))
     real = step(steps.arms, task_id="real")(run, False)
     with_real = train.override(task_id="train").partial(**common, features=[features[0]]).expand(arm=real)
     augmented = step(steps.arms, task_id="synthetic")(run, True)
@@ -93,13 +90,13 @@ def train_all(common: dict[str, Any], synthetic: Any, features: tuple[Any, ...])
 @task_group
 def verdict(common: dict[str, Any], trained: list[Any], sets: Any, **made: Any) -> Any:
     """Compare each arm with baseline and control, show what they look at, promote the best, and write the report."""
-    compare = going_on(step(steps.compare, map_index_template=PAIR))
+    compare = going_on(step(steps.compare, map_index_template=LABEL))
     comparisons = compare.partial(**common, trained=trained).expand(pair=step(steps.pairs)(common["run"]))
-    explain = going_on(heavy(steps.explain, "last", map_index_template="{{ task.op_kwargs.comparison.name }}"))
+    explain = going_on(heavy(steps.explain, "last", map_index_template=LABEL))
     compared = {**common, "comparisons": comparisons, "trained": trained}
     galleries = explain.partial(**common).expand(comparison=comparisons)
     # One at a time: each logs to the runs of the same arms.
-    test = going_on(heavy(steps.evaluate_external, "last", map_index_template=SET, max_active_tis_per_dagrun=1))
+    test = going_on(heavy(steps.evaluate_external, "last", map_index_template=LABEL, max_active_tis_per_dagrun=1))
     external = test.partial(**common, trained=trained).expand(external=sets)
     write_report = going_on(step(steps.write_report, told_failures=True))
     told = {**compared, "galleries": galleries, "external": external, **made}
@@ -117,7 +114,7 @@ def cxr_training() -> None:
     plan = configure()
     common = {"run": plan["run"], "dataset": plan["dataset"]}
     # At once: a set that cannot be read is known before hours of training, and costs its own branch alone.
-    read = heavy(steps.read_external, "reading", map_index_template="{{ task.op_kwargs.name }}")
+    read = heavy(steps.read_external, "reading", map_index_template=LABEL)
     sets = read.partial(**common).expand(name=step(steps.external_sets)(plan["run"]))
     made = gan(common)
     extracted = extract_all(common, made["synthetic"])

@@ -10,12 +10,11 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import (
     Asset,
-    BaseOperatorLink,
     CronTriggerTimetable,
     Param,
     task,
@@ -24,19 +23,15 @@ from airflow.sdk.bases.branch import BranchMixIn
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
 from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowRuntimeError
-from airflow.sdk.execution_time.xcom import XCom
 from cxr_failures import failures_so_far, on_record
 from cxr_notices import TellFailure, TellSuccess
+from cxr_pages import LINKS, MACROS, show_links, show_result
 from pydantic import TypeAdapter, validate_call
 from pydantic_core import to_jsonable_python
 
 from cxr_tasks import steps
 from cxr_tasks.artifacts import Features, Judgement, RunContext, Training
 from cxr_tasks.form import CLEANUP_FIELDS, DATASET_FIELD, FIELDS, ROLLBACK_FIELDS, SOURCE_FIELD, Field, gpu_steps
-
-if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator
-    from airflow.sdk.types import TaskInstanceKey
 
 ARM_AND_FEATURES: TypeAdapter[Any] = TypeAdapter(tuple[Training, list[list[Features | None] | None]])
 DATASET = Asset(name="cxr_dataset", uri="cxr://dataset", group="cxr")
@@ -109,6 +104,7 @@ OF_ALL: dict[str, Any] = {
     "is_paused_upon_creation": False,
     "default_args": DEFAULT_ARGS,
     "tags": ["cxr"],
+    "user_defined_macros": MACROS,
 }
 
 
@@ -117,49 +113,13 @@ def cron(expression: str) -> CronTriggerTimetable | None:
     return CronTriggerTimetable(expression, timezone=TIME_ZONE) if expression else None
 
 
-class HandleLink(BaseOperatorLink):
-    """A link that is a field of the handle which a task returned; where the field is empty no link is shown."""
-
-    field = ""
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The address. Evaluated on the worker when the task ends; Airflow keeps it for the pages."""
-        handle = XCom.get_value(ti_key=ti_key, key="return_value")
-        if not isinstance(handle, dict):
-            return ""
-        address = handle.get(self.field) or handle.get("run", {}).get(self.field, "")
-        # Whoever may edit an XCom could put a script in the place of an address.
-        return address if address.startswith(("http://", "https://")) else ""
-
-
-class MlflowRunLink(HandleLink):
-    """To the MLflow run of the step."""
-
-    name = "MLflow run"
-    field = "url"
-
-
-class ReportLink(HandleLink):
-    """To the report, on the task that wrote it."""
-
-    name = "Report"
-    field = "address"
-
-
-class DataDocsLink(HandleLink):
-    """To the page of the data validation."""
-
-    name = "Data Docs"
-    field = "data_docs"
-
-
 class StepOperator(DecoratedOperator, PythonOperator):
     """A function of ``cxr_tasks.steps`` as a task, with links in Airflow's pages."""
 
     template_fields = ("op_args", "op_kwargs")
     template_fields_renderers = {"op_args": "py", "op_kwargs": "py"}  # noqa: RUF012
     custom_operator_name = "@step"
-    operator_extra_links = (MlflowRunLink(), ReportLink(), DataDocsLink())
+    operator_extra_links = LINKS
 
     def __init__(self, *, python_callable: Callable, op_args: Any, op_kwargs: Any, **kwargs: Any) -> None:
         """Hand the callable and its arguments to both parents, as Airflow asks of decorated operators."""
@@ -213,7 +173,10 @@ def step(
         if told_failures:
             given["failures"] = failures_so_far()
         with on_record(function.__name__, given):
-            return to_jsonable_python(checked(*args, **given))
+            show_links()
+            returned = checked(*args, **given)
+            show_result(returned)
+            return to_jsonable_python(returned)
 
     operator = BranchingStepOperator if "choose" in kwargs else StepOperator
     kwargs |= {"decorated_operator_class": operator, "multiple_outputs": multiple_outputs}

@@ -56,7 +56,7 @@ SHARED_NAMES = {"clean_up", "configure", "publish", "finish", "roll_back", "ask_
 HEAVY = ("tensorflow", "keras", "mlflow", "pandas", "great_expectations", "matplotlib", "sklearn")
 MOST_CODE_LINES = 80
 # What the files of DAGs share.
-NO_DAGS = ("wiring", "announced", "gate", "failures", "notices")
+NO_DAGS = ("wiring", "announced", "gate", "failures", "notices", "pages")
 
 
 def sources(*folders: str) -> list[Path]:

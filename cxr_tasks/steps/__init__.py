@@ -48,6 +48,7 @@ from cxr_tasks.steps.scan import scan, shards
 from cxr_tasks.steps.split import split
 from cxr_tasks.steps.synthesize import synthesize
 from cxr_tasks.steps.tested_models import find_model, tested_on
+from cxr_tasks.steps.told_in_airflow import page_of_docs, page_of_run, task_label, task_result
 from cxr_tasks.steps.train_arm import train_arm
 from cxr_tasks.steps.train_gan import train_gan
 from cxr_tasks.steps.validate import validate
@@ -96,6 +97,8 @@ __all__ = [
     "notice_of_failure",
     "notice_of_question",
     "open_runs",
+    "page_of_docs",
+    "page_of_run",
     "pairs",
     "passes_gate",
     "promote",
@@ -113,6 +116,8 @@ __all__ = [
     "shards",
     "split",
     "synthesize",
+    "task_label",
+    "task_result",
     "tested_on",
     "train_arm",
     "train_gan",

@@ -42,7 +42,15 @@ from cxr_tasks.tracking.models import (
     version_by_alias,
     version_with_tag,
 )
-from cxr_tasks.tracking.pages import active_artifact_url, artifact_url, run_url, search_url, version_url
+from cxr_tasks.tracking.pages import (
+    active_artifact_url,
+    artifact_url,
+    last_artifact_url,
+    last_run_url,
+    run_url,
+    search_url,
+    version_url,
+)
 from cxr_tasks.tracking.runs import (
     TAG_ARTIFACT,
     TAG_CAUSE,
@@ -83,6 +91,8 @@ __all__ = [
     "forget_version",
     "is_old",
     "is_on",
+    "last_artifact_url",
+    "last_run_url",
     "load_version",
     "log_curves",
     "log_dataset",

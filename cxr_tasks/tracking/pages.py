@@ -6,11 +6,16 @@ import os
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
+from cxr_tasks.tracking.runs import last_run
 from cxr_tasks.tracking.server import is_on
 
 # MLflow's pages show trainings in one of two ways, and traces in the other, which is how they open: they look at this,
 # or else at what the browser was told last, and at no tag of the experiment.
 MODE = {"workflowType": "machine_learning"}
+
+
+# Where people see artifacts of runs that were active, by their paths.
+_artifact_urls: dict[str, str] = {}
 
 
 def run_url(experiment: str, run_id: str) -> str:
@@ -30,7 +35,18 @@ def active_artifact_url(path: str) -> str:
     import mlflow
 
     run = mlflow.active_run()
-    return artifact_url(run.info.experiment_id, run.info.run_id, path) if run else ""
+    _artifact_urls[path] = artifact_url(run.info.experiment_id, run.info.run_id, path) if run else ""
+    return _artifact_urls[path]
+
+
+def last_artifact_url(path: str) -> str:
+    """What :func:`active_artifact_url` has said last of an artifact in this process; empty where it was not asked."""
+    return _artifact_urls.get(path, "")
+
+
+def last_run_url() -> str:
+    """Where people see the run that this process has opened last; empty where it has opened none."""
+    return run_url(*last_opened) if (last_opened := last_run()) else ""
 
 
 def version_url(model: str, version: str) -> str:

@@ -36,6 +36,8 @@ MOST_ERROR = 5000
 # A step that failed tells MLflow what it can in so many seconds: its error is what counts.
 FAREWELL_SECONDS = 10.0
 
+# The experiment and the id of the run that was opened last.
+_opened: list[tuple[str, str]] = []
 _outbox: ContextVar[Outbox | None] = ContextVar("outbox", default=None)
 
 
@@ -150,6 +152,7 @@ def reopen(run_id: str) -> Iterator[str]:
     # First: a cache that cannot be written must not leave a run active that MLflow then ends as finished.
     outbox = Outbox(run_id)
     active = reviving(lambda: mlflow.start_run(run_id=run_id, log_system_metrics=False), run_id)
+    _opened[:] = [(active.info.experiment_id, run_id)]
     has_error = TAG_ERROR in active.data.tags or outbox.took_over
     token = _outbox.set(outbox)
     try:
@@ -166,6 +169,11 @@ def reopen(run_id: str) -> Iterator[str]:
     finally:
         outbox.close()
         _outbox.reset(token)
+
+
+def last_run() -> tuple[str, str] | None:
+    """The experiment and the id of the run that this process has opened last, also after its end."""
+    return _opened[0] if _opened else None
 
 
 def outbox_of(run_id: str | None) -> Outbox | None:

@@ -9,6 +9,7 @@ import pytest
 pytestmark = pytest.mark.airflow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LINKS = ["MLflow run", "Report", "Data Docs", "Sample grid"]
 GAN = ["gan.train_gan", "gan.judge", "gan.synthesize"]
 
 LOAD = """
@@ -127,11 +128,11 @@ def test_every_task_has_retries_a_policy_and_a_timeout(loaded):
             assert task["retries"] == 7 and task["policy"] and limited, name
 
 
-def test_every_step_links_to_mlflow_to_the_report_and_to_data_docs(loaded):
+def test_every_step_links_to_mlflow_the_report_data_docs_and_samples(loaded):
     for tasks in loaded["tasks"].values():
         for name, task in tasks.items():
             # The question holds its links itself.
-            assert name == "verdict.approve" or task["links"] == ["MLflow run", "Report", "Data Docs"], name
+            assert name == "verdict.approve" or task["links"] == LINKS, name
 
 
 def test_every_task_says_what_it_does(loaded):
@@ -203,13 +204,55 @@ import sys
 sys.path.insert(0, DAGS)
 import cxr_wiring
 from airflow.sdk.execution_time.xcom import XCom
+from types import SimpleNamespace
 told = []
 for url in ("https://mlflow/#/x", "javascript:alert(1)", "data:text/html,x", " javascript:alert(1)", ""):
     XCom.get_value = classmethod(lambda cls, **_: {"url": url, "address": url, "data_docs": url})
-    told += [link.get_link(None, ti_key=None) for link in cxr_wiring.StepOperator.operator_extra_links]
-print([told[:3], "".join(told[3:])])
+    task = SimpleNamespace(task_id="gan.judge", op_kwargs={"run": {"url": url, "mlflow_run_id": url}})
+    told += [link.get_link(task, ti_key=None) for link in cxr_wiring.StepOperator.operator_extra_links]
+print([told[:4], "".join(told[4:])])
 """
-    assert in_airflow(f"DAGS = {str(REPOSITORY / 'dags')!r}\n{script}") == str([["https://mlflow/#/x"] * 3, ""])
+    expected = str([[*["https://mlflow/#/x"] * 3, ""], ""])
+    assert in_airflow(f"DAGS = {str(REPOSITORY / 'dags')!r}\n{script}") == expected
+
+
+def test_links_work_while_a_task_runs_and_after_it_failed(in_airflow):
+    script = """
+import json, sys
+sys.path.insert(0, DAGS)
+import cxr_pages, cxr_wiring
+from cxr_tasks import steps
+from airflow.sdk.execution_time.xcom import XCom
+from types import SimpleNamespace
+# A failed task has returned nothing.
+XCom.get_value = classmethod(lambda cls, **_: None)
+
+def links(task_id):
+    run = {"url": "https://mlflow/#/parent", "mlflow_run_id": "0a"}
+    task = SimpleNamespace(task_id=task_id, op_kwargs={"run": run})
+    return [link.get_link(task, ti_key=None) for link in cxr_wiring.StepOperator.operator_extra_links]
+
+pushed = {}
+ti = SimpleNamespace(xcom_push=pushed.__setitem__)
+run = {"url": "https://mlflow/#/parent", "mlflow_run_id": "0a"}
+task = SimpleNamespace(task_id="gan.train_gan", op_kwargs={"run": run})
+cxr_pages.get_current_context = lambda: {"ti": ti, "task": task}
+cxr_pages.show_links()
+began = links("arms.train")
+steps.page_of_run = lambda: "https://mlflow/#/own"
+steps.page_of_docs = lambda: "https://mlflow/#/docs"
+print(json.dumps([pushed, began, links("arms.train"), links("validate"), links("gan.judge")]))
+"""
+    base = "http://airflow:8080/hospital"
+    printed = in_airflow(f"DAGS = {str(REPOSITORY / 'dags')!r}\n{script}", AIRFLOW__API__BASE_URL=base)
+    pushed, began, failed, validate, judge = json.loads(printed)
+    samples = f"{base}/plugin/chest-x-rays/cxr/?run=0a#samples"
+
+    assert pushed == {"_link_MlflowRunLink": "https://mlflow/#/parent", "_link_SampleGridLink": samples}
+    assert began == ["https://mlflow/#/parent", "", "", ""]
+    assert failed == ["https://mlflow/#/own", "", "", ""]
+    assert validate == ["https://mlflow/#/own", "", "https://mlflow/#/docs", ""]
+    assert judge == ["https://mlflow/#/own", "", "", samples]
 
 
 def test_what_people_and_steps_hand_over_is_no_template(in_airflow, tmp_path):

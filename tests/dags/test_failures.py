@@ -165,8 +165,12 @@ for broken.run, broken.now in RUNS.items():
                    for row in rows.filter_by(task_id="verdict.write_report", key="return_value")]
         kept = {f"{row.task_id}/{row.map_index}": XComModel.deserialize_value(row)
                 for row in rows.filter_by(key="record")}
+        results = {f"{row.task_id}/{row.map_index}": XComModel.deserialize_value(row)
+                   for row in rows.filter_by(key="result")}
     said = {task: record["sentence"] for task, record in kept.items() if record["sentence"]}
-    told[name] = {"run": run.state, "states": states, "report": reports[0] if reports else None, "said": said}
+    labels = {f"{t.task_id}/{t.map_index}": t.rendered_map_index for t in run.get_task_instances() if t.map_index >= 0}
+    told[name] = {"run": run.state, "states": states, "report": reports[0] if reports else None, "said": said,
+                  "labels": labels, "results": results}
 print(json.dumps(told))
 """
 
@@ -202,6 +206,24 @@ def test_what_fails_costs_its_branch_and_the_report_names_it(runs):
     assert len(missing) == 4
     links = [part["link"] for part in told["report"]["missing"] if part["task"]]
     assert len(links) == 3 and all("/tasks/" in link for link in links)
+
+
+def test_instances_are_called_by_what_they_work_on_and_in_the_end_by_what_came_out_too(runs):
+    told = runs["some"]
+
+    assert told["labels"]["arms.train/0"] == "CNN · none · seed 0"
+    assert told["labels"]["arms.train/1"] == "VGG16 · none · seed 0 · test macro F1 0.50"
+    assert told["labels"]["features.of_dataset/0"] == "VGG16 · 1 images run, 0 known"
+    assert told["labels"]["verdict.compare/0"].startswith("CNN · synthetic against none · seed 0")
+    assert told["labels"]["verdict.explain/1"] == "vgg16 synthetic against none seed 0"
+
+
+def test_every_result_is_kept_in_a_line(runs):
+    told = runs["nothing"]["results"]
+
+    assert told["arms.train/1"] == "test macro F1 0.50" and told["gan.judge/-1"] == "good enough"
+    assert told["verdict.promote/-1"] == "validation macro F1 0.50, 1 of 1 models have a new champion"
+    assert told["verdict.write_report/-1"] == "nothing compared"
 
 
 def test_imported_images_take_the_place_of_the_gan(runs):
