@@ -20,7 +20,7 @@ from cxr_tasks.precision import AUTO, FULL
 from cxr_tasks.report.arm_tables import NamedFindings, shortcuts_table, thresholds_table
 from cxr_tasks.report.data_files import DataFile, curves_file, gallery_file, reliability_file
 from cxr_tasks.report.external_tables import external_tables, on_external
-from cxr_tasks.report.render import Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
+from cxr_tasks.report.render import OF_DATA, Link, ReportContent, ReportPair, SampleGrid, UnpairedArm
 from cxr_tasks.report.results import Results
 from cxr_tasks.report.run_tables import cost_table, leak_table, quality_tables
 from cxr_tasks.report.subgroup_tables import external_subgroup_tables, subgroup_tables
@@ -83,7 +83,7 @@ def gather(settings: Settings, results: Results, links: Sequence[Link]) -> Repor
             *on_external(results.external),
             *(f"Synthetic set: {note}." for note in (synthetic.notes if synthetic else ())),
             *_setbacks(results),
-            *(f"Data: {warning}" for warning in dataset.warnings),
+            *(f"{OF_DATA}{warning}" for warning in dataset.warnings),
         ],
         claims=claims,
         pairs=pairs,

@@ -25,6 +25,7 @@ from cxr_tasks.evaluation.seeds import SeedsComparison
 from cxr_tasks.names import slug
 from cxr_tasks.pictures import data_url
 from cxr_tasks.report import paper
+from cxr_tasks.report.checklists import Place, checklists
 from cxr_tasks.report.data_files import (
     DataFile,
     claims_file,
@@ -36,6 +37,10 @@ from cxr_tasks.report.data_files import (
 from cxr_tasks.strict import Strict
 
 TEMPLATES = Path(__file__).parent / "templates"
+# What the titles of tables begin with, and the warnings about data that are left out.
+SUBGROUP_TITLES = ("Classes by subgroup", "By ")
+OF_DATA = "Data: "
+WARNED = ("warnings", "Before you use these figures")
 
 
 class Table(Strict):
@@ -145,11 +150,46 @@ def data_files(content: ReportContent) -> list[DataFile]:
     comparisons = [pair.comparison for pair in content.pairs]
     titled = [table for table in (*content.tables, content.leak) if table is not None]
     return [
+        *(each.file() for each in checklists(places_of(content))),
         *([claims_file(content.claims)] if content.claims else []),
         *([comparisons_file(comparisons)] if comparisons else []),
         *(each for pair in content.pairs for each in (confusion_file(pair.comparison), *pair.data)),
         *(table_file(stem_of_table(number, t.title), t.columns, t.rows) for number, t in enumerate(titled, start=1)),
     ]
+
+
+def places_of(content: ReportContent) -> dict[str, Place]:
+    """The parts of a report that say something of an item of a checklist, by the names of ``checklist_items``."""
+    tables = {table.title: f"table-{number}" for number, table in enumerate(content.tables, start=1)}
+    of_kind = {"subgroups": SUBGROUP_TITLES, "external": ("External test",), "shortcuts": ("Shortcuts",)}
+    of_tables = {
+        name: (anchor, title)
+        for name, starts in of_kind.items()
+        for title, anchor in reversed(tables.items())
+        if title.startswith(starts)
+    }
+    told = {
+        "answer": ("answer", content.title),
+        "compared": ("compared", "What was compared"),
+        "method": ("method", "How it was measured"),
+        "settings": ("settings", "Settings"),
+        **of_tables,
+    }
+    pairs, thresholds = ("pairs", "Pair by pair"), [pair for pair in content.pairs if pair.thresholds is not None]
+    optional = {
+        "claims": (content.claims, ("claims", "What this run may claim")),
+        "comparison": (content.pairs, ("comparison", "Each comparison by itself")),
+        "seeds": (content.summaries, ("seeds", "Over seeds")),
+        "pairs": (content.pairs, pairs),
+        "thresholds": (thresholds, pairs),
+        "gallery": ([pair for pair in content.pairs if pair.gallery_png is not None], pairs),
+        "promoted": (content.promoted, ("promoted", "Promoted models")),
+        "links": (content.links, ("links", "Links")),
+        "warnings": (content.warnings, WARNED),
+        "left_out": ([warning for warning in content.warnings if warning.startswith(OF_DATA)], WARNED),
+    }
+    told |= {name: place for name, (there, place) in optional.items() if there}
+    return {name: Place(anchor=anchor, title=title) for name, (anchor, title) in told.items()}
 
 
 def stem_of_table(number: int, title: str) -> str:
@@ -194,6 +234,7 @@ def render_report(content: ReportContent) -> str:
         stem_of_table=stem_of_table,
         forest=_forest(content),
         confusions=_confusions,
+        checklists=checklists(places_of(content)),
         paper_rows=_paper_rows(content),
         paper_source=paper.CITATION,
         paper_caveats=paper.CAVEATS,
