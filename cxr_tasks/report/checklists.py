@@ -8,7 +8,7 @@ from cxr_tasks.report.checklist_items import CLAIM_2024, TRIPOD_AI, ChecklistIte
 from cxr_tasks.report.data_files import DataFile
 from cxr_tasks.strict import Strict
 
-REPORTED, IN_PART, UNKNOWN = "reported", "in part", "not known to this run"
+REPORTED, IN_PART, NOT_KNOWN = "reported", "in part", "not known to this run"
 
 
 class Place(Strict):
@@ -44,7 +44,7 @@ class Checklist(Strict):
     @property
     def counts(self) -> dict[str, int]:
         """How many items have each status."""
-        return {status: sum(row.status == status for row in self.rows) for status in (REPORTED, IN_PART, UNKNOWN)}
+        return {status: sum(row.status == status for row in self.rows) for status in (REPORTED, IN_PART, NOT_KNOWN)}
 
     def file(self) -> DataFile:
         """The checklist as a file to fill in further."""
@@ -72,7 +72,7 @@ def checklists(places: dict[str, Place]) -> list[Checklist]:
                 "Collins GS, Moons KGM, Dhiman P, et al. TRIPOD+AI statement: updated guidance for reporting clinical "
                 "prediction models that use regression or machine learning methods. BMJ 2024;385:e078378."
             ),
-            rows=_filled_in(TRIPOD_AI, places),
+            rows=_rows_of(TRIPOD_AI, places),
         ),
         Checklist(
             stem="checklist-claim-2024",
@@ -81,16 +81,16 @@ def checklists(places: dict[str, Place]) -> list[Checklist]:
                 "Tejani AS, Klontzas ME, Gatti AA, et al. Checklist for Artificial Intelligence in Medical Imaging "
                 "(CLAIM): 2024 update. Radiology: Artificial Intelligence 2024;6(4):e240300."
             ),
-            rows=_filled_in(CLAIM_2024, places),
+            rows=_rows_of(CLAIM_2024, places),
         ),
     ]
 
 
-def _filled_in(items: Sequence[ChecklistItem], places: dict[str, Place]) -> list[ChecklistRow]:
+def _rows_of(items: Sequence[ChecklistItem], places: dict[str, Place]) -> list[ChecklistRow]:
     rows = []
     for item in items:
         found = [places[name] for name in item.places if name in places]
-        status = UNKNOWN if not found else REPORTED if item.whole else IN_PART
+        status = NOT_KNOWN if not found else REPORTED if item.whole else IN_PART
         state = "" if status == REPORTED else item.state
         rows.append(ChecklistRow(number=item.number, asks=item.asks, status=status, places=found, state=state))
     return rows
