@@ -8,7 +8,7 @@ from cxr_tasks.report.checklist_items import CLAIM_2024, TRIPOD_AI, ChecklistIte
 from cxr_tasks.report.data_files import DataFile
 from cxr_tasks.strict import Strict
 
-REPORTED, IN_PART, NOT_KNOWN = "reported", "in part", "not known to this run"
+REPORTED, IN_PART, NOTHING_KNOWN = "reported", "in part", "not known to this run"
 
 
 class Place(Strict):
@@ -44,7 +44,7 @@ class Checklist(Strict):
     @property
     def counts(self) -> dict[str, int]:
         """How many items have each status."""
-        return {status: sum(row.status == status for row in self.rows) for status in (REPORTED, IN_PART, NOT_KNOWN)}
+        return {status: sum(row.status == status for row in self.rows) for status in (REPORTED, IN_PART, NOTHING_KNOWN)}
 
     def file(self) -> DataFile:
         """The checklist as a file to fill in further."""
@@ -90,7 +90,7 @@ def _rows_of(items: Sequence[ChecklistItem], places: dict[str, Place]) -> list[C
     rows = []
     for item in items:
         found = [places[name] for name in item.places if name in places]
-        status = NOT_KNOWN if not found else REPORTED if item.whole else IN_PART
+        status = NOTHING_KNOWN if not found else REPORTED if item.whole else IN_PART
         state = "" if status == REPORTED else item.state
         rows.append(ChecklistRow(number=item.number, asks=item.asks, status=status, places=found, state=state))
     return rows

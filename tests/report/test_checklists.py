@@ -5,7 +5,7 @@ import re
 import pytest
 
 from cxr_tasks.report.checklist_items import CLAIM_2024, TRIPOD_AI, ChecklistItem
-from cxr_tasks.report.checklists import IN_PART, NOT_KNOWN, REPORTED, Place, checklists
+from cxr_tasks.report.checklists import IN_PART, NOTHING_KNOWN, REPORTED, Place, checklists
 from cxr_tasks.report.render import Table, places_of, render_report
 from tests.report.test_render import Page, content, full, rendered
 
@@ -39,9 +39,9 @@ def test_an_item_is_reported_only_where_the_report_has_the_place() -> None:
         (_, claim) = checklists(places_of(bare.model_copy(update={"tables": tables})))
         return {row.number: row.status for row in claim.rows}
 
-    assert of_claim([])["33"] == NOT_KNOWN and of_claim([external])["33"] == REPORTED
-    assert of_claim([])["37"] == NOT_KNOWN and of_claim([])["19"] == REPORTED and of_claim([])["7"] == IN_PART
-    assert checklists({})[0].counts == {REPORTED: 0, IN_PART: 0, NOT_KNOWN: 52}
+    assert of_claim([])["33"] == NOTHING_KNOWN and of_claim([external])["33"] == REPORTED
+    assert of_claim([])["37"] == NOTHING_KNOWN and of_claim([])["19"] == REPORTED and of_claim([])["7"] == IN_PART
+    assert checklists({})[0].counts == {REPORTED: 0, IN_PART: 0, NOTHING_KNOWN: 52}
 
 
 def test_who_paid_and_who_approved_is_never_known() -> None:
@@ -50,7 +50,7 @@ def test_who_paid_and_who_approved_is_never_known() -> None:
     tripod, claim = ({row.number: row for row in each.rows} for each in checklists(everything))
 
     for rows, numbers in ((tripod, ("5b", "8b", "8c", "17", "18a", "18b", "19")), (claim, ("5", "11", "16", "44"))):
-        assert {rows[number].status for number in numbers} == {NOT_KNOWN}
+        assert {rows[number].status for number in numbers} == {NOTHING_KNOWN}
         assert all(rows[number].state for number in numbers)
 
 
