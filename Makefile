@@ -8,7 +8,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run predict serve test test-containers test-stack coverage lint docs lock sbom clean setup setup-dev up env down logs backup restore
+.PHONY: help run predict serve test test-containers test-stack coverage bench lint docs lock sbom clean setup setup-dev up env down logs backup restore
 
 DATA ?=
 PROFILE ?= quick
@@ -87,6 +87,13 @@ test-stack: setup-dev
 # (Airflow's tasks, the console script) do not count as covered.
 coverage: setup-dev
 	@$(PYTEST) --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+# All speeds in one sitting, in turn with the last one's revision: docs/speed. FULL=1 takes hours.
+FULL ?=
+AGAINST ?=
+bench: setup-dev
+	@.venv/bin/python -m benchmarks $(if $(DATA),--data "$$DATA") $(if $(filter-out 0,$(FULL)),--full) \
+	    $(if $(AGAINST),--against "$(AGAINST)")
 
 # The reference of settings and the documentation, as a site of files in site/.
 docs: setup-dev

@@ -112,7 +112,7 @@ def seconds(work: Callable[[Path, pd.DataFrame], None], folder: Path, files: pd.
 
 
 def main() -> None:
-    """Measure both kinds, and print the rates as JSON."""
+    """Measure both kinds, print a table, and end with one JSON object."""
     images, side = (int(given) for given in (sys.argv[1:] + ["40", "1024"][len(sys.argv) - 1 :])[:2])
     found = {}
     for name, syntax in SYNTAXES.items():
@@ -124,7 +124,12 @@ def main() -> None:
             rounds = [(seconds(shard, folder, files), seconds(bare, folder, files)) for _ in range(ROUNDS)]
         mine, peer = (images / statistics.median(taken) for taken in zip(*rounds, strict=True))
         found[name] = {"images_per_second": mine, "bare_per_second": peer, "share": mine / peer}
-    print(json.dumps({"images": images, "side": side, "cores": CORES, **found}, indent=2))
+    print(f"{'':<28}{'images/s':>10}{'bare loop':>11}{'share':>8}")
+    for name, figures in found.items():
+        print(
+            f"{name:<28}{figures['images_per_second']:>10.1f}{figures['bare_per_second']:>11.1f}{figures['share']:>8.2f}"
+        )
+    print(json.dumps({"benchmark": "dicom", "images": images, "side": side, "cores": CORES, **found}))
 
 
 if __name__ == "__main__":
