@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ from cxr_tasks.cli.options import (
     set_overrides,
 )
 from cxr_tasks.cli.tables import claims_table, external_results_table, models_table, pairs_table
-from cxr_tasks.cli.terminal import open_console, print_json
+from cxr_tasks.cli.terminal import open_console, print_json, print_warnings
 from cxr_tasks.durations import time_taken
 
 if TYPE_CHECKING:
@@ -94,11 +95,36 @@ def run_command(
         raise typer.Exit(RUN_FAILED)
 
 
-def status_command(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Say what the pipeline in a folder does now; where nothing runs, what its last run said."""
-    from infra.embedded.status import stack_status
+def status_command(
+    home: HomeOption = DEFAULT_HOME,
+    airflow: Annotated[
+        str,
+        typer.Option(
+            "--airflow",
+            metavar="URL",
+            help="Ask this Airflow instead of the one in the folder; AIRFLOW_USERNAME and AIRFLOW_PASSWORD sign in.",
+            show_default=False,
+        ),
+    ] = "",
+    mlflow: Annotated[
+        str,
+        typer.Option("--mlflow", metavar="URL", help="Ask this MLflow for champions.", show_default=False),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the pipeline does now, how far it is, and who is champion; where nothing runs, what its last run said.
 
-    status = stack_status(home)
+    Looks at the stack in a folder, or at the servers whose addresses are given.
+
+    Exit status: 0 whatever runs, 2 nothing was ever run there, or nobody answers.
+    """
+    from infra.embedded.status import stack_status, status_of
+
+    if airflow or mlflow:
+        name = os.environ.get("AIRFLOW_USERNAME", "")
+        status = status_of(airflow, mlflow, (name, os.environ.get("AIRFLOW_PASSWORD", "")) if name else None)
+    else:
+        status = stack_status(home)
     if as_json:
         print_json(json.dumps(asdict(status), indent=2, ensure_ascii=False))
         return
@@ -127,8 +153,7 @@ def show_summary(summary: dict[str, Any]) -> None:
         console.print(models_table(summary["champions"]))
     if summary["answer"]:
         console.print(f"\n{summary['answer']}\n", markup=False)
-    for warning in summary["warnings"]:
-        console.print(f"Before you use it: {warning}", style="yellow", markup=False)
+    print_warnings(console, "Before you use it:", summary["warnings"])
     colour = "green" if summary["state"] == "success" else "red"
     reused = sum(bool(task["reused"]) for task in summary["tasks"])
     console.print(
@@ -145,14 +170,39 @@ def show_summary(summary: dict[str, Any]) -> None:
 
 
 def _show_stack(console: Console, status: StackStatus) -> None:
-    console.print(f"The stack in {status.home} is up, kept by process {status.runner}.", markup=False)
-    console.print(f"Airflow  {status.airflow}\nMLflow   {status.mlflow}", markup=False)
-    if not status.answers:
+    if status.home:
+        console.print(f"The stack in {status.home} is up, kept by process {status.runner}.", markup=False)
+    for title, told in (
+        ("Airflow", status.airflow),
+        ("MLflow", status.mlflow),
+        ("Champion", _told_of_champions(status)),
+    ):
+        if told:
+            console.print(f"{title:<8} {told}", markup=False)
+    if status.airflow and not status.answers:
         console.print("Airflow does not answer: it is starting, or very busy.")
-    elif not status.runs:
+    elif status.airflow and not status.runs:
         console.print("No DAG has run yet.")
     for run in status.runs:
         _show_run(console, run)
+    if status.progress:
+        _show_progress(console, status)
+
+
+def _told_of_champions(status: StackStatus) -> str:
+    if not status.mlflow:
+        return ""
+    if status.champions is None:
+        return "not known, since MLflow does not answer: it is starting, or very busy"
+    return ", ".join(f"{each.model} version {each.version}" for each in status.champions) or "none yet"
+
+
+def _show_progress(console: Console, status: StackStatus) -> None:
+    from infra.embedded.bars import in_words
+
+    console.print()
+    for each in status.progress:
+        console.print(f"  {each.work}: {in_words(each)}", markup=False)
 
 
 def _show_run(console: Console, run: RunNow) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PLAIN_ERRORS = (UserError, ConnectionError)
 # Where nobody looks at a screen nothing is cut short.
 WIDE = 200
+# Longer lines are hard to follow.
+READABLE_WIDTH = 110
 
 
 def open_console(stream: TextIO | None = None) -> Console:
@@ -61,6 +63,25 @@ def _written_out(text: str) -> str:
 def print_error(sentence: str) -> None:
     """Say on stderr what went wrong."""
     open_console(sys.stderr).print(f"[bold red]Error:[/] {escape(sentence)}")
+
+
+def print_warnings(console: Console, title: str, warnings: Iterable[str]) -> None:
+    """Say each warning once, below a title; on a terminal in lines that fit."""
+    from rich.table import Table
+    from rich.text import Text
+
+    told = list(dict.fromkeys(warnings))
+    if not told:
+        return
+    console.print(title, style="bold yellow", markup=False)
+    if not console.is_terminal:
+        for warning in told:
+            console.print(f"- {warning}", style="yellow", markup=False)
+        return
+    table = Table.grid(padding=(0, 1))
+    for warning in told:
+        table.add_row("-", Text(warning))
+    console.print(table, style="yellow", soft_wrap=False, width=min(console.width, READABLE_WIDTH))
 
 
 def help_of(command: Callable[..., None]) -> str:

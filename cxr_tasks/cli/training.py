@@ -32,7 +32,7 @@ from cxr_tasks.cli.options import (
     set_overrides,
 )
 from cxr_tasks.cli.tables import claims_table, external_results_table, models_table, pairs_table, report_table
-from cxr_tasks.cli.terminal import Display, open_console, print_json
+from cxr_tasks.cli.terminal import Display, open_console, print_json, print_warnings
 from cxr_tasks.config import Settings, merge, resolve
 from cxr_tasks.durations import time_taken
 from cxr_tasks.errors import UserError
@@ -105,8 +105,8 @@ def judge_command(
     for table in quality_tables(judgement):
         console.print(report_table(table))
     console.print(f"\n{judgement.sentence}\n", markup=False)
-    for warning in (*judgement.reasons[1:], *judgement.not_judged, *(f"{each}." for each in judgement.warnings)):
-        console.print(f"Before you use them: {warning}", style="yellow", markup=False)
+    doubts = (*judgement.reasons[1:], *judgement.not_judged, *(f"{each}." for each in judgement.warnings))
+    print_warnings(console, "Before you use them:", doubts)
     _print_place(console, judgement, (Judgement.QUALITY, Judgement.COPIES))
 
 
@@ -261,7 +261,6 @@ def _show_report(console: Console, report: Report, failures: Mapping[str, Except
     if report.champions:
         console.print(models_table([decision.model_dump() for decision in report.champions]))
     console.print(f"\n{report.answer}\n", markup=False)
-    for warning in report.warnings:
-        console.print(f"Before you use it: {warning}", style="yellow", markup=False)
+    print_warnings(console, "Before you use it:", report.warnings)
     for work, error in failures.items():
         console.print(f"Failed: {work}: {error}", style="red", markup=False)

@@ -20,24 +20,31 @@ class AirflowApi:
     Attributes:
         url: Airflow's address.
         patience: Seconds that a server which is busy or restarting is asked again.
+        account: Name and password; ``None`` where none is asked for.
     """
 
-    def __init__(self, url: str, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, url: str, patience: float = PATIENCE_SECONDS, account: tuple[str, str] | None = None) -> None:
         """Sign in.
 
         Args:
             url: Airflow's address.
             patience: Seconds that a server which is busy or restarting is asked again.
+            account: Name and password; none where everybody on loopback is the administrator.
 
         Raises:
             httpx.HTTPError: Nobody answers at the address.
         """
-        self.url, self.patience = url, patience
+        self.url, self.patience, self.account = url, patience, account
         self.http = httpx.Client(base_url=f"{url}/api/v2", timeout=60, transport=httpx.HTTPTransport(retries=3))
         self._sign_in()
 
     def _sign_in(self) -> None:
-        token = httpx.get(f"{self.url}/auth/token", timeout=30).raise_for_status().json()["access_token"]
+        if self.account is None:
+            answer = httpx.get(f"{self.url}/auth/token", timeout=30)
+        else:
+            name, password = self.account
+            answer = httpx.post(f"{self.url}/auth/token", json={"username": name, "password": password}, timeout=30)
+        token = answer.raise_for_status().json()["access_token"]
         self.http.headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str, **query: Any) -> Any:

@@ -27,7 +27,8 @@ from cxr_tasks.estimate.ask import count_source, measured_forecast
 from cxr_tasks.filled_form import check_for_a_run
 from cxr_tasks.local import DATA, TRAINING, absolute_source
 from infra.embedded.airflow_api import ENDED, AirflowApi
-from infra.embedded.stack import REPOSITORY, Stack, StackError
+from infra.embedded.bars import LiveBars
+from infra.embedded.stack import PROGRESS, REPOSITORY, Stack, StackError
 
 POLL_SECONDS = 1.5
 # A task names itself, which takes a moment after it has begun.
@@ -43,6 +44,8 @@ MARKS = {
     "upstream_failed": "✗",
     ASKS: "?",
 }
+# How the notes of steps begin that are warnings.
+WARNING = "warning: "
 # What a run leaves in the folder of its stack, for programs.
 LAST_RUN = "last-run.json"
 
@@ -183,6 +186,7 @@ class StackRun:
         api: Its Airflow.
         show: Is given the summary.
         spoken: The state that was last said, by DAG, task, map index and try.
+        warned: The warnings of tasks, each once, in their order.
     """
 
     def __init__(self, stack: Stack, api: AirflowApi, show: Callable[[dict[str, Any]], None]) -> None:
@@ -195,12 +199,14 @@ class StackRun:
         """
         self.stack, self.api, self.show = stack, api, show
         self.spoken: dict[tuple[str, str, int, int], str] = {}
+        self.warned: dict[str, None] = {}
 
     def execute(self, source: str, profile: str, form: Mapping[str, Any] | None = None) -> bool:
         """Prepare, trigger, follow, summarise; whether all went well. ``form`` holds further fields."""
         self.prepare()
         started = time.time()
-        runs, state = self.both(source, {**(form or {}), "profile": profile})
+        with LiveBars(console, self.stack.home / PROGRESS) as self.bars:
+            runs, state = self.both(source, {**(form or {}), "profile": profile})
         seconds = time.time() - started
         told = told_sources(source, profile, (form or {}).get("settings", {}))
         summary = told | self._summary(runs, state, seconds, profile)
@@ -262,6 +268,7 @@ class StackRun:
                 self._speak(dag, run, task)
             if state in ENDED:
                 return state
+            self.bars.update()
             time.sleep(POLL_SECONDS)
 
     def _speak(self, dag: str, run: str, task: dict[str, Any]) -> None:
@@ -278,8 +285,15 @@ class StackRun:
         if state == ASKS:
             page = f"{self.stack.airflow_url}/dags/{dag}/runs/{run}/tasks/{task['task_id']}/required_actions"
             console.print(f"            A person decides: {page}", markup=False)
+        warnings = [note for note in result.get("notes", []) if note.startswith(WARNING)]
         for note in result.get("notes", []):
-            console.print(f"            {note}", markup=False)
+            if note not in warnings:
+                console.print(f"            {note}", markup=False)
+        if warnings:
+            # In full they stand below the answer.
+            self.warned |= dict.fromkeys(note.removeprefix(WARNING) for note in warnings)
+            many = f"{len(warnings)} warnings" if len(warnings) > 1 else "1 warning"
+            console.print(f"            {many}, told at the end", style="yellow")
         if state in ("failed", "up_for_retry") and (error := self.api.error(dag, run, task)):
             console.print(f"            {error}", style="red", markup=False)
 
@@ -310,7 +324,7 @@ class StackRun:
             "profile": profile,
             "runs": runs,
             "answer": outcome.get("answer"),
-            "warnings": outcome.get("warnings", []),
+            "warnings": outcome.get("warnings") or list(self.warned),
             "claims": outcome.get("claims", []),
             "comparison": outcome.get("pairs", []),
             "champions": outcome.get("champions", []),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from cxr_tasks.progress import HowFar, read_progress
+from cxr_tasks.registry.champions import CHAMPION
 from infra.embedded.airflow_api import AirflowApi
 from infra.embedded.run import LAST_RUN, task_name
-from infra.embedded.stack import STATE_FILE, StackError, is_runner_alive
+from infra.embedded.stack import PROGRESS, STATE_FILE, StackError, is_runner_alive
 
 # Somebody waits for the answer at a terminal.
 PATIENCE_AT_TERMINAL = 5.0
@@ -56,6 +58,15 @@ class RunNow:
 
 
 @dataclass(frozen=True)
+class ChampionNow:
+    """A model that is champion. ``page``: where people see its version."""
+
+    model: str
+    version: str
+    page: str
+
+
+@dataclass(frozen=True)
 class StackStatus:
     """What is known of the stack in a folder.
 
@@ -68,6 +79,8 @@ class StackStatus:
         mlflow: MLflow's address.
         runs: What runs now; where nothing does, the newest run of each DAG.
         last_run: What the last run said when it ended; ``None`` where none has ended.
+        progress: How far the tasks are that say so.
+        champions: Of each registered model; ``None`` where MLflow does not answer.
     """
 
     home: str
@@ -78,6 +91,8 @@ class StackStatus:
     mlflow: str = ""
     runs: list[RunNow] = field(default_factory=list)
     last_run: dict[str, Any] | None = None
+    progress: list[HowFar] = field(default_factory=list)
+    champions: list[ChampionNow] | None = None
 
 
 def stack_status(home: Path, *, ask: bool = True) -> StackStatus:
@@ -97,14 +112,55 @@ def stack_status(home: Path, *, ask: bool = True) -> StackStatus:
     state = _parsed(home / STATE_FILE)
     if state is None or not is_runner_alive(state):
         return StackStatus(str(home), up=False, last_run=last_run)
-    airflow, mlflow = state.get("airflow", ""), state.get("mlflow", "")
-    runs: list[RunNow] = []
-    answers = False
-    if ask:
+    told = StackStatus(str(home), True, False, state["runner"], state.get("airflow", ""), state.get("mlflow", ""))
+    told = replace(told, last_run=last_run, progress=read_progress(home / PROGRESS))
+    return _asked(told) if ask else told
+
+
+def status_of(airflow: str, mlflow: str, account: tuple[str, str] | None = None) -> StackStatus:
+    """What Airflow and MLflow at these addresses say. Either may be empty; then it is not asked.
+
+    Args:
+        airflow: Address of Airflow.
+        mlflow: Address of MLflow.
+        account: Name and password for Airflow, where it asks for them.
+
+    Raises:
+        StackError: Airflow does not answer, or does not know the account.
+    """
+    told = _asked(StackStatus("", up=True, airflow=airflow.rstrip("/"), mlflow=mlflow.rstrip("/")), account)
+    if airflow and not told.answers:
+        raise StackError(
+            f"Airflow does not answer at {airflow}, or does not know the account: correct the address, or set "
+            "AIRFLOW_USERNAME and AIRFLOW_PASSWORD."
+        )
+    return told
+
+
+def _asked(told: StackStatus, account: tuple[str, str] | None = None) -> StackStatus:
+    """What the servers say, too; a server that is away is left out."""
+    if told.airflow:
         with suppress(httpx.HTTPError):
-            runs = _runs(AirflowApi(airflow, PATIENCE_AT_TERMINAL))
-            answers = True
-    return StackStatus(str(home), True, answers, state["runner"], airflow, mlflow, runs, last_run)
+            told = replace(told, runs=_runs(AirflowApi(told.airflow, PATIENCE_AT_TERMINAL, account)), answers=True)
+    if told.mlflow:
+        with suppress(httpx.HTTPError, ValueError, KeyError):
+            told = replace(told, champions=_champions(told.mlflow))
+    return told
+
+
+def _champions(mlflow: str) -> list[ChampionNow]:
+    """Those of MLflow's registry. MLflow's own client takes seconds to load."""
+    answer = httpx.get(
+        f"{mlflow}/api/2.0/mlflow/registered-models/search", params={"max_results": 200}, timeout=PATIENCE_AT_TERMINAL
+    )
+    models = answer.raise_for_status().json().get("registered_models", [])
+    found = [
+        ChampionNow(model["name"], alias["version"], f"{mlflow}/#/models/{model['name']}/versions/{alias['version']}")
+        for model in models
+        for alias in model.get("aliases", [])
+        if alias["alias"] == CHAMPION
+    ]
+    return sorted(found, key=lambda each: each.model)
 
 
 def _parsed(path: Path) -> dict[str, Any] | None:

@@ -2,8 +2,11 @@
 
 import json
 import subprocess
+import uuid
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +19,7 @@ SUMMARY = {
     "profile": "quick",
     "runs": {"cxr_data": "manual"},
     "answer": "Nothing can be said.",
-    "warnings": ["small images"],
+    "warnings": ["small images", "small images"],
     "claims": [
         {
             "classifier": "CNN",
@@ -107,7 +110,7 @@ def test_status_says_what_the_last_run_said(cxr, home):
         "CNN, none, seed 0 (champion)",
         "0.500 (0.400 to 0.600)",
         "+10.0 (-5.0 to +25.0) points",
-        "Before you use it: small images",
+        "Before you use it:\n- small images\n",
         "failed in 12 s, 1 of 2 tasks took their artifact as it was",
         "Failed   cxr_training: arms.train [cnn none seed 0]",
         "http://127.0.0.1:5000/report.html",
@@ -119,6 +122,63 @@ def test_status_is_there_for_programs_too(cxr, home):
     status = json.loads(cxr("status", "--home", home, "--json").stdout)
 
     assert status["up"] is False and status["last_run"] == SUMMARY
+
+
+def test_a_warning_is_said_once(cxr, home):
+    assert cxr("status", "--home", home).stdout.count("small images") == 1
+
+
+@pytest.fixture
+def champion(mlflow_server):
+    """A champion in a real registry."""
+    name, api = f"cxr-{uuid.uuid4().hex[:8]}", f"{mlflow_server}/api/2.0/mlflow"
+    for path, asked in (
+        ("registered-models/create", {"name": name}),
+        ("model-versions/create", {"name": name, "source": "s3://nowhere/model"}),
+        ("registered-models/alias", {"name": name, "alias": "champion", "version": "1"}),
+    ):
+        httpx.post(f"{api}/{path}", json=asked, timeout=60).raise_for_status()
+    return name
+
+
+@pytest.mark.slow
+def test_status_of_a_given_mlflow_names_its_champions(cxr, champion, mlflow_server):
+    done = cxr("status", "--mlflow", f"{mlflow_server}/")
+    told = json.loads(cxr("status", "--mlflow", mlflow_server, "--json").stdout)
+
+    assert done.exit_code == 0 and f"{champion} version 1" in done.stdout
+    page = f"{mlflow_server}/#/models/{champion}/versions/1"
+    assert {"model": champion, "version": "1", "page": page} in told["champions"]
+
+
+def test_status_of_an_airflow_that_does_not_answer_is_an_error(cxr):
+    done = cxr("status", "--airflow", "http://127.0.0.1:9")
+
+    assert done.exit_code == 2 and "Airflow does not answer at http://127.0.0.1:9" in " ".join(done.stderr.split())
+
+
+def test_status_shows_how_far_the_tasks_are_and_that_servers_are_busy(cxr, home):
+    me = psutil.Process()
+    state = {
+        "runner": me.pid,
+        "started": me.create_time(),
+        "airflow": "http://127.0.0.1:9",
+        "mlflow": "http://127.0.0.1:9",
+    }
+    (home / "stack.json").write_text(json.dumps(state))
+    (home / "progress").mkdir()
+    told = {"work": "train_gan", "part": "GAN training", "done": 60, "total": 240, "first": 0, "began": 0, "told": 60}
+    (home / "progress" / f"{me.pid}.json").write_text(json.dumps(told))
+
+    done = cxr("status", "--home", home)
+
+    assert done.exit_code == 0
+    for words in (
+        "Airflow does not answer: it is starting",
+        "since MLflow does not answer",
+        "train_gan: 60/240 GAN training, 3 min left",
+    ):
+        assert words in done.stdout
 
 
 def test_a_folder_where_nothing_ran_is_an_error(cxr, tmp_path):

@@ -297,6 +297,7 @@ def test_the_servers_are_ended_though_nobody_reads_what_is_said(tmp_path, monkey
                 mlflow_port=free_port(),
                 reproduce_leak=False,
                 once=True,
+                estimate=False,
                 show=lambda _: None,
             )
     finally:
