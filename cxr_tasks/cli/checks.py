@@ -6,28 +6,36 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import uuid
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import psutil
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from cxr_tasks.cache import cache_root
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.cli.options import mlflow_fault
 from cxr_tasks.cli.terminal import file_size, hold_back_chatter
 from cxr_tasks.config import Settings, resolve
 from cxr_tasks.errors import UserError
+from cxr_tasks.estimate.rates import machine
 from cxr_tasks.store import FolderStore, S3Store, open_store
 from cxr_tasks.store.conditional import WITHOUT_CONDITIONS
-from infra.embedded.stack import NEEDED_GIB, is_free
+from infra.embedded.stack import DRIVER_SECONDS, NEEDED_GIB, REPOSITORY, is_free
 from infra.embedded.status import stack_status
 
 PYTHONS = ((3, 11), (3, 14))
 # Below these a run may be slow or may not end; neither keeps it from starting.
 COMFORTABLE_GIB, COMFORTABLE_MEMORY_GIB, COMFORTABLE_CORES = 20.0, 6.0, 2
+# What settings of weights say that is no file.
+NO_FILES = ("imagenet", "random")
 S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -57,12 +65,38 @@ def check_python() -> Check:
     return Check("Python", "fail", platform.python_version(), advice)
 
 
+def check_packages() -> Check:
+    """Whether what is installed is what ``requirements.lock`` names."""
+    lock = REPOSITORY / "requirements.lock"
+    if not lock.is_file():
+        return Check("Packages", "ok", "not compared: there is no requirements.lock beside the package")
+    lines = (line.rstrip(" \\") for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalnum())
+    named = [Requirement(line) for line in lines]
+    # Some are for other versions of Python alone.
+    wanted = {canonicalize_name(each.name): each for each in named if each.marker is None or each.marker.evaluate()}
+    there = {canonicalize_name(each.name): each.version for each in metadata.distributions() if each.name}
+    missing = sorted(wanted.keys() - there.keys())
+    other = [f"{name} {there[name]}" for name in wanted.keys() & there if there[name] not in wanted[name].specifier]
+    if missing:
+        found = f"{len(missing)} of {len(wanted)} are missing, such as {missing[0]}"
+        return Check("Packages", "fail", found, "Install them with make setup.")
+    if other:
+        found = f"{len(other)} of {len(wanted)} have another version than requirements.lock, such as {other[0]}"
+        return Check("Packages", "warn", found, "Install what was tested with make setup.")
+    return Check("Packages", "ok", f"all {len(wanted)} as in requirements.lock")
+
+
 def check_cores() -> Check:
-    """How many processors this process may use."""
-    cores = len(os.sched_getaffinity(0))
+    """How many processors this process may use, and whether they have the instructions that TensorFlow is built for."""
+    cores, facts = len(os.sched_getaffinity(0)), machine()
+    fast = ", ".join(facts["instructions"])
+    found = f"{cores} of {facts['processor']}{f' with {fast}' if fast else ''}"
+    if platform.machine() == "x86_64" and not fast:
+        advice = "TensorFlow's packages want a processor with AVX: run on another machine."
+        return Check("Processor cores", "warn", f"{found}, without AVX2", advice)
     if cores >= COMFORTABLE_CORES:
-        return Check("Processor cores", "ok", str(cores))
-    return Check("Processor cores", "warn", str(cores), "Airflow and a training share it: a run takes long.")
+        return Check("Processor cores", "ok", found)
+    return Check("Processor cores", "warn", found, "Airflow and a training share it: a run takes long.")
 
 
 def check_memory() -> Check:
@@ -100,18 +134,59 @@ def check_port(whose: str, port: int, option: str, home: Path) -> Check:
     return Check(name, "warn", f"{port} is taken", f"Start with cxr run {option} {port + 1}.")
 
 
+def check_cache() -> Check:
+    """Whether copies of what lies elsewhere have a folder with room; see ``CXR_CACHE``."""
+    root = cache_root()
+    folder = _nearest(root)
+    free = shutil.disk_usage(folder).free
+    found = f"{file_size(free)} free for {root}"
+    if not os.access(folder, os.W_OK):
+        return Check("Cache", "fail", f"{folder} cannot be written", "Set CXR_CACHE to a folder that can be.")
+    kinds = [part.fstype for part in psutil.disk_partitions(all=True) if part.mountpoint == _mount_of(folder)]
+    if "tmpfs" in kinds:
+        advice = "It lies in memory, which trainings need: set CXR_CACHE to a folder on a disk."
+        return Check("Cache", "warn", found, advice)
+    if free < NEEDED_GIB * 2**30:
+        return Check("Cache", "warn", found, "Archives and copies from S3 lie there: set CXR_CACHE to a larger disk.")
+    return Check("Cache", "ok", found)
+
+
+def _mount_of(folder: Path) -> str:
+    return next(str(each) for each in (folder, *folder.parents) if each.is_mount())
+
+
 def check_gpu(*, asked: bool) -> Check:
-    """Whether TensorFlow sees a GPU; importing it takes seconds, so it is only ``asked`` on request."""
+    """Whether the driver lists a GPU, and whether TensorFlow sees it; that takes seconds, so it is only ``asked``."""
+    listed = _gpus_of_driver()
     if not asked:
-        return Check("GPU", "ok", "not asked: cxr doctor --gpu")
+        if not listed:
+            return Check("GPU", "ok", "none that NVIDIA's driver lists: profile quick does without, paper wants one")
+        return Check("GPU", "ok", f"{'; '.join(listed)}. Whether TensorFlow sees it: cxr doctor --gpu")
     with hold_back_chatter():
         import tensorflow as tf
 
         found = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
     if found:
-        return Check("GPU", "ok", ", ".join(details.get("device_name", "a GPU") for details in found))
-    advice = "Profile quick does without. For others install a driver and requirements-gpu.lock."
-    return Check("GPU", "warn", f"TensorFlow {tf.__version__} sees none", advice)
+        names = ", ".join(details.get("device_name", "a GPU") for details in found)
+        return Check("GPU", "ok", f"TensorFlow {tf.__version__} sees {names}")
+    if listed:
+        advice = "Install requirements-gpu.lock into .venv: it has the CUDA libraries that TensorFlow needs."
+        return Check("GPU", "warn", f"TensorFlow {tf.__version__} does not see {'; '.join(listed)}", advice)
+    advice = "Profile quick does without. For others install NVIDIA's driver and requirements-gpu.lock."
+    return Check("GPU", "warn", f"NVIDIA's driver lists none, and TensorFlow {tf.__version__} sees none", advice)
+
+
+def _gpus_of_driver() -> list[str]:
+    """``NVIDIA H200, driver 570.86, 143771 MiB`` for each GPU; nothing without a driver."""
+    if (program := shutil.which("nvidia-smi")) is None:
+        return []
+    command = [program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    rows = [line.split(", ") for line in done.stdout.splitlines() if done.returncode == 0]
+    return [f"{row[0]}, driver {row[1]}, {row[2]}" for row in rows if len(row) == 3]
 
 
 def check_store() -> Check:
@@ -151,13 +226,18 @@ def check_weights(profile: str) -> Check:
         settings = resolve(profile)
     except UserError as error:
         return Check(name, "fail", str(error), "Correct the profile, or choose another with --profile.")
+    given = {settings.judge.weights, *(settings.classifiers.weights_of(each) for each in settings.classifiers.names)}
+    files = sorted(each for each in given if each and each not in NO_FILES)
+    if lost := [each for each in files if not Path(each).expanduser().is_file()]:
+        advice = "Correct classifiers.weights or judge.weights, or put the file there."
+        return Check(name, "fail", f"{lost[0]} is named by profile {settings.profile} and is not there", advice)
     wanted = _applications(settings)
     if not wanted:
         return Check(name, "ok", f"profile {settings.profile} asks for none")
     folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
-    files = [re.sub(r"[^a-z0-9]", "", path.name.lower()) for path in folder.glob("*no*top*.h5")]
+    kept = [re.sub(r"[^a-z0-9]", "", path.name.lower()) for path in folder.glob("*no*top*.h5")]
     # ResNet50 must not be taken for there because ResNet50V2 is.
-    missing = [each for each in wanted if not any(re.search(rf"{each.lower()}(?!v\d)", file) for file in files)]
+    missing = [each for each in wanted if not any(re.search(rf"{each.lower()}(?!v\d)", file) for file in kept)]
     if not missing:
         return Check(name, "ok", f"{', '.join(wanted)} in {folder}")
     advice = "Keras downloads them in the first run. Without a network, copy them there or name files in a profile."

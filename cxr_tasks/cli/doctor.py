@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from typing import Annotated
 
@@ -61,9 +62,11 @@ def doctor_command(
     use_store(store)
     found = [
         checks.check_python(),
+        checks.check_packages(),
         checks.check_cores(),
         checks.check_memory(),
         checks.check_disk(home),
+        checks.check_cache(),
         checks.check_port("Airflow", airflow_port, "--airflow-port", home),
         checks.check_port("MLflow", mlflow_port, "--mlflow-port", home),
         checks.check_gpu(asked=gpu),
@@ -83,5 +86,10 @@ def doctor_command(
             console.print(f"{check.name:<20} {check.found}", markup=False)
             if check.advice:
                 console.print(f"{'':<25} {check.advice}", markup=False)
+        counts = Counter(check.state for check in found)
+        told = f"{counts['fail']} of {len(found)} fail, {counts['warn']} may hold up some runs."
+        if not counts["fail"] and not counts["warn"]:
+            told = f"All {len(found)} are well."
+        console.print(f"\n{told} How long a run takes here: cxr estimate.", markup=False)
     if any(check.state == "fail" for check in found):
         raise typer.Exit(NOT_WELL)

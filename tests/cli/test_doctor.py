@@ -1,13 +1,16 @@
 """``cxr doctor``: what it finds, and that it shows no secret and leaves nothing behind."""
 
 import json
+import os
 import socket
+from importlib import metadata
 from types import SimpleNamespace
 
 import boto3
 import pytest
 
 from cxr_tasks.cli import checks
+from cxr_tasks.config import resolve
 from cxr_tasks.store import conditional
 
 
@@ -85,6 +88,63 @@ def test_weights_that_a_profile_asks_for_are_looked_for(look, tmp_path):
     assert missing["state"] == "warn" and missing["found"].endswith(": ResNet50")
     (folder / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5").touch()
     assert look("--profile", "paper")[1]["ImageNet weights"]["state"] == "ok"
+
+
+def test_weights_from_a_file_that_is_not_there_fail(look, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(resolve("quick", {"classifiers": {"weights": {"vgg16": str(tmp_path / "vgg16.h5")}}}).to_yaml())
+
+    status, found = look("--profile", mine)
+    assert status == 1 and f"{tmp_path}/vgg16.h5 is named by profile mine" in found["ImageNet weights"]["found"]
+    (tmp_path / "vgg16.h5").touch()
+    assert look("--profile", mine)[0] == 0
+
+
+def test_packages_are_held_against_the_lock_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "REPOSITORY", tmp_path)
+    assert checks.check_packages().state == "ok"
+    lock, version = tmp_path / "requirements.lock", metadata.version("httpx")
+    for text, state, words in (
+        (f"httpx=={version} \\\n    --hash=sha256:0\n", "ok", "all 1 as in"),
+        (f"HTTPX[http2]=={version} ; python_version > '3'\n", "ok", "all 1 as in"),
+        ("httpx==0.0.1\n", "warn", f"1 of 1 have another version than requirements.lock, such as httpx {version}"),
+        (f"httpx=={version}\nno-such-package==1\n", "fail", "1 of 2 are missing, such as no-such-package"),
+    ):
+        lock.write_text(text)
+        found = checks.check_packages()
+        assert found.state == state and words in found.found
+
+
+def test_the_driver_is_asked_for_gpus_without_loading_tensorflow(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for script, words in (
+        ("echo 'NVIDIA H200, 570.86.10, 143771 MiB'", "NVIDIA H200, driver 570.86.10, 143771 MiB. Whether TensorFlow"),
+        ("echo 'No devices were found'; exit 6", "none that NVIDIA's driver lists"),
+        ("echo nonsense", "none that NVIDIA's driver lists"),
+    ):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        assert words in checks.check_gpu(asked=False).found
+
+
+def test_a_cache_in_memory_or_without_room_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    assert checks.check_cache().state == "ok"
+    mount = next(str(each) for each in (tmp_path, *tmp_path.parents) if each.is_mount())
+    memory = [SimpleNamespace(mountpoint=mount, fstype="tmpfs")]
+    monkeypatch.setattr(checks.psutil, "disk_partitions", lambda **_: memory)
+    assert "It lies in memory" in checks.check_cache().advice
+    monkeypatch.setattr(checks.psutil, "disk_partitions", lambda **_: [])
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    assert "set CXR_CACHE to a larger disk" in checks.check_cache().advice
+
+
+def test_the_last_line_counts_what_was_found(cxr, monkeypatch):
+    assert "How long a run takes here: cxr estimate." in cxr("doctor").stdout
+    monkeypatch.setenv("CXR_NOTIFY", "team mail:failures")
+
+    assert "0 of 15 fail, 1 may hold up some runs. How long" in cxr("doctor").stdout
 
 
 def test_too_little_of_anything_is_said(monkeypatch, tmp_path):
