@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic_core import to_jsonable_python
 
 from cxr_tasks.cli.options import (
     AIRFLOW_PORT,
@@ -126,7 +126,7 @@ def status_command(
     else:
         status = stack_status(home)
     if as_json:
-        print_json(json.dumps(asdict(status), indent=2, ensure_ascii=False))
+        print_json(json.dumps(to_jsonable_python(status), indent=2, ensure_ascii=False))
         return
     console = open_console()
     if status.up:
@@ -198,11 +198,11 @@ def _told_of_champions(status: StackStatus) -> str:
 
 
 def _show_progress(console: Console, status: StackStatus) -> None:
-    from infra.embedded.bars import in_words
+    from infra.embedded.bars import pace_in_words
 
     console.print()
     for each in status.progress:
-        console.print(f"  {each.work}: {in_words(each)}", markup=False)
+        console.print(f"  {each.told.work}: {pace_in_words(each)}", markup=False)
 
 
 def _show_run(console: Console, run: RunNow) -> None:

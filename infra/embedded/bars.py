@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -11,20 +14,26 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from cxr_tasks.durations import time_taken
 from cxr_tasks.errors import shown
-from cxr_tasks.progress import HowFar, read_progress
+from cxr_tasks.overview.mlflow_api import MlflowApi, MlflowAwayError
+from cxr_tasks.overview.under_way import WorkUnderWay, work_under_way
+from cxr_tasks.steps.configure import EXPERIMENT_NOTES
+
+# Tasks tell MLflow how far they are about as often.
+LOOKS_EVERY = 5.0
 
 
 class LiveBars:
     """A bar for each task that says how far it is. A context manager; without a terminal there are none."""
 
-    def __init__(self, console: Console, folder: Path) -> None:
+    def __init__(self, console: Console, look: Callable[[], Sequence[WorkUnderWay]]) -> None:
         """Show nothing yet.
 
         Args:
             console: Where all else is printed.
-            folder: Where tasks keep how far they are.
+            look: Says how far the tasks are now.
         """
-        self.folder = folder
+        self.look = look
+        self.is_shown = console.is_terminal
         self.bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -32,9 +41,10 @@ class LiveBars:
             TextColumn("{task.fields[told]}"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not self.is_shown,
         )
         self._shown: dict[str, TaskID] = {}
+        self._looked = float("-inf")
 
     def __enter__(self) -> LiveBars:
         """Start to show."""
@@ -48,18 +58,36 @@ class LiveBars:
         self.bars.stop()
 
     def update(self) -> None:
-        """Show how far the tasks are now."""
-        now = {each.work: each for each in read_progress(self.folder)}
-        for work in self._shown.keys() - now.keys():
-            self.bars.remove_task(self._shown.pop(work))
-        for work, each in now.items():
-            if work not in self._shown:
-                self._shown[work] = self.bars.add_task(escape(shown(work)), told="")
-            self.bars.update(self._shown[work], total=each.total, completed=each.done, told=escape(in_words(each)))
+        """Show how far the tasks are now, unless that was done just before."""
+        if not self.is_shown or time.monotonic() - self._looked < LOOKS_EVERY:
+            return
+        self._looked = time.monotonic()
+        now = {each.url: each for each in self.look()}
+        for url in self._shown.keys() - now.keys():
+            self.bars.remove_task(self._shown.pop(url))
+        for url, each in now.items():
+            if url not in self._shown:
+                self._shown[url] = self.bars.add_task(escape(shown(each.told.work)), told="")
+            self.bars.update(
+                self._shown[url], total=each.told.total, completed=each.told.done, told=escape(pace_in_words(each))
+            )
 
 
-def in_words(how_far: HowFar) -> str:
-    """``120/240 GAN training, 1 min 10 s left``."""
-    left = how_far.seconds_left
-    told = f"{how_far.done:,}/{how_far.total:,} {shown(how_far.part)}"
-    return told if left is None or how_far.done >= how_far.total else f"{told}, {time_taken(left)} left"
+def pace_in_words(work: WorkUnderWay) -> str:
+    """``120/240, 1 min 10 s left``."""
+    told = f"{work.told.done:,}/{work.told.total:,}"
+    return told if work.left is None else f"{told}, {time_taken(work.left)} left"
+
+
+def far_in_mlflow(address: str) -> list[WorkUnderWay]:
+    """How far the tasks are that tell MLflow; none where it does not answer."""
+    with suppress(MlflowAwayError):
+        mlflow = mlflow_at(address)
+        return work_under_way(mlflow, list(mlflow.experiments(list(EXPERIMENT_NOTES)).values()))
+    return []
+
+
+def mlflow_at(address: str) -> MlflowApi:
+    """A client of the server, which signs in as the environment says."""
+    name, password = (os.environ.get(f"MLFLOW_TRACKING_{part}", "") for part in ("USERNAME", "PASSWORD"))
+    return MlflowApi(address, (name, password) if name else None, os.environ.get("MLFLOW_TRACKING_TOKEN", ""))

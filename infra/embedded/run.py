@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from cxr_tasks.estimate.ask import count_source, measured_forecast
 from cxr_tasks.filled_form import check_for_a_run
 from cxr_tasks.local import DATA, TRAINING, absolute_source
 from infra.embedded.airflow_api import ENDED, AirflowApi
-from infra.embedded.bars import LiveBars
-from infra.embedded.stack import PROGRESS, REPOSITORY, Stack, StackError
+from infra.embedded.bars import LiveBars, far_in_mlflow
+from infra.embedded.stack import REPOSITORY, Stack, StackError
 
 POLL_SECONDS = 1.5
 # A task names itself, which takes a moment after it has begun.
@@ -205,7 +206,7 @@ class StackRun:
         """Prepare, trigger, follow, summarise; whether all went well. ``form`` holds further fields."""
         self.prepare()
         started = time.time()
-        with LiveBars(console, self.stack.home / PROGRESS) as self.bars:
+        with LiveBars(console, partial(far_in_mlflow, self.stack.mlflow_url)) as self.bars:
             runs, state = self.both(source, {**(form or {}), "profile": profile})
         seconds = time.time() - started
         told = told_sources(source, profile, (form or {}).get("settings", {}))

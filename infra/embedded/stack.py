@@ -20,7 +20,6 @@ from typing import Any
 import httpx
 import psutil
 
-from cxr_tasks.progress import FOLDER_OF_PROGRESS
 from infra.embedded.airflow_api import AirflowApi
 from infra.embedded.processes import end, in_sessions
 from infra.embedded.services import Service, StackError, Watch
@@ -35,8 +34,6 @@ AIRFLOW = ("scheduler", "dag-processor", "api-server", "triggerer")
 
 # What a stack that is up says of itself, in its folder.
 STATE_FILE = "stack.json"
-# Where its tasks keep how far they are.
-PROGRESS = "progress"
 
 # How tasks of Airflow outlast servers that are away. docker-compose.yaml has the same values: a test compares them.
 OUTLASTING = {
@@ -210,7 +207,6 @@ class Stack:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "GX_ANALYTICS_ENABLED": "false",
             "CXR_STORE": str(self.home / "store"),
-            FOLDER_OF_PROGRESS: str(self.home / PROGRESS),
             "CXR_GPU_QUEUE": os.environ.get("CXR_GPU_QUEUE", "gpu" if has_gpu() else ""),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             # The GAN and a classifier may share a GPU; by default the first would take all of its memory.

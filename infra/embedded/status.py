@@ -12,11 +12,13 @@ from typing import Any
 
 import httpx
 
-from cxr_tasks.progress import HowFar, read_progress
+from cxr_tasks.overview.mlflow_api import MlflowAwayError
+from cxr_tasks.overview.under_way import WorkUnderWay
 from cxr_tasks.registry.champions import CHAMPION
 from infra.embedded.airflow_api import AirflowApi
+from infra.embedded.bars import far_in_mlflow, mlflow_at
 from infra.embedded.run import LAST_RUN, task_name
-from infra.embedded.stack import PROGRESS, STATE_FILE, StackError, is_runner_alive
+from infra.embedded.stack import STATE_FILE, StackError, is_runner_alive
 
 # Somebody waits for the answer at a terminal.
 PATIENCE_AT_TERMINAL = 5.0
@@ -91,7 +93,7 @@ class StackStatus:
     mlflow: str = ""
     runs: list[RunNow] = field(default_factory=list)
     last_run: dict[str, Any] | None = None
-    progress: list[HowFar] = field(default_factory=list)
+    progress: list[WorkUnderWay] = field(default_factory=list)
     champions: list[ChampionNow] | None = None
 
 
@@ -113,7 +115,7 @@ def stack_status(home: Path, *, ask: bool = True) -> StackStatus:
     if state is None or not is_runner_alive(state):
         return StackStatus(str(home), up=False, last_run=last_run)
     told = StackStatus(str(home), True, False, state["runner"], state.get("airflow", ""), state.get("mlflow", ""))
-    told = replace(told, last_run=last_run, progress=read_progress(home / PROGRESS))
+    told = replace(told, last_run=last_run)
     return _asked(told) if ask else told
 
 
@@ -143,19 +145,15 @@ def _asked(told: StackStatus, account: tuple[str, str] | None = None) -> StackSt
         with suppress(httpx.HTTPError):
             told = replace(told, runs=_runs(AirflowApi(told.airflow, PATIENCE_AT_TERMINAL, account)), answers=True)
     if told.mlflow:
-        with suppress(httpx.HTTPError, ValueError, KeyError):
-            told = replace(told, champions=_champions(told.mlflow))
+        with suppress(MlflowAwayError):
+            told = replace(told, champions=_champions_in_mlflow(told.mlflow), progress=far_in_mlflow(told.mlflow))
     return told
 
 
-def _champions(mlflow: str) -> list[ChampionNow]:
-    """Those of MLflow's registry. MLflow's own client takes seconds to load."""
-    answer = httpx.get(
-        f"{mlflow}/api/2.0/mlflow/registered-models/search", params={"max_results": 200}, timeout=PATIENCE_AT_TERMINAL
-    )
-    models = answer.raise_for_status().json().get("registered_models", [])
+def _champions_in_mlflow(address: str) -> list[ChampionNow]:
+    models = mlflow_at(address).get("registered-models/search", max_results=200).get("registered_models", [])
     found = [
-        ChampionNow(model["name"], alias["version"], f"{mlflow}/#/models/{model['name']}/versions/{alias['version']}")
+        ChampionNow(model["name"], alias["version"], f"{address}/#/models/{model['name']}/versions/{alias['version']}")
         for model in models
         for alias in model.get("aliases", [])
         if alias["alias"] == CHAMPION
