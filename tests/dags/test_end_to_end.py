@@ -149,7 +149,11 @@ def test_the_report_opens_with_the_answer_and_lies_in_mlflow(first, mlflow_clien
 
     assert report["answer"] and len(report["pairs"]) == 3 and len(report["champions"]) == 4
     assert "cannot be credited to the added images alone" in html
-    assert "VGG16" in html and "data:image/png;base64" in html and "<script" not in html
+    assert "VGG16" in html and "data:image/png;base64" in html and html.count("<script") == 1
+    pdf = Path(mlflow_client.download_artifacts(parent, "report.pdf", str(tmp_path))).read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    data = {Path(file.path).name for file in mlflow_client.list_artifacts(parent, "report-data")}
+    assert {"claims.csv", "comparisons.csv", "checklist-tripod-ai.csv"} <= data
     assert report["pairs"][0]["test_images"] == sum(test_counts.values())
 
 
