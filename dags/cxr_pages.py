@@ -10,6 +10,7 @@ A link is an XCom that Airflow writes when a task ends, however it ends. Here it
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import Any
 
 from airflow.configuration import conf
@@ -27,6 +28,13 @@ LABEL = "{{ task_label(task.op_kwargs) }}{{ ' · ' ~ cxr_result if cxr_result is
 PAGE_OF_PROJECT = "plugin/chest-x-rays/cxr/"
 
 
+@lru_cache(maxsize=1)
+def _returned_by(ti_key: Any) -> dict[str, Any]:
+    """The handle that a task returned; empty where it returned none. Asked for once, and not for each link."""
+    handle = XCom.get_value(ti_key=ti_key, key="return_value")
+    return handle if isinstance(handle, dict) else {}
+
+
 class HandleLink(BaseOperatorLink):
     """A link that is a field of the handle which a task returned; where there is no address no link is shown."""
 
@@ -34,8 +42,7 @@ class HandleLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The address. Evaluated on the worker when the task ends; Airflow keeps it for the pages."""
-        handle = XCom.get_value(ti_key=ti_key, key="return_value")
-        known = handle if isinstance(handle, dict) else {}
+        known = _returned_by(ti_key)
         address = known.get(self.field) or (known.get("run") or {}).get(self.field) or self.meanwhile(operator)
         # Whoever may edit an XCom could put a script in the place of an address.
         return address if address.startswith(("http://", "https://")) else ""

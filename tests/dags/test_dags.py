@@ -209,7 +209,7 @@ told = []
 for url in ("https://mlflow/#/x", "javascript:alert(1)", "data:text/html,x", " javascript:alert(1)", ""):
     XCom.get_value = classmethod(lambda cls, **_: {"url": url, "address": url, "data_docs": url})
     task = SimpleNamespace(task_id="gan.judge", op_kwargs={"run": {"url": url, "mlflow_run_id": url}})
-    told += [link.get_link(task, ti_key=None) for link in cxr_wiring.StepOperator.operator_extra_links]
+    told += [link.get_link(task, ti_key=url) for link in cxr_wiring.StepOperator.operator_extra_links]
 print([told[:4], "".join(told[4:])])
 """
     expected = str([[*["https://mlflow/#/x"] * 3, ""], ""])
