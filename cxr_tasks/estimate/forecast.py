@@ -24,7 +24,7 @@ from cxr_tasks.estimate.work import (
 # Above a working day a run is long: then what would make it shorter is named.
 LONG_HOURS = 8.0
 # Airflow's four servers and MLflow hold so much while a run goes on, and their databases and logs take so much.
-SERVERS_MEMORY, SERVERS_DISK = 1_300 * 2**20, 200 * 2**20
+SERVERS_MEMORY, SERVERS_DISK = 1_300 * 2**20, 60 * 2**20
 # Airflow hands out a task, starts its process and notes its end.
 HANDING_OUT = 1.3
 # What shortens each step, for people.

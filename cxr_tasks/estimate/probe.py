@@ -13,16 +13,16 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cxr_tasks.config import Settings, merge
-from cxr_tasks.errors import UserError
+from cxr_tasks.errors import UserError, shown
 from cxr_tasks.estimate.rates import Rate, task_threads
 from cxr_tasks.estimate.work import (
     A_DRAW,
@@ -62,7 +62,7 @@ def probe(names: Sequence[str], settings: Settings, drawn: int) -> dict[str, Rat
     Raises:
         UserError: A network of these settings cannot be run here, as where memory does not suffice.
     """
-    slots, threads = task_threads()
+    threads = task_threads()[1]
     asked = [name for name in names if name != A_TASK]
     of_gan = [name for name in asked if name in OF_THE_GAN]
     groups = [group for group in (of_gan, [name for name in asked if name not in of_gan]) if group] or [[]]
@@ -72,37 +72,50 @@ def probe(names: Sequence[str], settings: Settings, drawn: int) -> dict[str, Rat
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
-    found: dict[str, Rate] = {}
-    with ThreadPoolExecutor(slots) as pool:
-        for number, rates in enumerate(
-            pool.map(lambda group: _in_process(group, settings, drawn, environment), groups), start=1
-        ):
-            found |= rates
+    with ExitStack() as stack:
+        running = [stack.enter_context(_process(group, settings, drawn, environment)) for group in groups]
+        found: dict[str, Rate] = {}
+        for number, (process, said) in enumerate(running, start=1):
+            found |= _rates_of(process, said)
             advance("measure", number, len(groups))
     return found
 
 
-def _in_process(
+@contextmanager
+def _process(
     names: Sequence[str], settings: Settings, drawn: int, environment: Mapping[str, str]
-) -> dict[str, Rate]:
+) -> Iterator[tuple[subprocess.Popen[str], IO[bytes]]]:
+    """A process that measures, with what it says on stderr; it ends with the block, as after Ctrl-C."""
     request = {
         "names": list(names),
         "settings": settings.model_dump(mode="json"),
         "drawn": drawn,
         "enough": ENOUGH_SECONDS,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "cxr_tasks.estimate.probe"],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        env=dict(environment),
-        check=False,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
-        raise UserError(f"What a run costs on this machine could not be measured ({said[0]}).")
-    return {name: Rate(**rate) for name, rate in json.loads(done.stdout.splitlines()[-1]).items()}
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "cxr_tasks.estimate.probe"]
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, text=True, env=dict(environment))
+        try:
+            assert process.stdin is not None  # it is a pipe
+            # One that could not even start says so on stderr.
+            with suppress(BrokenPipeError), process.stdin as asked:
+                json.dump(request, asked)
+            yield process, said
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _rates_of(process: subprocess.Popen[str], said: IO[bytes]) -> dict[str, Rate]:
+    assert process.stdout is not None  # it is a pipe
+    told = process.stdout.read().splitlines()
+    if process.wait():
+        said.seek(0)
+        words = said.read().decode(errors="replace").strip().splitlines()
+        why = words[-1] if words else f"it ended with status {process.returncode}"
+        raise UserError(f"What a run costs on this machine could not be measured ({shown(why)}).")
+    return {name: Rate(**rate) for name, rate in json.loads(told[-1]).items()}
 
 
 class Stopwatch:
@@ -304,8 +317,6 @@ class _Probe:
 
     def _read(self) -> Rate:
         """Decode phantoms of the size of the Radiography Database. DICOM and larger images take longer."""
-        import tempfile
-
         from cxr_tasks.data.ingest import read_shard
         from cxr_tasks.data.layout import lay_out
         from cxr_tasks.data.phantoms import write_phantoms
