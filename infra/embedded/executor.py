@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
 
 
-# What tasks import. Each would spend seven seconds of a processor on it. None of it looks for a GPU before it is used, or
-# begins threads but those of OpenBLAS and jemalloc, which know of forks.
+# What tasks import. Each would spend seven seconds of a processor on it. None of it looks for a GPU before it is used,
+# or begins threads but those of OpenBLAS and jemalloc, which know of forks.
 PRELOADED = [
     "airflow.dag_processing.dagbag",
     "airflow.providers.standard.operators.python",

@@ -27,6 +27,8 @@ from infra.embedded.services import Service, StackError, Watch
 REPOSITORY = Path(__file__).resolve().parents[2]
 NEEDED_GIB = 3.0
 START_SECONDS = 240.0
+# Of one task. Where there are more cores, there are more tasks at a time, which share them.
+MOST_THREADS = 16
 # A driver that nobody keeps loaded takes seconds to answer.
 DRIVER_SECONDS = 20.0
 # Airflow's own servers. `airflow standalone` starts the same four, and does not notice when one of them ends.
@@ -168,7 +170,7 @@ class Stack:
         airflow = f"http://127.0.0.1:{airflow_port}"
         cores = os.cpu_count() or 2
         tasks = max(2, cores // 4)
-        threads = max(1, cores // tasks)
+        threads = min(cores, MOST_THREADS)
         bin_folder = str(Path(sys.executable).parent)
         return {
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
@@ -184,9 +186,10 @@ class Stack:
             # Reading all DAGs takes a core for seconds. A file that was changed is read again at once all the same.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__CORE__EXECUTOR": "gpu:infra.embedded.executor.ProcessExecutor",
-            # Trainings that share cores wait for each other in every operation, so each gets cores of its own.
             # More at once are not slower (benchmarks/together.py), but each holds its images and features in memory.
             "AIRFLOW__CORE__PARALLELISM": str(tasks),
+            # A training that is left alone takes all cores; two share them. The number must not follow what else runs:
+            # sums in another order have other last digits.
             "TF_NUM_INTRAOP_THREADS": str(threads),
             "TF_NUM_INTEROP_THREADS": str(threads),
             "OMP_NUM_THREADS": str(threads),
