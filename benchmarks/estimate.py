@@ -4,8 +4,8 @@
 
 Three runs through the whole stack, each in a folder of its own: generated phantoms with the profile quick; FOLDER,
 laid out as the COVID-19 Radiography Database, with the profile quick and one arm (left out without a FOLDER); phantoms
-with another classifier, more epochs, two seeds, and no GAN. The store, the cache and the measured rates are empty before
-each. With --only a name of a run, that one alone is made.
+with another classifier, more epochs, two seeds, and no GAN. The store, the cache and the measured rates are empty
+before each. With --only a name of a run, that one alone is made.
 
 Other programs may share the machine. An estimate is of the machine by itself, so beside the time on the clock there is
 the time without what tasks waited for a processor: Linux counts both for every thread.
