@@ -1,5 +1,6 @@
 """The beginning of a run: settings are resolved once, and the dataset is announced, named, or the newest."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from cxr_tasks import steps
 from cxr_tasks.artifacts import Dataset
 from cxr_tasks.config import resolve
 from cxr_tasks.errors import DataError, SettingsError
+from cxr_tasks.estimate.rates import Rate, keep_rates
+from cxr_tasks.estimate.work import ImageCounts, PlannedRun
 from cxr_tasks.filled_form import read_form
 from cxr_tasks.pipeline import load_settings
 from tests.steps import handles
@@ -65,6 +68,24 @@ def test_a_training_that_was_announced_takes_the_newest_dataset_and_its_form() -
 
     assert begun["dataset"] == new and load_settings(begun["run"]).gan.epochs == 7
     assert begun["run"].force == ("train_gan",)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_log_of_a_training_says_how_long_it_takes_where_that_was_measured(
+    known, monkeypatch, tmp_path, caplog
+) -> None:
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    dataset = handles.dataset()
+    work = PlannedRun(resolve("quick", handles.SMALL), ImageCounts.of_splits(dataset.counts))
+    if known:
+        keep_rates({name: Rate(0.5, 1.0, 2**30) for name in work.rates_needed()}, work.settings, work.drawn)
+
+    with caplog.at_level(logging.INFO, "cxr_tasks.steps.begin_training"):
+        steps.begin_training("one", FORM, [announced(1, dataset)])
+
+    told = [record.message for record in caplog.records if record.name.endswith("begin_training")]
+    assert len(told) == 1
+    assert told[0].startswith("About " if known else "How long this takes is not known here: cxr estimate measures it.")
 
 
 UNTOLD = [None, [], [Event(1)], [Event(1, None)], [Event(1, {"from_rest_api": True})]]
