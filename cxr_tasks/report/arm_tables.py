@@ -39,8 +39,9 @@ def thresholds_table(arms: Sequence[ArmFindings], min_sensitivity: float) -> Tab
     ]
     return Table(
         title="Operating thresholds",
-        note=f"A class is called present where its probability reaches the threshold: the largest that finds "
-        f"{100 * min_sensitivity:g} % of the class's validation images. What it does to test images follows from it.",
+        note="A class is called present where its probability reaches the threshold. The threshold is the largest that "
+        f"finds {100 * min_sensitivity:g} % of the class's validation images. The last two columns show what it does "
+        "to test images.",
         columns=["Arm", "Class", "Threshold", "Sensitivity, validation", "Sensitivity, test", "Specificity, test"],
         rows=rows,
     )
@@ -65,8 +66,8 @@ def shortcuts_table(arms: Sequence[NamedFindings]) -> tuple[list[Table], list[st
     table = Table(
         title="Shortcuts: does it look at the lungs?",
         note=f"Balanced accuracy in percent, with its interval, of the same model on the same {probed[0][1].images:,} "
-        "test images: as they are, with the rectangle around the lungs painted gray, and with all but it painted "
-        f"gray. Chance is {chance:.1f}. A model that goes by the disease falls to chance without the lungs.",
+        "test images: as they are, with the rectangle around the lungs painted gray, and with all but this rectangle "
+        f"painted gray. Chance is {chance:.1f}. A model that goes by the disease falls to chance without the lungs.",
         columns=["Model", "As they are", "Lungs blanked", "All but the lungs blanked", "Kept without lungs, %"],
         rows=rows,
     )
@@ -77,9 +78,9 @@ def shortcuts_table(arms: Sequence[NamedFindings]) -> tuple[list[Table], list[st
     span = f"{left[0]:.0f} %" if len(left) == 1 else f"{left[0]:.0f} to {left[-1]:.0f} %"
     which = "The trained model" if len(probed) == 1 else f"{len(warned)} of {len(probed)} trained models"
     return [table], [
-        f"{which} still tell{'s' if len(probed) == 1 else ''} the classes apart with the lungs blanked (balanced "
-        f"accuracy {span} where chance is {chance:.0f} %): what is beside the lungs, or where they lie, gives "
-        "the class away, so that figures on these images may not hold in another hospital. See “Shortcuts”."
+        f"{which} still tell{'s' if len(warned) == 1 else ''} the classes apart with the lungs blanked (balanced "
+        f"accuracy {span} where chance is {chance:.0f} %). What is beside the lungs, or where the lungs lie, gives the "
+        "class away. Figures on these images may not hold in another hospital. See “Shortcuts”."
     ]
 
 

@@ -27,12 +27,12 @@ from cxr_tasks.report.subgroup_tables import external_subgroup_tables, subgroup_
 
 # Figures of benchmarks/simulation.py.
 ONE_SEED = (
-    "Each arm was trained once, so verdicts are about these very models. Trained again with another seed both arms "
-    "would come out differently: where there was no effect, one seed called one in up to a third of simulated cases. "
-    "Train with several seeds (five are good, two say little)."
+    "Each arm was trained once. So the verdicts are about these very models. With another seed both arms come out "
+    "differently. In simulations without any effect, one seed found an effect in up to a third of the cases. Train "
+    "with several seeds: five are good, two say little."
 )
 SOME_ONE_SEED = (
-    "Of {}, the trainings with all seeds but one are missing: the verdicts there are about these very models, and "
+    "Of {}, the trainings with all seeds but one are missing. The verdicts there are about these very models. They "
     "leave out how a training happens to go."
 )
 
@@ -112,7 +112,7 @@ def _on_imported(imported: ImportedImages | None) -> list[str]:
         return []
     return [
         f"The synthetic images were not made in this run: they are {imported.origin}. What made them may have seen "
-        "images like the test images, which only copies would show.",
+        "images like the test images. Only copies would show that.",
         *(f"Imported images: {warning}." for warning in imported.warnings),
     ]
 
@@ -254,8 +254,8 @@ def _unconfirmed(claims: Sequence[Claim], pairs: Sequence[ReportPair]) -> dict[s
 
 def _two_changes(settings: Settings) -> list[str]:
     return [
-        f"The arms {settings.arms.baseline} and {arm} differ in two things, what is added and classical augmentation, "
-        "as in the source report: the difference between them cannot be credited to the added images alone."
+        f"The arms {settings.arms.baseline} and {arm} differ in two things, as in the source report: the added images "
+        "and classical augmentation. The difference between them cannot be credited to the added images alone."
         for arm in settings.arms.compared
         if settings.arms.changes_classical(arm)
     ]
@@ -286,7 +286,7 @@ def _protocol(settings: Settings, results: Results) -> list[tuple[str, str]]:
         many = "a new version of each image in every epoch" if views is None else f"a pool of {views} versions an image"
         rows.append(("Classical augmentation", many))
     budget = (
-        "every arm sees all of its images once an epoch, so that one with more images takes more optimiser steps"
+        "every arm sees all of its images once an epoch: an arm with more images takes more optimiser steps"
         if chosen.budget == "epochs"
         else "every arm takes as many optimiser steps an epoch, however many images it has"
     )

@@ -46,8 +46,8 @@ def external_table_of(external: ExternalSet, tests: Sequence[tuple[str, External
         rows.append([name, f"{found.images:,}", *map(_percent_of, (*macro, *accurate))])
         note = (
             f"In percent, with {100 * found.confidence:g} % intervals over {found.groups:,} patients or pictures of "
-            f"{external.source}. None of these images trained or chose anything. The drop is how much lower a figure "
-            "is than on the model's own test images: without an interval that leaves out 0 it is not certain. "
+            f"{external.source}. None of these images trained or chose anything. The drop says how much lower a "
+            "figure is than on the model's own test images. It is certain only where its interval leaves out 0. "
             f"Macro F1 is a mean over {join_words(found.classes)}."
         )
     leaks = sum(external.leaks.values())

@@ -51,10 +51,10 @@ def quality_tables(judgement: Judgement | None) -> list[Table]:
         for row in (quality.overall, *quality.classes)
     ]
     note = (
-        f"{judgement.sentence} In brackets stands what real images get: held-out ones in the place of the "
-        "generated, or at most as many training images. Distances of a row are over "
+        f"{judgement.sentence} In brackets stands what real images get in the place of the generated ones: held-out "
+        "images, or at most as many training images. The distances of a row are over "
         + ", ".join(f"{row.drawn} images a side ({row.name})" for row in (quality.overall, *quality.classes))
-        + f". Accuracy score: a classifier trained on the images alone and tested on real ones. {quality.extractor}."
+        + f". Accuracy score: a classifier is trained on the images alone and tested on real ones. {quality.extractor}."
     )
     return [Table(title="Quality of the generated images", note=note, columns=columns, rows=rows)]
 
@@ -87,8 +87,8 @@ def cost_table(results: Results) -> Table:
         by_arm.setdefault(arm.training.arm, []).append(arm.model)
     rows += [[f"Classifiers, arm {arm}", _minutes(models), _trained_on(models)] for arm, models in by_arm.items()]
     note = (
-        "Minutes of the tasks that made each part (of the GAN, of its training), wherever it was made; what was taken "
-        "from an earlier run counts with what it cost then."
+        "Minutes of the tasks that made each part. The minutes of the GAN are those of its training. A part that was "
+        "taken from an earlier run counts with what it cost then."
     )
     return Table(title="What it cost", note=note, columns=["Part", "Minutes", "Images"], rows=rows)
 
@@ -137,12 +137,12 @@ def leak_table(leaks: Sequence[LeakedModel], pairs: Mapping[tuple[str, int], Pai
             [*row, percent(honest.baseline_test["accuracy"]), points(claimed), points(honest.accuracy_difference)]
         )
     note = (
-        "Synthetic images joined the data before they were split, so that the test set holds some of them, and real "
-        "images that what made them was or may have been trained on. Accuracy in percent; both gains are against the "
-        "same baseline."
+        "Synthetic images joined the data before the split. So the test set holds some of them. It also holds real "
+        "images that their maker has seen, or may have seen. Accuracy is in percent. Both gains are against the same "
+        "baseline."
     )
     if inflated:
-        note += f" The two gains differ by {points(mean(inflated))} points on average; that has no interval."
+        note += f" The two gains differ by {points(mean(inflated))} points on average. This difference has no interval."
     return Table(
         title="The source report's protocol on these data: these figures are wrong",
         note=note,

@@ -211,8 +211,8 @@ def _changes(
     ]
     note = (
         f"Balanced accuracy in points, arm less {settings.arms.baseline}, on the same test images, with "
-        f"{100 * settings.evaluation.confidence:g} % intervals. This is a look around and no test: "
-        f"{len(rows) * len(changes)} intervals are not corrected for each other, so that about one in "
+        f"{100 * settings.evaluation.confidence:g} % intervals. This is a look around and no test. "
+        f"{len(rows) * len(changes)} intervals are not corrected for each other: about one in "
         f"{round(1 / (1 - settings.evaluation.confidence))} leaves out 0 by chance. “What this run may claim” is on "
         "all test images. “No disagreement”: the arms said the same of every image."
     )

@@ -62,7 +62,7 @@ def test_models_that_need_no_lungs_are_counted_in_a_warning():
 
     assert tables[0].rows[1][0] == "VGG16, both, seed 0" and tables[0].rows[1][2] == "80.0 (75.0 to 85.0)"
     assert len(warnings) == 1
-    assert warnings[0].startswith("1 of 2 trained models still tell the classes apart with the lungs blanked")
+    assert warnings[0].startswith("1 of 2 trained models still tells the classes apart with the lungs blanked")
     assert "accuracy 80 % where chance is 33 %" in warnings[0]
 
 
