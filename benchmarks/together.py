@@ -4,7 +4,7 @@
 
 FOLDER is laid out as the COVID-19 Radiography Database. The trainings are the CNN, VGG16 and ResNet50,
 each un-augmented and classical (a pool of two views), each a process of its own from its first import to its last
-epoch. The stack gives each task all cores, up to 16, and trainings two slots (``infra/embedded/stack.py``). The peers
+epoch. The stack gives each task all cores, up to 16, and trainings two slots (``cxr_tasks.cores``). The peers
 are the same trainings one after the other, two at a time with an equal share of the cores each, and all at once.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pair import deal
-from infra.embedded.stack import MOST_THREADS
+from cxr_tasks.cores import tasks_at_once, threads_of_task
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The slowest first, so that it does not train last and alone.
@@ -34,12 +34,11 @@ def main(source: str, size: int, images: int, epochs: int) -> None:
     """Measure each way, print a table, and end with one JSON object."""
     cores = os.cpu_count() or 2
     pools = json.loads((REPOSITORY / "infra" / "airflow" / "pools.json").read_text(encoding="utf-8"))
-    tasks = max(2, cores // 4)
-    at_once = min(tasks, pools["training"]["slots"])
+    at_once = min(tasks_at_once(), pools["training"]["slots"])
     ways = {
         "one after the other, all cores": (1, None),
         f"{at_once} at a time, {max(1, cores // at_once)} threads each": (at_once, max(1, cores // at_once)),
-        f"{at_once} at a time, as the stack runs them": (at_once, min(cores, MOST_THREADS)),
+        f"{at_once} at a time, as the stack runs them": (at_once, threads_of_task()),
         "all six at once, no limits": (len(TRAININGS), None),
     }
     seconds = {}

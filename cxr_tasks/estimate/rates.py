@@ -14,6 +14,7 @@ from typing import Any
 
 from cxr_tasks.cache import cache_folder, cache_root
 from cxr_tasks.config import Settings
+from cxr_tasks.cores import tasks_at_once, threads_of_task
 from cxr_tasks.estimate.work import (
     A_DRAW,
     A_FILE,
@@ -77,10 +78,8 @@ def machine() -> dict[str, Any]:
 
 
 def task_threads() -> tuple[int, int]:
-    """How many heavy tasks run at once on this machine, and how many threads each has; see ``infra.embedded.stack``."""
-    cores = os.cpu_count() or 2
-    tasks = max(2, cores // 4)
-    return min(tasks, 2), max(1, cores // tasks)
+    """How many heavy tasks run at once on this machine, by the slots of their pool, and how many threads each has."""
+    return min(tasks_at_once(), 2), threads_of_task()
 
 
 def rate_key(name: str, settings: Settings, drawn: int) -> str:

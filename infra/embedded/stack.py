@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
+from cxr_tasks.cores import tasks_at_once, threads_of_task
 from infra.embedded.airflow_api import AirflowApi
 from infra.embedded.processes import end, in_sessions
 from infra.embedded.services import Service, StackError, Watch
@@ -27,8 +28,6 @@ from infra.embedded.services import Service, StackError, Watch
 REPOSITORY = Path(__file__).resolve().parents[2]
 NEEDED_GIB = 3.0
 START_SECONDS = 240.0
-# Of one task. Where there are more cores, there are more tasks at a time, which share them.
-MOST_THREADS = 16
 # A driver that nobody keeps loaded takes seconds to answer.
 DRIVER_SECONDS = 20.0
 # Airflow's own servers. `airflow standalone` starts the same four, and does not notice when one of them ends.
@@ -168,9 +167,7 @@ class Stack:
 
     def _variables(self, airflow_port: int) -> dict[str, str]:
         airflow = f"http://127.0.0.1:{airflow_port}"
-        cores = os.cpu_count() or 2
-        tasks = max(2, cores // 4)
-        threads = min(cores, MOST_THREADS)
+        threads = str(threads_of_task())
         bin_folder = str(Path(sys.executable).parent)
         return {
             "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
@@ -186,13 +183,10 @@ class Stack:
             # Reading all DAGs takes a core for seconds. A file that was changed is read again at once all the same.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__CORE__EXECUTOR": "gpu:infra.embedded.executor.ProcessExecutor",
-            # More at once are not slower (benchmarks/together.py), but each holds its images and features in memory.
-            "AIRFLOW__CORE__PARALLELISM": str(tasks),
-            # A training that is left alone takes all cores; two share them. The number must not follow what else runs:
-            # sums in another order have other last digits.
-            "TF_NUM_INTRAOP_THREADS": str(threads),
-            "TF_NUM_INTEROP_THREADS": str(threads),
-            "OMP_NUM_THREADS": str(threads),
+            "AIRFLOW__CORE__PARALLELISM": str(tasks_at_once()),
+            "TF_NUM_INTRAOP_THREADS": threads,
+            "TF_NUM_INTEROP_THREADS": threads,
+            "OMP_NUM_THREADS": threads,
             # It waits in the executor, for the end of a task.
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.05",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "true",
