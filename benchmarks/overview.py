@@ -119,7 +119,7 @@ def one_training() -> str:
     told |= {"cxr.decision": "It beats the champion.", "cxr.validation_macro_f1": "0.94"}
     for name in MODELS:
         server.create_registered_model(name)
-        server.create_model_version(name, "s3://nowhere", tags=told)
+        server.create_model_version(name, "s3://nowhere/model", tags=told)
         server.set_registered_model_alias(name, "champion", "1")
     return dag_run
 

@@ -315,6 +315,46 @@ class TestRoles:
         assert done.returncode == 2 and "the password is too short: give at least 12 characters" in done.stderr
 
 
+class TestPage:
+    """The page in Airflow, which Airflow itself leaves open to everybody."""
+
+    @pytest.mark.parametrize("path", ["", "now", "static/overview.css", f"samples/{32 * 'a'}/step-000001.png"])
+    def test_nobody_sees_it_without_an_account(self, doors, path):
+        for headers in ({}, {"Authorization": "Bearer a.b.c"}, {"Cookie": "_token=a.b.c"}):
+            asked = httpx.get(f"{doors.airflow}/cxr/{path}", headers=headers, timeout=60)
+            assert asked.status_code in (401, 403) and "Champions" not in asked.text
+
+    def test_everybody_with_an_account_reads_it_and_is_offered_what_the_role_may(self, doors, people):
+        pages = {role: people[role].get(f"{doors.airflow}/cxr/") for role in people}
+        nobodys = pages["viewer"].text
+
+        assert {page.status_code for page in pages.values()} == {200}
+        # MLflow asks Airflow for credentials, and its administrator's are not in the page.
+        assert "No model is registered yet" in nobodys or "cxr-overall" in nobodys
+        assert ADMINISTRATOR[1] not in nobodys
+        assert {role: ">Train<" in page.text for role, page in pages.items()} == {
+            "viewer": False,
+            "trainer": True,
+            "approver": False,
+        }
+
+    def test_who_may_read_no_runs_sees_nothing(self, doors, people):
+        account = environment("airflow-init")
+        login = {part: account[f"AIRFLOW_ADMIN_{part.upper()}"] for part in ("username", "password")}
+        token = httpx.post(f"{doors.airflow}/auth/token", json=login, timeout=60).json()["access_token"]
+        admin = {"Authorization": f"Bearer {token}"}
+        told = {"first_name": "A", "last_name": "B", "email": "a@b.example", "username": "outsider"}
+        told |= {"password": PASSWORD, "roles": [{"name": "Public"}]}
+        made = httpx.post(f"{doors.airflow}/auth/fab/v1/users", json=told, headers=admin, timeout=60)
+        assert made.status_code in (200, 201), made.text
+        login = {"username": "outsider", "password": PASSWORD}
+        token = httpx.post(f"{doors.airflow}/auth/token", json=login, timeout=60).json()["access_token"]
+
+        asked = httpx.get(f"{doors.airflow}/cxr/", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+
+        assert asked.status_code == 403 and "may read the runs of the DAG cxr_training" in asked.text
+
+
 class TestSecrets:
     """They are looked for after all that is asked above."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cxr_tasks import tracking
 from cxr_tasks.artifacts import ClaimRow, Dataset, Decision, Missing, PairRow, Report, RunContext
 from cxr_tasks.config import resolve
+from cxr_tasks.overview.trainings import ANSWER_FILE
 from cxr_tasks.steps.answer_in_mlflow import show_answer
 from cxr_tasks.store import FolderStore
 from tests.hostile import MARKUP
@@ -70,6 +72,14 @@ def test_the_run_is_named_by_the_answer_and_keeps_its_figures(run: RunContext) -
     assert "**No.**" in note and "| VGG16 | synthetic against classical | +2.0 \\(-1.0 to +5.0\\) | no detect" in note
     assert "- cxr-vgg16 version 3: Better." in note and "- Missing: the gallery. It was killed." in note
     assert "[The report](http://r/)" in note and found.data.tags["cxr.dataset"] == "00ab"
+
+
+def test_programs_read_the_figures_in_a_file(run: RunContext) -> None:
+    shown(run, "/data/a", claims=(CLAIM,), pairs=(PAIR,))
+
+    kept = tracking.client().download_artifacts(run.mlflow_run_id, ANSWER_FILE)
+    found = Report.model_validate_json(Path(kept).read_text(encoding="utf-8"))
+    assert (found.claims, found.pairs, found.answer) == ((CLAIM,), (PAIR,), "No.")
 
 
 @pytest.mark.parametrize(
