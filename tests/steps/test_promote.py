@@ -35,6 +35,7 @@ from cxr_tasks.config import resolve
 from cxr_tasks.data.ingest import MANIFEST, pixels_file
 from cxr_tasks.evaluation.findings import arm_findings
 from cxr_tasks.gate_settings import GateSettings
+from cxr_tasks.overview.registered import read_figure
 from cxr_tasks.registry import champions
 from cxr_tasks.registry.champions import CHALLENGER, CHAMPION, Candidate, Standing
 from cxr_tasks.registry.gate import Evidence, Gate
@@ -574,7 +575,9 @@ class TestPromote:
             champions.OVERALL_MODEL: (CHAMPION, f"{second} baseline (none), seed 0"),
         }
         assert promoted.file(promoted.DECISIONS) is not None
-        card = tracking.client().get_model_version(f"cxr-{first}", "1").description
+        version = tracking.client().get_model_version(f"cxr-{first}", "1")
+        assert read_figure(version.tags[champions.TAG_TEST_MACRO_F1]) is not None
+        card = version.description
         assert "no diagnosis may rest on it" in card and "Dataset `a`" in card and "| COVID | 0.0 | 0.0 | 0.0 |" in card
         assert card.endswith(f"## Why it is, or is not, champion\n\n{FIRST}")
 

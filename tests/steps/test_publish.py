@@ -16,6 +16,7 @@ from cxr_tasks import steps
 from cxr_tasks.artifacts import Dataset, RunContext
 from cxr_tasks.data.ingest import MANIFEST
 from cxr_tasks.errors import DataError
+from cxr_tasks.overview.published import DATASET_FILE, PublishedData
 from cxr_tasks.pipeline import is_forced, load_settings
 from cxr_tasks.steps.publish import is_owed, note_begun
 from cxr_tasks.store import open_store
@@ -92,6 +93,10 @@ def test_the_run_says_what_changed_on_a_server(store, new_run: Callable[..., Run
     said = [run.data.tags["cxr.changes"] for run in runs]
     assert said == ["the first of these settings, 136 images", CHANGE]
     assert runs[1].data.metrics["images_relabelled"] == 1
+    kept = mlflow.artifacts.load_text(f"runs:/{second.mlflow_run_id}/{DATASET_FILE}")
+    published = PublishedData.model_validate_json(kept)
+    assert published.version == runs[1].data.tags["cxr.dataset"]
+    assert published.splits == ["train", "validation", "test"]
     text = mlflow.artifacts.load_text(f"runs:/{second.mlflow_run_id}/changes.csv")
     # Without paths, which may name patients.
     assert "relabelled,Normal,COVID" in text
