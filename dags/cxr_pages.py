@@ -10,7 +10,6 @@ A link is an XCom that Airflow writes when a task ends, however it ends. Here it
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
 from typing import Any
 
 from airflow.configuration import conf
@@ -28,11 +27,17 @@ LABEL = "{{ task_label(task.op_kwargs) }}{{ ' · ' ~ cxr_result if cxr_result is
 PAGE_OF_PROJECT = "plugin/chest-x-rays/cxr/"
 
 
-@lru_cache(maxsize=1)
+# The task that was asked about last, and what it returned. Airflow gives the same object for each link, and that has no
+# hash.
+_asked: list[tuple[Any, dict[str, Any]]] = []
+
+
 def _returned_by(ti_key: Any) -> dict[str, Any]:
     """The handle that a task returned; empty where it returned none. Asked for once, and not for each link."""
-    handle = XCom.get_value(ti_key=ti_key, key="return_value")
-    return handle if isinstance(handle, dict) else {}
+    if not _asked or _asked[0][0] is not ti_key:
+        handle = XCom.get_value(ti_key=ti_key, key="return_value")
+        _asked[:] = [(ti_key, handle if isinstance(handle, dict) else {})]
+    return _asked[0][1]
 
 
 class HandleLink(BaseOperatorLink):

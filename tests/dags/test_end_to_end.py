@@ -40,7 +40,7 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 form = json.loads(FORM)
 bag = BundleDagBag(DAGS, bundle_path=DAGS, bundle_name="dags")
-states, results = {}, {}
+states, results, links = {}, {}, {}
 for name in ("cxr_data", "cxr_training"):
     conf = form if name == "cxr_data" else {k: v for k, v in form.items() if k != "source"}
     run = bag.dags[name].test(run_conf=conf)
@@ -48,9 +48,11 @@ for name in ("cxr_data", "cxr_training"):
     with create_session() as session:
         for row in session.query(XComModel).filter_by(run_id=run.run_id, dag_id=name, key="return_value"):
             results[f"{row.task_id}/{row.map_index}"] = XComModel.deserialize_value(row)
+        for row in session.query(XComModel).filter_by(run_id=run.run_id, dag_id=name, key="_link_MlflowRunLink"):
+            links[f"{row.task_id}/{row.map_index}"] = XComModel.deserialize_value(row)
     if run.state != "success":
         break
-print(json.dumps({"states": states, "results": results}))
+print(json.dumps({"states": states, "results": results, "links": links}))
 """
 
 
@@ -95,6 +97,12 @@ def test_every_task_succeeds(first):
     left = {*UNASKED, "gan.import_synthetic", "queue_training", "verdict.keep_champion"}
     assert others == dict.fromkeys((f"{name}/-1" for name in left), "skipped")
     assert all("finish/-1" in tasks for tasks in first["states"].values())
+
+
+def test_every_task_links_to_its_run_in_mlflow(first):
+    pages = {name: told["url"] for name, told in first["results"].items() if isinstance(told, dict) and "url" in told}
+
+    assert len(pages) > 20 and {name: first["links"][name] for name in pages} == pages
 
 
 def test_mlflow_holds_a_run_for_every_step_under_one_parent(first, mlflow_client):
@@ -278,7 +286,10 @@ def test_an_arm_is_held_against_its_baseline_and_its_control(overridden):
 
 
 def test_bad_data_fail_at_once_with_one_sentence(pipeline, mlflow_client, tmp_path):
-    states = pipeline(source=str(tmp_path / "nowhere"))["states"]
+    run = pipeline(source=str(tmp_path / "nowhere"))
+    states = run["states"]
+    # A failed task has returned nothing, and links to its run all the same.
+    assert run["links"]["scan/-1"].startswith("http://127.0.0.1")
 
     assert states["cxr_data"]["scan/-1"] == states["cxr_data"]["finish/-1"] == "failed"
     assert states["cxr_data"]["split/-1"] == "upstream_failed"

@@ -18,7 +18,8 @@ from cxr_tasks.overview.gathering import PagePart
 from cxr_tasks.overview.render import HEADERS, STATIC, render_part, static_file
 from cxr_tasks.overview.under_way import AirflowFacts
 from tests.browser import HAS_BROWSER, NO_BROWSER, open_browser
-from tests.overview.test_render import page_of
+from tests.overview.test_render import page_of, under_way_of
+from tests.report.test_page_in_browser import BROKEN_RULES, FAINT_TEXTS, OPEN_ALL
 from tests.servers import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not HAS_BROWSER, reason=NO_BROWSER)]
@@ -34,20 +35,20 @@ class StandIn:
     Attributes:
         asked: Method, path and body of each question.
         status: What the API answers with.
+        now: What runs now, when the page looks again.
     """
 
     def __init__(self) -> None:
         self.asked: queue.Queue[tuple[str, str, Any]] = queue.Queue()
         self.status, self.app = 200, FastAPI()
+        self.now = under_way_of("x")
         self.app.get("/around")(lambda: HTMLResponse(f"<title>Airflow</title>{FRAME.format('cxr/')}"))
         self.app.get("/cxr/")(lambda: HTMLResponse(page_of("http://127.0.0.1:9/x"), headers=HEADERS))
-        self.app.get("/cxr/now")(lambda: HTMLResponse(render_part(self.nothing), headers=HEADERS))
+        self.app.get("/cxr/now")(lambda: HTMLResponse(render_part(PagePart("under_way", self.now)), headers=HEADERS))
         self.app.get("/cxr/static/{name}")(lambda name: Response(static_file(name), media_type=STATIC[name]))
         self.app.get("/cxr/samples/{run}/{name}")(lambda run, name: Response(b"", media_type="image/png"))
         self.app.api_route("/api/{path:path}", methods=["PATCH", "POST"])(self._answer)
         self.app.api_route("/api", methods=["PATCH", "POST"])(self._answer)
-
-    nothing = PagePart("under_way", {"airflow": AirflowFacts(), "work": []})
 
     async def _answer(self, request: Request) -> Response:
         assert request.headers["content-type"] == "application/json"
@@ -80,7 +81,7 @@ def window(stand_in: StandIn) -> Iterator[Any]:
 @pytest.fixture
 def framed(window: Any, stand_in: StandIn) -> Any:
     """The browser inside the frame."""
-    stand_in.status = 200
+    stand_in.status, stand_in.now = 200, under_way_of("http://127.0.0.1:9/x")
     window.get(f"{stand_in.address}/around")
     window.switch_to.frame(window.find_element("tag name", "iframe"))
     window.find_element("id", "data-head")
@@ -174,13 +175,35 @@ def test_a_rollback_needs_a_reason_and_starts_the_dag(framed: Any, stand_in: Sta
     assert link.get_attribute("href") == f"{stand_in.address}/dags/cxr_rollback/runs/manual__1"
 
 
-def test_what_runs_is_looked_at_again_but_not_under_a_persons_hands(framed: Any) -> None:
+def test_what_runs_is_looked_at_again_but_not_under_a_persons_hands(framed: Any, stand_in: StandIn) -> None:
+    stand_in.now = {"airflow": AirflowFacts(), "work": []}
     look = "return lookAgain(document.getElementById('under-way')).then(() => document.body.innerText)"
     framed.find_element("id", "reason-1").send_keys("I am")
     assert "Nothing runs now" not in framed.execute_script(look)
     framed.execute_script("document.activeElement.blur()")
 
     assert "Nothing runs now" in framed.execute_script(look)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_no_rule_of_accessibility_is_broken(window: Any, stand_in: StandIn, theme: str, width: int) -> None:
+    screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        window.get(f"{stand_in.address}/cxr/")
+        window.execute_script(f"localStorage.setItem('theme', '{theme}')")
+        window.get(f"{stand_in.address}/cxr/")
+        window.find_element("id", "data-head")
+        window.execute_script(OPEN_ALL)
+        seen, faint = window.execute_script(FAINT_TEXTS)
+        broken = {rule: found for rule, found in window.execute_script(BROKEN_RULES).items() if found}
+    finally:
+        window.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    # The head, the foot and the way past the head stand beside the content.
+    assert sorted(broken.pop("outside")) == ["A", "FOOTER", "HEADER"]
+    assert broken == {} and seen > 100 and faint == []
 
 
 def test_nothing_is_wider_than_a_phone_and_nothing_is_refused_by_the_policy(window: Any, stand_in: StandIn) -> None:

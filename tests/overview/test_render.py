@@ -41,6 +41,21 @@ def claim(name: str, **given: Any) -> ClaimRow:
     return ClaimRow.model_validate(told | {"verdict": name} | given)
 
 
+def under_way_of(name: str, visitor: Visitor = EVERYTHING) -> dict[str, Any]:
+    """A run and a question whose texts are ``name``."""
+    task = TaskUnderWay(name=name, state="running", seconds=70, page="/task")
+    run = RunUnderWay(
+        dag=name, dag_run=name, seconds=3700, tasks=(task,), done=3, total=9, failed=(name,), page="/dags/x"
+    )
+    question = OpenQuestion(
+        dag_run=name, subject=name, models=(name,), asked=AT, page="/page", api="/api", yes="Approve", no="Decline"
+    )
+    far = HowFar(work=name, done=10, total=40, first=0, since=AT, at=AT)
+    airflow = AirflowFacts(runs=(run,), questions=(question,), visitor=visitor)
+    work = [WorkUnderWay(told=far, dag_run=name, left=90, url=name)]
+    return {"airflow": airflow, "work": work}
+
+
 def page_of(name: str, visitor: Visitor = EVERYTHING) -> str:
     """A page on which everything is there, and every text of people is ``name``."""
     training = TrainingRun(
@@ -64,27 +79,18 @@ def page_of(name: str, visitor: Visitor = EVERYTHING) -> str:
         name=name, display=name, champion=version, newest=version.model_copy(update={"number": "3", "test": None}),
         versions=(version,), back_to=("1",),
     )  # fmt: skip
-    task = TaskUnderWay(name=name, state="running", seconds=70, page="/task")
-    run = RunUnderWay(
-        dag=name, dag_run=name, seconds=3700, tasks=(task,), done=3, total=9, failed=(name,), page="/dags/x"
-    )
-    question = OpenQuestion(
-        dag_run=name, subject=name, models=(name,), asked=AT, page="/page", api="/api", yes="Approve", no="Decline"
-    )
-    far = HowFar(work=name, done=10, total=40, first=0, since=AT, at=AT)
     data = PublishedData(
         version=name, counts={"train": {name: 5}, "test": {name: 1}}, rejected=1, near_duplicates=2, masks=3,
         warnings=(name,), data_docs=name,
     )  # fmt: skip
-    airflow = AirflowFacts(runs=(run,), questions=(question,), visitor=visitor)
-    work = [WorkUnderWay(told=far, dag_run=name, left=90, url=name)]
+    now = under_way_of(name, visitor)
     found = TrainingFound(training=training, report=report)
     newest = NewestData(version=name, at=AT, changes=name, url=name, told=data)
     samples = Samples(run_id="b" * 32, steps=(1, 1200), names=("step-000001", "step-001200"), reused=True, url=name)
     parts = [
-        PagePart("top", {"airflow": airflow, "work": work}),
-        PagePart("champions", {"airflow": airflow, "models": [model]}),
-        PagePart("comparison", {"airflow": airflow, "runs": [training], "found": found, "is_missing": False}),
+        PagePart("top", now),
+        PagePart("champions", {"airflow": now["airflow"], "models": [model]}),
+        PagePart("comparison", {"airflow": now["airflow"], "runs": [training], "found": found, "is_missing": False}),
         PagePart("samples", {"samples": samples, "training": training}),
         PagePart("data", {"data": newest, "training": training}),
         PagePart("away", {"why": name, "is_fault": False}),

@@ -150,5 +150,7 @@ addEventListener("DOMContentLoaded", () => {
   const slider = document.getElementById("step");
   if (slider) showSamples(slider);
   const region = document.getElementById("under-way");
+  // How far work is, is asked of MLflow after the page is there.
+  if (region.querySelector(".works")) lookAgain(region);
   setInterval(() => lookAgain(region), 10000);
 });
