@@ -29,15 +29,15 @@ PAGE_OF_PROJECT = "plugin/chest-x-rays/cxr/"
 
 # The task that was asked about last, and what it returned. Airflow gives the same object for each link, and that has no
 # hash.
-_asked: list[tuple[Any, dict[str, Any]]] = []
+_asked_about: list[tuple[Any, dict[str, Any]]] = []
 
 
 def _returned_by(ti_key: Any) -> dict[str, Any]:
     """The handle that a task returned; empty where it returned none. Asked for once, and not for each link."""
-    if not _asked or _asked[0][0] is not ti_key:
+    if not _asked_about or _asked_about[0][0] is not ti_key:
         handle = XCom.get_value(ti_key=ti_key, key="return_value")
-        _asked[:] = [(ti_key, handle if isinstance(handle, dict) else {})]
-    return _asked[0][1]
+        _asked_about[:] = [(ti_key, handle if isinstance(handle, dict) else {})]
+    return _asked_about[0][1]
 
 
 class HandleLink(BaseOperatorLink):
@@ -128,8 +128,8 @@ def show_result(returned: Any) -> None:
 
 def _run_of(operator: Any) -> dict[str, Any]:
     """The DAG run as the task is given it."""
-    run = (getattr(operator, "op_kwargs", None) or {}).get("run")
-    return run if isinstance(run, dict) else {}
+    given = [*(getattr(operator, "op_args", None) or ()), *(getattr(operator, "op_kwargs", None) or {}).values()]
+    return next((each for each in given if isinstance(each, dict) and {"mlflow_run_id", "settings"} <= each.keys()), {})
 
 
 def _push(ti: Any, key: str, value: str) -> None:

@@ -208,7 +208,7 @@ from types import SimpleNamespace
 told = []
 for url in ("https://mlflow/#/x", "javascript:alert(1)", "data:text/html,x", " javascript:alert(1)", ""):
     XCom.get_value = classmethod(lambda cls, **_: {"url": url, "address": url, "data_docs": url})
-    task = SimpleNamespace(task_id="gan.judge", op_kwargs={"run": {"url": url, "mlflow_run_id": url}})
+    task = SimpleNamespace(task_id="gan.judge", op_kwargs={"run": {"url": url, "mlflow_run_id": url, "settings": "s"}})
     told += [link.get_link(task, ti_key=url) for link in cxr_wiring.StepOperator.operator_extra_links]
 print([told[:4], "".join(told[4:])])
 """
@@ -228,13 +228,13 @@ from types import SimpleNamespace
 XCom.get_value = classmethod(lambda cls, **_: None)
 
 def links(task_id):
-    run = {"url": "https://mlflow/#/parent", "mlflow_run_id": "0a"}
-    task = SimpleNamespace(task_id=task_id, op_kwargs={"run": run})
+    run = {"url": "https://mlflow/#/parent", "mlflow_run_id": "0a", "settings": "s"}
+    task = SimpleNamespace(task_id=task_id, op_args=[run], op_kwargs={})
     return [link.get_link(task, ti_key=None) for link in cxr_wiring.StepOperator.operator_extra_links]
 
 pushed = {}
 ti = SimpleNamespace(xcom_push=pushed.__setitem__)
-run = {"url": "https://mlflow/#/parent", "mlflow_run_id": "0a"}
+run = {"url": "https://mlflow/#/parent", "mlflow_run_id": "0a", "settings": "s"}
 task = SimpleNamespace(task_id="gan.train_gan", op_kwargs={"run": run})
 cxr_pages.get_current_context = lambda: {"ti": ti, "task": task}
 cxr_pages.show_links()
