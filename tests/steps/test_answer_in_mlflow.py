@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from cxr_tasks import tracking
+from cxr_tasks import steps, tracking
 from cxr_tasks.artifacts import ClaimRow, Dataset, Decision, Missing, PairRow, Report, RunContext
 from cxr_tasks.config import resolve
 from cxr_tasks.overview.trainings import ANSWER_FILE
 from cxr_tasks.steps.answer_in_mlflow import show_answer
 from cxr_tasks.store import FolderStore
 from tests.hostile import MARKUP
+from tests.steps import handles
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_uri")]
 CLAIM = ClaimRow(
@@ -107,3 +108,22 @@ def test_a_report_that_is_written_again_replaces_the_first(run: RunContext) -> N
     shown(run, "/data/a", answer="First.")
 
     assert "First" not in shown(run, "/data/a", answer="Second.").data.tags["mlflow.note.content"]
+
+
+def test_the_pdf_and_the_data_lie_with_the_run_beside_the_report(
+    new_run: Callable[..., RunContext], store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("CXR_MLFLOW", "off")
+        begun, dataset = handles.begin(), handles.dataset()
+    run = new_run(settings=begun.settings)
+
+    written = steps.write_report(run, dataset, None, None, None, [], None, None, [], None)
+
+    client = tracking.client()
+    assert {"report.html", "report.pdf", "report-data"} <= {
+        file.path for file in client.list_artifacts(run.mlflow_run_id)
+    }
+    data = {file.path for file in client.list_artifacts(run.mlflow_run_id, "report-data")}
+    assert data == {f"report-data/{path.name}" for path in (written.folder() / Report.DATA).iterdir()}
+    assert "report-data/checklist-tripod-ai.csv" in data and written.notes == ()
