@@ -323,6 +323,12 @@ class Dataset(Artifact):
             return select_resized(rows, self._shard_folders(), split, size, classes, self.resize)
         return select(rows, self._shard_folders(), split, size, classes)
 
+    def largest_images(self, split: str, classes: Sequence[str]) -> Images:
+        """The images of one split at the largest size that is packed, for people to look at."""
+        from cxr_tasks.data.dataset import OF_IMAGES, select_largest
+
+        return select_largest(self.manifest(OF_IMAGES, split), self._shard_folders(), split, classes)
+
     def masks(self, split: str, size: int) -> RowStack:
         """The lung masks (n, size, size) bool of one split; a box over the middle where an image has none."""
         from cxr_tasks.data.dataset import OF_IMAGES, rows_of, select_masks

@@ -95,8 +95,13 @@ def select_resized(
     """As :func:`select`; images that are not packed at ``size`` are resized from the largest size that is packed."""
     if (shards[0] / pixels_file(size)).is_file():
         return select(manifest, shards, split, size, classes)
+    return select_largest(manifest, shards, split, classes).resized(size, resize)
+
+
+def select_largest(manifest: pd.DataFrame, shards: Sequence[Path], split: str, classes: Sequence[str]) -> Images:
+    """As :func:`select`, at the largest size that is packed."""
     largest = max(int(path.stem.split("-")[1]) for path in shards[0].glob("pixels-*.npy"))
-    return select(manifest, shards, split, largest, classes).resized(size, resize)
+    return select(manifest, shards, split, largest, classes)
 
 
 def select(manifest: pd.DataFrame, shards: Sequence[Path], split: str, size: int, classes: Sequence[str]) -> Images:

@@ -159,7 +159,8 @@ def sample_grid(images: NDArray[np.uint8], labels: Sequence[str], classes: Seque
         raise DataError(f"{len(images)} images need as many labels, each one of {list(classes)}.")
     rows = {name: [image for image, label in zip(images, labels, strict=True) if label == name] for name in classes}
     columns = max(len(row) for row in rows.values())
-    cell = min(1.2, WIDTH / columns)
+    # An image is drawn with at least a dot a pixel, as far as the width allows.
+    cell = min(max(1.2, images.shape[2] / DPI), WIDTH / columns)
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     figure = Figure(figsize=(columns * cell + 1.2, len(classes) * cell + 0.5), layout=tight)
     axes = figure.subplots(len(classes), columns, squeeze=False)

@@ -76,21 +76,22 @@ def disagreement_gallery(
 
     Args:
         chosen: The n rows of ``disagreements``.
-        images: Pixels (n, S, S) uint8, in the order of the rows.
-        baseline_heat: The baseline's heat maps (n, S, S), 0 to 1, each on a scale of its own.
+        images: Pixels (n, S, S) uint8, in the order of the rows, as large as they are to be had.
+        baseline_heat: The baseline's heat maps (n, s, s), 0 to 1, each on a scale of its own, at the size that the
+            arm sees.
         augmented_heat: The augmented arm's heat maps, alike.
         title: The title above the rows.
         classes: In their order, for classes that can only be drawn by their number; without it, in that of the names.
 
     Raises:
-        DataError: There are no images, or a row lacks an image or a heat map of the same shape.
+        DataError: There are no images, or a row lacks an image or a heat map.
     """
     if not len(chosen):
         raise DataError("The arms disagree on no image, so there is nothing to show.")
-    shapes = {(len(chosen), *images.shape[1:]), images.shape, baseline_heat.shape, augmented_heat.shape}
-    if images.ndim != 3 or len(shapes) > 1:
+    numbers = {len(chosen), len(images), len(baseline_heat)}
+    if images.ndim != 3 or len(numbers) > 1 or baseline_heat.ndim != 3 or baseline_heat.shape != augmented_heat.shape:
         raise DataError(
-            f"{len(chosen)} rows need as many images and heat maps of one shape, not {images.shape}, "
+            f"{len(chosen)} rows need as many images, and as many heat maps of one shape, not {images.shape}, "
             f"{baseline_heat.shape} and {augmented_heat.shape}."
         )
     figure = Figure(
@@ -110,7 +111,8 @@ def disagreement_gallery(
         axes[0].set_title(f"Truth: {shown[row['label']]}", fontsize=10, color=INK)
         axes[0].set_ylabel(str(row["image_id"])[:12], fontsize=8, color=FAINT)
         for axis, arm, heat in zip(axes[1:], ROLES, heats, strict=True):
-            axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=HEAT_OPACITY * heat)
+            # The map lies over the whole image, whatever the size of either.
+            axis.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=HEAT_OPACITY * heat, extent=axis.images[0].get_extent())
             _judged(axis, shown[row[arm]], row[f"{arm}_probability"], row["right"] == arm)
     for axis, name in zip(grid[0], ("Image", "Baseline", "Augmented"), strict=True):
         axis.annotate(

@@ -25,7 +25,7 @@ def explain(run: RunContext, dataset: Dataset, comparison: Comparison) -> Galler
         run,
         Gallery,
         fill,
-        version=3,
+        version=4,
         settings={"gallery": settings.evaluation.gallery, "claimed": list(settings.arms.claimed)},
         inputs={"comparison": comparison, "dataset": dataset},
         label=comparison.name,
@@ -48,12 +48,13 @@ def _draw(settings: Settings, dataset: Dataset, comparison: Comparison, folder: 
         return 0
     test = dataset.images("test", settings.classifiers.image_size, classes)
     position = pd.Series(np.arange(len(test)), index=test.ids)
-    pixels = test.pixels[position.loc[chosen["image_id"]].to_numpy()]
+    places = position.loc[chosen["image_id"]].to_numpy()
+    pixels, large = test.pixels[places], dataset.largest_images("test", classes).pixels[places]
     heat = {
         role: grad_cam(arm.model.load(), pixels, np.array([classes.index(name) for name in chosen[role]]))
         for role, arm in arms.items()
     }
     title = f"{comparison.name}: test images that the arms disagree on"
-    plot = disagreement_gallery(chosen, pixels, heat["baseline"], heat["augmented"], title, settings.data.classes)
+    plot = disagreement_gallery(chosen, large, heat["baseline"], heat["augmented"], title, settings.data.classes)
     keep_plot(folder, Gallery.PICTURE, plot)
     return len(chosen)

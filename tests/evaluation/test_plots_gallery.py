@@ -96,3 +96,17 @@ def test_a_gallery_without_images_or_with_too_few_is_refused() -> None:
         disagreement_gallery(chosen, images, images.astype(np.float32), images.astype(np.float32), "VGG16")
     with pytest.raises(DataError, match="nothing to show"):
         disagreement_gallery(chosen[:0], images[:0], images[:0], images[:0], "VGG16")
+
+
+def test_heat_maps_lie_over_the_whole_of_larger_images() -> None:
+    chosen = disagreements(*tables([(0, 0, 0.9, 1, 0.6)]), CLASSES)
+    images = np.zeros((len(chosen), 64, 64), dtype=np.uint8)
+    heat = np.ones((len(chosen), 16, 16), dtype=np.float32)
+
+    figure = disagreement_gallery(chosen, images, heat, heat, "VGG16")
+
+    drawn = [[image.get_extent() for image in axis.get_images()] for axis in figure.axes[:3]]
+    assert [len(each) for each in drawn] == [1, 2, 2] and len({tuple(extent) for each in drawn for extent in each}) == 1
+    assert figure.axes[1].get_images()[1].get_array().shape == (16, 16)
+    with pytest.raises(DataError, match="of one shape"):
+        disagreement_gallery(chosen, images, heat, heat[:, :8, :8], "VGG16")

@@ -403,3 +403,14 @@ def test_costs_are_those_of_making_each_part(results: Results) -> None:
     assert rows["Making the synthetic set"][1] == "9"
     assert rows["Running frozen backbones, for all arms"] == ["1.5", "60"]
     assert rows["Classifiers, arm none"][1] == "CNN 18 × 2, VGG16 18 × 2"
+
+
+def test_a_gallery_shows_the_largest_images_that_are_packed() -> None:
+    run, dataset = handles.begin(), handles.dataset(sizes=(32, 96))
+
+    large, small = dataset.largest_images("test", handles.CLASSES), dataset.images("test", 32, handles.CLASSES)
+
+    assert (large.pixels.shape[1:], small.pixels.shape[1:]) == ((96, 96), (32, 32))
+    assert list(large.ids) == list(small.ids)
+    arms = [handles.trained_arm(run, dataset, "cnn", arm, skill=0.5, with_model=True) for arm in ("none", "synthetic")]
+    assert steps.explain(run, dataset, steps.compare(run, dataset, pair(), [arms])).shown > 0
