@@ -25,7 +25,7 @@ CLASSIFIER_WORDS = {name: classifier.display for name, classifier in CLASSIFIERS
 # The parts of the form that are folded at first. Fields without a section are what most people fill in.
 SYNTHETIC_PART, VERDICT_PART, REST_PART = "Synthetic images", "Gate and report", "Everything else"
 # What the list of a field that may stay empty calls its empty value. Airflow's form looks it up by this key.
-EMPTY_KEY = "null"
+EMPTY_KEY, AS_PROFILE = "null", "as the profile says"
 # Seeds are chosen from a list, since Airflow's form would want JSON otherwise. The API takes any.
 OFFERED_SEEDS = tuple(range(10))
 
@@ -93,12 +93,11 @@ class Field:
             told["section"] = self.section
         words = dict(self.words)
         if self.setting:
-            said = f"as the profile says ({_said_by_profiles(self.setting, words)})"
+            # A switch cannot be empty: it shows "off" until somebody touches it.
+            left = "Untouched" if "boolean" in schema["type"] else "Empty"
+            told["description"] += f" {left}: {AS_PROFILE} ({_said_by_profiles(self.setting, words)})."
             if None in schema.get("enum", ()):
-                words[EMPTY_KEY] = said
-            else:
-                # A switch cannot be empty: it shows "off" until somebody touches it.
-                told["description"] += f" {'Untouched' if 'boolean' in schema['type'] else 'Empty'}: {said}."
+                words[EMPTY_KEY] = AS_PROFILE
         if words:
             told["values_display"] = words
         return {**schema, **told}
