@@ -23,14 +23,12 @@ class Samples(Strict):
         run_id: The MLflow run that has them.
         steps: Of the training, ascending.
         names: What the file of each step is called.
-        reused: Whether another run has trained this GAN.
         url: Where people see them in MLflow.
     """
 
     run_id: str
     steps: tuple[int, ...]
     names: tuple[str, ...]
-    reused: bool
     url: str
 
 
@@ -45,23 +43,28 @@ def gan_samples(mlflow: MlflowApi, experiments: Sequence[str], training: Trainin
     Raises:
         MlflowAwayError: There is no answer.
     """
-    of_gan = f"tags.`{TAG_DAG_RUN}` = '{training.dag_run}' AND tags.`cxr.step` = '{Gan.step}'"
-    if "'" in training.dag_run:
+    run_id = training.gan_run or _run_of_gan(mlflow, experiments, training)
+    if not RUN_ID.fullmatch(run_id):
         return None
-    found = mlflow.search_runs(experiments, of_gan, 1)
-    if not found:
-        return None
-    own, made_by = found[0]["info"]["run_id"], tags_of(found[0]).get(TAG_MADE_BY, "")
-    run_id = made_by if RUN_ID.fullmatch(made_by) else own
     listed = mlflow.get("artifacts/list", run_id=run_id, path=Gan.GRIDS).get("files", [])
     grids = sorted((int(name[1]), name[0]) for each in listed if (name := GRID_NAME.fullmatch(each["path"])))
     return Samples(
         run_id=run_id,
         steps=tuple(step for step, _ in grids),
         names=tuple(path.rpartition("/")[2].removesuffix(".png") for _, path in grids),
-        reused=run_id != own,
-        url=artifact_url(found[0]["info"]["experiment_id"], run_id, Gan.GRIDS),
+        url=artifact_url(training.experiment, run_id, Gan.GRIDS),
     )
+
+
+def _run_of_gan(mlflow: MlflowApi, experiments: Sequence[str], training: TrainingRun) -> str:
+    """The run that trains the GAN of a training whose report does not tell that yet; empty where there is none."""
+    if "'" in training.dag_run:
+        return ""
+    condition = f"tags.`{TAG_DAG_RUN}` = '{training.dag_run}' AND tags.`cxr.step` = '{Gan.step}'"
+    for found in mlflow.search_runs(experiments, condition, 1):
+        made_by = tags_of(found).get(TAG_MADE_BY, "")
+        return made_by if RUN_ID.fullmatch(made_by) else str(found["info"]["run_id"])
+    return ""
 
 
 def sample_grid_png(mlflow: MlflowApi, run_id: str, name: str) -> bytes | None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from cxr_tasks.artifacts import Report, TrainedModel
 from cxr_tasks.overview.mlflow_api import MlflowApi, tags_of
 from cxr_tasks.strict import Strict
-from cxr_tasks.tracking import TAG_CAUSE, TAG_DAG_RUN, artifact_url, run_url, search_url
+from cxr_tasks.tracking import TAG_CAUSE, TAG_DAG_RUN, TAG_GAN_RUN, artifact_url, run_url, search_url
 
 # The report as a file of the run, for programs.
 ANSWER_FILE = "answer.json"
@@ -35,6 +35,7 @@ class TrainingRun(Strict):
         answer: In words; empty where there is none yet.
         dataset: The version that it trained on.
         cause: Why the run was made.
+        gan_run: The run in MLflow that trained its GAN; empty where that is not told yet, or there is no GAN.
         experiment: Its id in MLflow.
         url: Its page in MLflow.
         compare: Where MLflow shows the curves of its trainings over each other.
@@ -49,6 +50,7 @@ class TrainingRun(Strict):
     answer: str = ""
     dataset: str = ""
     cause: str = ""
+    gan_run: str = ""
     experiment: str = ""
     url: str = ""
     compare: str = ""
@@ -118,6 +120,7 @@ def _training_run(told: Mapping[str, Any]) -> TrainingRun:
         answer=tags.get("cxr.answer", ""),
         dataset=tags.get("cxr.dataset", ""),
         cause=tags.get(TAG_CAUSE, ""),
+        gan_run=tags.get(TAG_GAN_RUN, ""),
         experiment=experiment,
         url=run_url(experiment, run_id),
         compare=search_url(experiment, trained, "metrics.`validation_macro_f1`", charts=True),

@@ -111,6 +111,8 @@ def write_report(
             notes=(reason,) if reason else (),
         )
         show_answer(run, dataset, report)
+        if gan is not None:
+            tracking.set_tags({tracking.TAG_GAN_RUN: gan.made_by}, run.mlflow_run_id)
         return Made(report)
 
     # A report speaks of one run and links to it, so no other run's report can stand in for it.

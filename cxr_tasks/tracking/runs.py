@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 TAG_DAG_RUN = "cxr.dag_run"
 TAG_WORK = "cxr.work"
 TAG_ARTIFACT = "cxr.artifact"
-# Why a training was made.
-TAG_CAUSE = "cxr.cause"
+# Why a training was made, and the run that trained its GAN.
+TAG_CAUSE, TAG_GAN_RUN = "cxr.cause", "cxr.gan_run"
 # The run that made the artifact which a run took as it was, and how far the work of a run is.
 TAG_MADE_BY, TAG_PROGRESS = "cxr.made_by", "cxr.progress"
 # MLflow's own: what people see above runs, and that the runs train models. Without that MLflow's pages guess.

@@ -113,8 +113,11 @@ def test_samples_are_those_of_the_run_that_trained_the_gan(hospital: Hospital, t
 
     samples, mlflow = hospital.facts()["samples"], hospital.page.mlflow
 
-    assert samples.run_id == made and samples.steps == (1, 2, 1200) and samples.reused
+    assert samples.run_id == made and samples.steps == (1, 2, 1200)
     assert sample_grid_png(mlflow, made, "step-001200") == PNG
+    # The report of a run that took a GAN as it was says whose GAN that is.
+    hospital.training("taken", answer="Yes.", gan_run=made)
+    assert hospital.facts()["samples"].run_id == made
     # What is no picture, or no grid, is not handed out.
     for other, name in ((made, "step-000002"), (made, "other"), (run, "../settings.yaml"), ("../x", "step-000001")):
         assert sample_grid_png(mlflow, other, name) is None

@@ -86,7 +86,7 @@ def page_of(name: str, visitor: Visitor = EVERYTHING) -> str:
     now = under_way_of(name, visitor)
     found = TrainingFound(training=training, report=report)
     newest = NewestData(version=name, at=AT, changes=name, url=name, told=data)
-    samples = Samples(run_id="b" * 32, steps=(1, 1200), names=("step-000001", "step-001200"), reused=True, url=name)
+    samples = Samples(run_id="b" * 32, steps=(1, 1200), names=("step-000001", "step-001200"), url=name)
     parts = [
         PagePart("top", now),
         PagePart("champions", {"airflow": now["airflow"], "models": [model]}),
