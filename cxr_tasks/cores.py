@@ -8,8 +8,8 @@ MOST_THREADS = 16
 
 
 def cores() -> int:
-    """The machine's."""
-    return os.cpu_count() or 2
+    """Those of the machine that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def tasks_at_once() -> int:

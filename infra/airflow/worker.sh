@@ -2,9 +2,7 @@
 # Starts a Celery worker. Arguments go to `airflow celery worker`.
 set -eu
 
-# Two trainings run at a time (pools.json). Where they share cores they wait for each other in every operation.
-threads=$(($(nproc) / 2))
-if [ "$threads" -lt 1 ]; then threads=1; fi
+threads=$(python -c 'from cxr_tasks.cores import threads_of_task; print(threads_of_task())')
 export TF_NUM_INTRAOP_THREADS="${TF_NUM_INTRAOP_THREADS:-$threads}"
 export TF_NUM_INTEROP_THREADS="${TF_NUM_INTEROP_THREADS:-$threads}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}"

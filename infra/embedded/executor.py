@@ -5,12 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import connection, forkserver
 from typing import TYPE_CHECKING, Any
 
-from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.local_executor import LocalExecutor
 
@@ -22,27 +20,8 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
 
 
-# What tasks import. Each would spend seven seconds of a processor on it. None of it looks for a GPU before it is used,
-# or begins threads but those of OpenBLAS and jemalloc, which know of forks.
-PRELOADED = [
-    "airflow.dag_processing.dagbag",
-    "airflow.providers.standard.operators.python",
-    "airflow.sdk.execution_time.supervisor",
-    "airflow.sdk.execution_time.task_runner",
-    "cxr_tasks.steps",
-    # What the DAG files share, with the trigger forms. It lies beside them.
-    "cxr_wiring",
-    "keras",
-    "mlflow.tensorflow",
-    "mlflow.tracking.request_header.registry",
-    "pandas",
-    "pyarrow.parquet",
-    "sklearn.metrics",
-    "scipy.stats",
-    "tensorflow",
-    __name__,
-]
-
+# What the process imports that the others are forked from.
+PRELOADED = ["infra.preloaded", __name__]
 # A scheduler with nothing to do looks for news so often: what people triggered waits no longer.
 IDLE_SECONDS = 1.0
 # While tasks run, their ends are the news, and these are noticed at once.
@@ -71,9 +50,6 @@ class ProcessExecutor(LocalExecutor):
         """Begin with no process but the one that the others are forked from."""
         self._processes: dict[Any, tuple[ForkServerProcess, ExecutorWorkload]] = {}
         self._context = multiprocessing.get_context("forkserver")
-        # As Airflow does when it reads a DAG file.
-        if (dags := conf.get("core", "dags_folder")) not in sys.path:
-            sys.path.append(dags)
         self._context.set_forkserver_preload(PRELOADED)
         # At once, so that it imports while the other servers start.
         forkserver.ensure_running()
