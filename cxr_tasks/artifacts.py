@@ -46,7 +46,8 @@ class RunContext(Strict):
         settings: Reference of the resolved settings.
         force: Steps that are run although their artifact exists.
         experiment_id: MLflow's experiment; empty where nothing is tracked.
-        mlflow_run_id: The MLflow run that holds the runs of the steps; empty where nothing is tracked.
+        mlflow_run_id: The MLflow run of the DAG run, which holds those of its trainings; empty where nothing is
+            tracked.
         url: Where people see that run.
     """
 
@@ -94,19 +95,22 @@ class Artifact(Strict):
     Attributes:
         step: The step that makes artifacts of this kind.
         ref: Reference of the artifact in the store; empty where the step has not finished.
-        mlflow_run_id: The MLflow run of the step that returned this handle.
+        mlflow_run_id: The MLflow run that shows the artifact: of a training its own, of all else that of the DAG run.
         made_by: The MLflow run of the step that made the artifact.
         seconds: What making it took.
         url: Where people see ``mlflow_run_id``.
+        shown_here: Whether ``mlflow_run_id`` belongs to the DAG run that this handle is of.
         reused: Whether the artifact was taken as it was.
         forced: Whether it was made anew on request, as must then be what follows from it.
         notes: Sentences for the person who watches the run.
     """
 
     step: ClassVar[str]
+    # Whether MLflow has a run of its own for it, below that of the DAG run: for trainings, which people compare.
+    has_run: ClassVar[bool] = False
     # What belongs to the moment of a step and not to its artifact.
     MOMENT: ClassVar[frozenset[str]] = frozenset(
-        {"ref", "mlflow_run_id", "made_by", "seconds", "url", "reused", "forced"}
+        {"ref", "mlflow_run_id", "made_by", "seconds", "url", "shown_here", "reused", "forced"}
     )
 
     ref: str = ""
@@ -114,6 +118,7 @@ class Artifact(Strict):
     made_by: str = ""
     seconds: float = 0.0
     url: str = ""
+    shown_here: bool = False
     reused: bool = False
     forced: bool = False
     notes: tuple[str, ...] = ()
@@ -362,6 +367,7 @@ class Gan(Artifact):
     """
 
     step = "train_gan"
+    has_run = True
     GENERATOR: ClassVar[str] = "generator.keras"
     DISCRIMINATOR: ClassVar[str] = "discriminator.keras"
     HISTORY: ClassVar[str] = "history.parquet"
@@ -581,6 +587,7 @@ class TrainedModel(Artifact):
     """
 
     step = "train_arm"
+    has_run = True
     MODEL: ClassVar[str] = NETWORK_FILE
     PREDICTIONS: ClassVar[str] = "predictions.parquet"
     HISTORY: ClassVar[str] = "history.parquet"

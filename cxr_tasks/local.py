@@ -361,6 +361,7 @@ def evaluate_by_hand(
         with suppress(Exception):
             steps.close_run(TRAINING, run.dag_run, f"{type(error).__name__}: {error}")
         raise
+    tracking.set_tags({tracking.TAG_NAME: f"{found.who} on {external.name}"}, run.mlflow_run_id)
     steps.close_run(TRAINING, run.dag_run, "")
     return tested
 

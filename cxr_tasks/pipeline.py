@@ -1,4 +1,4 @@
-"""How a step runs: take the artifact if it is there, else make it, and leave one MLflow run either way.
+"""How a step runs: take the artifact if it is there, else make it, and let MLflow show it.
 
 A step is a function of content. The key of its artifact is a hash of the step's name and version, its resolved
 settings and the references of its inputs.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -22,7 +22,7 @@ from cxr_tasks.cache import full_disk_told
 from cxr_tasks.config import Settings, flatten
 from cxr_tasks.how_far import Teller
 from cxr_tasks.outages import patience
-from cxr_tasks.store import RecordEntry, artifact_ref, open_store
+from cxr_tasks.store import RecordEntry, Use, artifact_ref, open_store
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,21 @@ class Made(Generic[Kind]):
     metrics: Mapping[str, float] = field(default_factory=dict)
     curves: Sequence[Mapping[str, float]] = ()
     volatile: bool = False
+
+
+@dataclass(frozen=True)
+class ShownTraining:
+    """How MLflow shows a training.
+
+    Attributes:
+        name: What people call its run.
+        tags: To find the run by.
+        params: Beside the training's settings.
+    """
+
+    name: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 class Postponed(Exception):
@@ -75,7 +90,7 @@ def perform(
     version: int = 1,
     after: Sequence[Artifact] = (),
     label: str = "",
-    tags: Mapping[str, str] | None = None,
+    training: ShownTraining | None = None,
     within: Artifact | None = None,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
     answered: bool = False,
@@ -85,14 +100,14 @@ def perform(
     Args:
         run: The DAG run.
         kind: What the step makes; its ``step`` is the step's name.
-        fill: Fills the artifact's folder; called inside the step's active MLflow run.
+        fill: Fills the artifact's folder. What it logs goes to the MLflow run of the training, or of the DAG run.
         settings: All that ``fill`` depends on besides ``inputs``.
         inputs: Handles of earlier steps by their role, or references.
         version: To be raised when the code makes something else of the same settings and inputs.
         after: Handles that the step works from whose content ``inputs`` names already.
         label: Tells mapped instances of the step apart, such as ``vgg16 none seed 0``.
-        tags: Further MLflow tags to find the run by.
-        within: The handle of earlier work whose MLflow run this belongs to, instead of a run of its own.
+        training: How MLflow shows the training that the step makes, or that ``within`` is.
+        within: The handle of a training to which what the step makes belongs.
         around: Gives the block in which the artifact is made and published.
         answered: Whether an earlier try of this run has made anew what was asked for. Then it is not made once more.
 
@@ -104,38 +119,43 @@ def perform(
     ref = artifact_ref(step, version, settings, refs)
     forced = is_forced(run, step, inputs) or any(handle.forced for handle in after)
     work = f"{step} {label}".strip()
-    opened = _mlflow_run(run, work, ref, {"cxr.step": step, **(tags or {})}, within)
-    with opened as run_id, progress.listening(Teller()), full_disk_told():
+    with _told_where_it_fails(run, step, work, ref), progress.listening(Teller()), full_disk_told():
         before = open_store().entry(ref)
         found = _published(ref, kind) if answered or not forced else None
-        if within is None:
-            tracking.log_params(flatten(settings))
-        postponed = None
-        if found is not None:
-            log.info("%s: artifact %s was made before and is taken as it is", work, ref)
-        else:
-            try:
-                record = {"step": step, "settings": dict(settings), "inputs": refs}
-                found = _make_alone(ref, kind, fill, record, run_id, before, work, around)
-                forced = forced or _differs(before, found)
-            except Postponed as reason:
-                log.warning("%s: %s", work, reason)
-                postponed = reason.artifact
-        moment: dict[str, Any] = {"mlflow_run_id": run_id, "url": tracking.run_url(run.experiment_id, run_id)}
-        if postponed is not None or found is None:
-            assert isinstance(postponed, kind)  # what was not made was postponed
-            tracking.set_reused(None)
-            return postponed.model_copy(update={**moment, "forced": forced})
-        # A retry may find what an earlier try in the same run made: that is not another run's work.
-        reused = found.made_by != run_id
-        if within is None:
-            if reused:
-                tracking.log_curves(found.curves)
-                tracking.log_inputs_of(found.made_by)
-            tracking.set_reused(found.made_by if reused else None)
-        tracking.log_metrics(found.metrics)
-        made = {"ref": ref, "made_by": found.made_by, "seconds": found.seconds, "reused": reused, "forced": forced}
-        return found.artifact.model_copy(update=moment | made)
+        own = _OwnRun(training or ShownTraining(work), work, ref)
+        place = _own_place(run, kind, own, found) if within is None else _place_of_earlier(run, own, within, found)
+        with place as shown:
+            tracking.note_page(shown.url)
+            if shown.is_own and within is None:
+                tracking.log_params(flatten(settings) | dict(own.shown.params))
+            postponed = None
+            if found is not None:
+                log.info("%s: artifact %s was made before and is taken as it is", work, ref)
+            else:
+                try:
+                    record = {"step": step, "settings": dict(settings), "inputs": refs}
+                    found = _make_alone(ref, kind, fill, record, shown.run_id, before, work, around)
+                    forced = forced or _differs(before, found)
+                except Postponed as reason:
+                    log.warning("%s: %s", work, reason)
+                    postponed = reason.artifact
+            moment: dict[str, Any] = {"mlflow_run_id": shown.run_id, "url": shown.url, "shown_here": shown.is_here}
+            if postponed is not None or found is None:
+                assert isinstance(postponed, kind)  # what was not made was postponed
+                if shown.is_own:
+                    tracking.set_reused(None)
+                return postponed.model_copy(update={**moment, "forced": forced})
+            # A retry may find what an earlier try in the same run made: that is not another run's work.
+            reused = not shown.is_here or found.made_by != shown.run_id
+            if shown.is_own and within is None:
+                if reused:
+                    tracking.log_curves(found.curves)
+                    tracking.log_inputs_of(found.made_by)
+                tracking.set_reused(found.made_by if reused else None)
+            if shown.is_here:
+                tracking.log_metrics(found.metrics)
+            made = {"ref": ref, "made_by": found.made_by, "seconds": found.seconds, "reused": reused, "forced": forced}
+            return found.artifact.model_copy(update=moment | made)
 
 
 @dataclass(frozen=True)
@@ -150,12 +170,118 @@ class _Published(Generic[Kind]):
     hashes: Mapping[str, str]
 
 
-def _mlflow_run(
-    run: RunContext, work: str, ref: str, tags: Mapping[str, str], within: Artifact | None
-) -> AbstractContextManager[str]:
-    if within is not None:
-        return tracking.reopen(within.mlflow_run_id)
-    return tracking.step_run(run, work, ref, tags)
+@dataclass(frozen=True)
+class _OwnRun:
+    """The MLflow run of a training, if there is to be one.
+
+    Attributes:
+        shown: What people see of it.
+        work: What tells it from its siblings.
+        ref: The training's artifact.
+    """
+
+    shown: ShownTraining
+    work: str
+    ref: str
+
+    def entered(self, run: RunContext) -> AbstractContextManager[str]:
+        """The block in which it is the active run."""
+        tags = {tracking.TAG_STEP: self.ref.partition("/")[0], **self.shown.tags}
+        return tracking.step_run(run, self.work, self.ref, tags, self.shown.name)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Where MLflow shows an artifact.
+
+    Attributes:
+        run_id: The run.
+        url: Its page.
+        is_own: Whether the run is of the step alone.
+        is_here: Whether it belongs to this DAG run.
+    """
+
+    run_id: str
+    url: str
+    is_own: bool = False
+    is_here: bool = True
+
+
+@contextmanager
+def _told_where_it_fails(run: RunContext, step: str, work: str, ref: str) -> Iterator[None]:
+    """Note that the DAG run uses an artifact, and let its MLflow run say why the block failed."""
+    if not tracking.is_on():
+        yield
+        return
+    tracking.note_page(run.url)
+    use = Use(run.mlflow_run_id, work, ref)
+    had_failed = use.begin(open_store())
+    try:
+        with tracking.within_dag_run(run, step, work, had_failed=had_failed):
+            yield
+    except BaseException:
+        # The error of the step is what people must see.
+        with suppress(Exception):
+            use._replace(failed=True).note(open_store())
+        raise
+    if had_failed:
+        use.note(open_store())
+
+
+@contextmanager
+def _own_place(run: RunContext, kind: type[Artifact], own: _OwnRun, found: _Published[Any] | None) -> Iterator[_Shown]:
+    """Where MLflow shows what a step makes or takes: in a run of its own only where the step trains."""
+    if tracking.is_on() and not kind.has_run:
+        yield _Shown(run.mlflow_run_id, run.url)
+        return
+    if found is not None and (elsewhere := _shown_elsewhere(run, own.ref, found.made_by)):
+        yield elsewhere
+        return
+    with own.entered(run) as run_id:
+        yield _Shown(run_id, tracking.run_url(run.experiment_id, run_id), is_own=True)
+
+
+@contextmanager
+def _place_of_earlier(
+    run: RunContext, own: _OwnRun, within: Artifact, found: _Published[Any] | None
+) -> Iterator[_Shown]:
+    """Where MLflow shows what belongs to a training: with the training.
+
+    A training of another DAG run is shown with what was found of it then. Where this DAG run finds something else, it
+    shows the training too.
+    """
+    if within.shown_here or not tracking.is_on():
+        with tracking.reopen(within.mlflow_run_id) as run_id:
+            yield _Shown(run_id, within.url, is_own=True)
+        return
+    if found is not None:
+        same = found.made_by == within.mlflow_run_id
+        shown = None if same else tracking.run_that_shows(within.ref, found.made_by, run.experiment_id)
+        if shown is None:
+            yield _Shown(within.mlflow_run_id, within.url, is_here=False)
+            return
+        if shown.dag_run != run.dag_run:
+            yield _Shown(shown.run_id, tracking.run_url(shown.experiment, shown.run_id), is_here=False)
+            return
+    of_training = replace(own, work=f"{within.step} {own.work.partition(' ')[2]}", ref=within.ref)
+    with of_training.entered(run) as run_id:
+        record = open_store().record(within.ref)
+        if record is not None and not tracking.is_told():
+            tracking.log_params(flatten(record.get("settings", {})) | dict(own.shown.params))
+            tracking.log_curves(record.get("curves", []))
+            tracking.log_metrics(record.get("metrics", {}))
+            tracking.log_inputs_of(within.made_by)
+            tracking.set_reused(within.made_by)
+        yield _Shown(run_id, tracking.run_url(run.experiment_id, run_id), is_own=True)
+
+
+def _shown_elsewhere(run: RunContext, ref: str, made_by: str) -> _Shown | None:
+    """The MLflow run of another DAG run that shows an artifact, if there is one."""
+    shown = tracking.run_that_shows(ref, made_by, run.experiment_id)
+    # An earlier try of this very step may have more to say.
+    if shown is None or shown.dag_run == run.dag_run:
+        return None
+    return _Shown(shown.run_id, tracking.run_url(shown.experiment, shown.run_id), is_here=False)
 
 
 def _published(ref: str, kind: type[Kind], *, volatile: bool = False) -> _Published[Kind] | None:
@@ -214,7 +340,8 @@ def _make(
     record["mlflow_run_id"] = run_id
     # Where a record is there, it is one that does not count any more.
     with patience(0.0) as wait_longer, store.publish(ref, record, replace=True) as folder:
-        made = fill(folder)
+        with tracking.measured():
+            made = fill(folder)
         # What took hours to make is worth half an hour. What was not begun fails at once, and is tried again.
         wait_longer()
         record["made"] = made.artifact.model_dump(mode="json", exclude=set(Artifact.MOMENT))

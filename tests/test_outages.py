@@ -333,7 +333,7 @@ def test_what_one_try_cannot_tell_the_next_one_tells(
 ) -> None:
     run, proxy = mlflow
     monkeypatch.setattr(outages, "OUTAGE_SECONDS", 0.3)
-    monkeypatch.setattr("cxr_tasks.tracking.runs.FAREWELL_SECONDS", 0.2)
+    monkeypatch.setattr("cxr_tasks.tracking.places.FAREWELL_SECONDS", 0.2)
     with (
         pytest.raises(ConnectionError, match="and the next try sends them"),
         tracking.step_run(run, "work", "step/a", {}) as first,
@@ -358,7 +358,7 @@ def test_the_error_of_a_step_is_seen_though_mlflow_is_away(
     mlflow: tuple[RunContext, Proxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, proxy = mlflow
-    monkeypatch.setattr("cxr_tasks.tracking.runs.FAREWELL_SECONDS", 0.2)
+    monkeypatch.setattr("cxr_tasks.tracking.places.FAREWELL_SECONDS", 0.2)
     with pytest.raises(ZeroDivisionError), tracking.step_run(run, "work", "step/a", {}):
         proxy.leave("refused")
         tracking.log_metrics({"a": 1.0})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cxr_tasks.artifacts import Artifact, RunContext
 from cxr_tasks.config import resolve
-from cxr_tasks.pipeline import Made, Postponed, is_forced, load_settings, perform
+from cxr_tasks.pipeline import Made, Postponed, ShownTraining, is_forced, load_settings, perform
 from cxr_tasks.store import FolderStore, S3Store, Store, artifact_ref, open_store
 
 RUN = RunContext(dag_run="one", settings="settings/one")
@@ -100,7 +100,7 @@ def test_what_is_there_is_taken_as_it_is(store: FolderStore) -> None:
 def test_how_a_step_is_called_changes_nothing_of_what_it_makes() -> None:
     make = Make()
 
-    refs = {step(make, label=label, tags={"cxr.classifier": label}).ref for label in ("", "vgg16", "cnn")}
+    refs = {step(make, label=label, training=ShownTraining(label)).ref for label in ("", "vgg16", "cnn")}
 
     assert (len(refs), make.calls) == (1, 1)
 

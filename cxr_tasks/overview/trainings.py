@@ -11,7 +11,16 @@ from pydantic import ValidationError
 from cxr_tasks.artifacts import Report, TrainedModel
 from cxr_tasks.overview.mlflow_api import MlflowApi, tags_of
 from cxr_tasks.strict import Strict
-from cxr_tasks.tracking import TAG_CAUSE, TAG_DAG_RUN, TAG_GAN_RUN, artifact_url, run_url, search_url
+from cxr_tasks.tracking import (
+    TAG_CAUSE,
+    TAG_DAG_RUN,
+    TAG_GAN_RUN,
+    TAG_TRAINING_RUNS,
+    artifact_url,
+    run_url,
+    search_url,
+    these_runs,
+)
 
 # The report as a file of the run, for programs.
 ANSWER_FILE = "answer.json"
@@ -111,6 +120,9 @@ def _training_run(told: Mapping[str, Any]) -> TrainingRun:
     info, tags = told["info"], tags_of(told)
     run_id, experiment = info["run_id"], info["experiment_id"]
     trained = f"tags.`{TAG_DAG_RUN}` = '{tags.get(TAG_DAG_RUN, '')}' AND tags.`cxr.step` = '{TrainedModel.step}'"
+    # Trainings that another run made stay there.
+    if named := tags.get(TAG_TRAINING_RUNS):
+        trained = these_runs(named.split(","))
     return TrainingRun(
         run_id=run_id,
         dag_run=tags.get(TAG_DAG_RUN, ""),

@@ -13,12 +13,14 @@ from cxr_tasks.errors import UserError
 from cxr_tasks.registry.champions import TAG_KEEP, TAG_SINCE
 from cxr_tasks.retention.inventory import Stored
 from cxr_tasks.retention.leftovers import Leftover
-from cxr_tasks.store import UNFINISHED, LeaseHeld, Store
+from cxr_tasks.store import UNFINISHED, USES, LeaseHeld, Store
 from cxr_tasks.store.base import MARKED_SECONDS
 from cxr_tasks.store.garbage import Graph, clearance, lineage, references
 
 # Pointers to datasets by their version: they go with their datasets, and keep none.
 VERSIONS = "dataset-versions/"
+# Pointers that keep nothing by themselves.
+KEEP_NOTHING = (VERSIONS, f"{USES}/")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def old_artifacts(
     dropped = {each.lease for each in left if each.kind == UNFINISHED}
     roots = {ref for ref, each in stored.items() if each.used > unused_since} | (set(kept) & stored.keys())
     for name in store.pointers():
-        if not name.startswith(VERSIONS) and name not in dropped:
+        if not name.startswith(KEEP_NOTHING) and name not in dropped:
             roots |= references(store.read_pointer(name), stored.keys())
     alone: set[str] = set()
     for version in versions:

@@ -9,7 +9,7 @@ from cxr_tasks import progress
 from cxr_tasks.errors import SettingsError
 from cxr_tasks.retention.clearing import VERSIONS
 from cxr_tasks.retention.inventory import record_entries, recorded
-from cxr_tasks.store import UNFINISHED, RecordEntry, Store
+from cxr_tasks.store import UNFINISHED, USES, RecordEntry, Store
 from cxr_tasks.store.files import Care, make_again
 
 ANEW = "The next run that works with the artifact makes it anew. If it is from an older run: "
@@ -55,6 +55,9 @@ def _artifact_fault(store: Store, ref: str, entry: RecordEntry) -> str:
 def _lost(store: Store, entries: dict[str, RecordEntry]) -> Iterator[Fault]:
     """Pointers that lead to nothing."""
     for name in store.pointers():
+        if name.startswith(f"{USES}/"):
+            # A use of what was made nowhere: its step has failed.
+            continue
         try:
             value: Any = store.read_pointer(name)
         except SettingsError as error:

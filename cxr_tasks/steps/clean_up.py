@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,12 +16,13 @@ from cxr_tasks.retention.clearing import check_registry, old_artifacts, remove_a
 from cxr_tasks.retention.inventory import stored_artifacts
 from cxr_tasks.retention.leftovers import leftovers, remove_leftover
 from cxr_tasks.steps.contest import alone_with
-from cxr_tasks.store import open_store
+from cxr_tasks.store import drop_uses, noted_uses, open_store
 from cxr_tasks.strict import Strict
 
 if TYPE_CHECKING:
     from cxr_tasks.retention.inventory import Stored
     from cxr_tasks.retention.leftovers import Leftover
+    from cxr_tasks.store import Use
     from cxr_tasks.tracking import RegisteredVersion, TrackedDagRun
 
 log = logging.getLogger(__name__)
@@ -73,7 +76,7 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
     before = now - timedelta(days=unused_days)
     found, versions = stored_artifacts(store), tracking.registered_versions()
     check_registry(found, versions)
-    known = tracking.tracked_dag_runs(EXPERIMENTS)
+    known = _with_uses(tracking.tracked_dag_runs(EXPERIMENTS), noted_uses(store).values())
     old = [run for runs in known.values() for run in runs[keep_runs:] if tracking.is_old(run, before)]
     kept = {ref for runs in known.values() for run in runs if run not in old for ref in run.artifacts}
 
@@ -103,6 +106,7 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
         left_gone = [each for each in left if remove_leftover(store, each)]
         # What a run has begun to use meanwhile stays, and so does the run that made it.
         gone = list(remove_artifacts(store, artifacts))
+        drop_uses(store, {run_id for runs in known.values() for run in runs if run not in old for run_id in run.runs})
         store.sweep()
     refs_gone = {each.ref for each in gone}
     needed = {str(each.record.get("mlflow_run_id")) for each in found if each.ref not in refs_gone}
@@ -122,6 +126,17 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
     )
     log.info(told.words)
     return told
+
+
+def _with_uses(known: Mapping[str, Sequence[TrackedDagRun]], uses: Iterable[Use]) -> dict[str, list[TrackedDagRun]]:
+    """The DAG runs with what the store notes of them beside what MLflow does."""
+    noted: dict[str, set[str]] = defaultdict(set)
+    for use in uses:
+        noted[use.dag_run].add(use.ref)
+    return {
+        name: [replace(run, artifacts=run.artifacts.union(*(noted[each] for each in run.runs))) for run in runs]
+        for name, runs in known.items()
+    }
 
 
 def _relied_on(versions: Sequence[RegisteredVersion]) -> list[RegisteredVersion]:

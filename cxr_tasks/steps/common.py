@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks import progress, tracking
-from cxr_tasks.artifacts import Dataset, Features, Kind, RunContext, SyntheticSet
+from cxr_tasks.artifacts import Dataset, Features, Kind, RunContext, SyntheticSet, Training
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
-from cxr_tasks.pipeline import load_settings
+from cxr_tasks.pipeline import ShownTraining, load_settings
 from cxr_tasks.precision import backbone_precision
 from cxr_tasks.store import open_store
 
@@ -65,9 +65,29 @@ def tell_setbacks(setbacks: Sequence[str]) -> None:
     tracking.set_tags({"cxr.setbacks": str(len(setbacks))})
 
 
-def dataset_tags(run: RunContext, dataset: Dataset) -> dict[str, str]:
-    """MLflow tags by which runs on one dataset are found."""
-    return {"cxr.dataset": dataset.version, "cxr.profile": load_settings(run).profile}
+def training_run(run: RunContext, dataset: Dataset, name: str, tags: Mapping[str, str] | None = None) -> ShownTraining:
+    """How MLflow shows a training on a dataset."""
+    of = {"dataset": dataset.version, "profile": load_settings(run).profile}
+    return ShownTraining(name, {**{f"cxr.{key}": value for key, value in of.items()}, **(tags or {})}, of)
+
+
+def training_name(training: Training) -> str:
+    """What people call a training in MLflow: ``VGG16 · none · seed 0``."""
+    display = getattr(CLASSIFIERS.get(training.classifier), "display", training.classifier)
+    return f"{display} · {training.arm} · seed {training.seed}"
+
+
+def arm_run(run: RunContext, dataset: Dataset, training: Training, synthetic: str) -> ShownTraining:
+    """How MLflow shows the training of an arm; ``synthetic``: what made its synthetic images, or ''."""
+    role = "baseline" if training.arm == load_settings(run).arms.baseline else "augmented"
+    tags = {
+        "cxr.classifier": training.classifier,
+        "cxr.role": role,
+        "cxr.arm": training.arm,
+        "cxr.seed": str(training.seed),
+        **({"cxr.synthetic": synthetic} if synthetic else {}),
+    }
+    return training_run(run, dataset, training_name(training), tags)
 
 
 def flat(groups: Mapped[Kind]) -> Iterator[Kind]:

@@ -9,7 +9,7 @@ from cxr_tasks.artifacts import Artifact, Comparison, Dataset, Pair, RunContext,
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
-from cxr_tasks.steps.common import Mapped, dataset_tags, flat, keep_plot
+from cxr_tasks.steps.common import Mapped, flat, keep_plot
 
 
 def compare(run: RunContext, dataset: Dataset, pair: Pair | Training, trained: Mapped[TrainedArm]) -> Comparison:
@@ -51,13 +51,6 @@ def compare(run: RunContext, dataset: Dataset, pair: Pair | Training, trained: M
         },
         inputs=inputs,
         label=pair.label,
-        tags={
-            **dataset_tags(run, dataset),
-            "cxr.classifier": pair.classifier,
-            "cxr.arm": pair.arm,
-            "cxr.against": pair.against,
-            "cxr.seed": str(pair.seed),
-        },
     )
     # As this run has them: an artifact that was made before holds the handles of the run that made it.
     return comparison.model_copy(update={"baseline": baseline, "augmented": augmented})

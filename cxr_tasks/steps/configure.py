@@ -10,6 +10,7 @@ from cxr_tasks import tracking
 from cxr_tasks.artifacts import RunContext
 from cxr_tasks.config import Settings
 from cxr_tasks.filled_form import read_form, settings_of
+from cxr_tasks.steps.mlflow_views import VIEWS
 from cxr_tasks.store import artifact_ref, open_store
 
 # What people read above the runs of each DAG in MLflow.
@@ -42,7 +43,8 @@ def configure(dag: str, dag_run: str, form: Mapping[str, Any]) -> RunContext:
     force = tuple(filled["force"])
     if not tracking.is_on():
         return RunContext(dag_run=dag_run, settings=ref, force=force)
-    experiment = tracking.experiment_id(dag, EXPERIMENT_NOTES.get(dag, ""))
+    experiment = tracking.experiment_id(dag)
+    tracking.keep_views(experiment, VIEWS.get(dag, ()), EXPERIMENT_NOTES.get(dag, ""))
     identity = {tracking.TAG_DAG_RUN: dag_run, tracking.TAG_WORK: "dag run", tracking.TAG_ARTIFACT: ref}
     run_id = tracking.find_or_create(experiment, dag_run, identity, {"cxr.profile": settings.profile})
     tracking.log_params(settings.flat(), run_id)

@@ -44,7 +44,7 @@ from cxr_tasks.registry.champions import (
     stays,
 )
 from cxr_tasks.steps.cards import tell, write_card
-from cxr_tasks.steps.common import Mapped, flat
+from cxr_tasks.steps.common import Mapped, arm_run, flat
 from cxr_tasks.steps.external_tests import figures_of
 from cxr_tasks.steps.served_facts import log_trained
 from cxr_tasks.steps.standing import champion_score
@@ -85,7 +85,7 @@ class Contest:
         self._run, self._settings, self._dataset = run, settings, dataset
         self._external = list(flat(external or []))
         self._arms = _arms_once(settings, compared, arms)
-        candidates = [_candidate(settings, dataset, arm) for arm in self._arms.values()]
+        candidates = [_candidate(settings, dataset, arm, _model_uri(run, dataset, arm)) for arm in self._arms.values()]
         self._gate, self._standing = Gate.of(settings), _Standings(dataset, list(settings.data.classes))
         self.rivals = rivals(candidates)
 
@@ -252,7 +252,7 @@ def _arms_once(settings: Settings, compared: list[Comparison], trained: list[Tra
     return arms
 
 
-def _candidate(settings: Settings, dataset: Dataset, arm: TrainedArm) -> Candidate:
+def _candidate(settings: Settings, dataset: Dataset, arm: TrainedArm, model_uri: str) -> Candidate:
     return Candidate(
         classifier=arm.training.classifier,
         role="baseline" if arm.training.arm == settings.arms.baseline else "augmented",
@@ -263,7 +263,7 @@ def _candidate(settings: Settings, dataset: Dataset, arm: TrainedArm) -> Candida
         weights_digest=arm.model.weights_digest,
         dataset=dataset.ref,
         classes="|".join(settings.data.classes),
-        model_uri=_model_uri(arm),
+        model_uri=model_uri,
         resize=arm.model.resize,
         synthetic=arm.model.synthetic,
         evaluation=arm.ref,
@@ -305,9 +305,21 @@ def _drop(
     return None
 
 
-def _model_uri(arm: TrainedArm) -> str:
+def _model_uri(run: RunContext, dataset: Dataset, arm: TrainedArm) -> str:
     """Where MLflow has the arm's model. Logged again from the artifact if MLflow lost it, or never had it."""
-    return tracking.logged_model(arm.model_uri, lambda: log_trained(arm.model.folder(), arm.folder()))
+
+    def log_again() -> str:
+        model = arm.model
+        shown = tracking.run_that_shows(model.ref, model.mlflow_run_id, run.experiment_id)
+        if shown is not None:
+            place = tracking.reopen(shown.run_id)
+        else:
+            again, work = arm_run(run, dataset, arm.training, model.synthetic), f"{model.step} {arm.training.label}"
+            place = tracking.step_run(run, work, model.ref, {tracking.TAG_STEP: model.step, **again.tags}, again.name)
+        with place:
+            return log_trained(model.folder(), arm.folder())
+
+    return tracking.logged_model(arm.model_uri, log_again)
 
 
 def _decision(candidate: Candidate, version: ModelVersion, alias: str, words: str, is_new: bool = False) -> Decision:

@@ -19,7 +19,7 @@ from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.registry.champions import CHAMPION, OVERALL_MODEL, TAG_DIGEST
-from cxr_tasks.steps.common import Mapped, backbone_identity, dataset_tags, flat
+from cxr_tasks.steps.common import Mapped, arm_run, backbone_identity, flat
 from cxr_tasks.steps.external_tests import external_table, flat_findings, how_measured, keep_test
 from cxr_tasks.steps.tested_models import model_of_version, tested_on
 
@@ -70,7 +70,6 @@ def evaluate_external(
         settings={"champion": champion},
         inputs=inputs,
         label=external.name,
-        tags=dataset_tags(run, dataset),
     )
     # As this run has them: an artifact that was made before holds the handles of the run that made it.
     return results.model_copy(update={"external": external, "tests": tuple(tests)})
@@ -108,6 +107,8 @@ def _test_arm(
         fill,
         settings={**how_measured(settings), "classes": classes, **identity},
         inputs={"model": arm.model, "weights": arm.model.weights_digest, "external": external},
+        label=arm.training.label,
+        training=arm_run(run, dataset, arm.training, arm.model.synthetic),
         within=arm.model,
     )
     return test.model_copy(update={"training": arm.training})

@@ -7,7 +7,7 @@ from pathlib import Path
 from cxr_tasks.artifacts import Comparison, Dataset, Gallery, RunContext
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, load_settings, perform
-from cxr_tasks.steps.common import dataset_tags, keep_plot
+from cxr_tasks.steps.common import keep_plot
 
 
 def explain(run: RunContext, dataset: Dataset, comparison: Comparison) -> Gallery:
@@ -29,7 +29,6 @@ def explain(run: RunContext, dataset: Dataset, comparison: Comparison) -> Galler
         settings={"gallery": settings.evaluation.gallery, "claimed": list(settings.arms.claimed)},
         inputs={"comparison": comparison, "dataset": dataset},
         label=comparison.name,
-        tags=dataset_tags(run, dataset) | {"cxr.classifier": comparison.pair.classifier},
     )
 
 

@@ -12,7 +12,7 @@ from cxr_tasks.artifacts import Artifact, Dataset, Features, RunContext, Synthet
 from cxr_tasks.classifiers.registry import CLASSIFIERS
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, is_forced, load_settings, perform
-from cxr_tasks.steps.common import LOGGED, added_by_controls, backbone_identity, dataset_tags, log_images
+from cxr_tasks.steps.common import LOGGED, added_by_controls, backbone_identity, log_images
 
 if TYPE_CHECKING:
     from cxr_tasks.classifiers.feature_store import FeatureCache
@@ -52,7 +52,6 @@ def extract_features(
         settings={**what, "gan_size": settings.gan.image_size},
         inputs=inputs,
         label=backbone if synthetic is None else f"{backbone} synthetic",
-        tags=dataset_tags(run, dataset) | {"cxr.classifier": backbone},
     )
 
 

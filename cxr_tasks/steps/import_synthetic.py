@@ -14,7 +14,7 @@ from cxr_tasks.config import Settings
 from cxr_tasks.data.added import counts_to_add
 from cxr_tasks.errors import DataError, shown
 from cxr_tasks.pipeline import Made, load_settings, perform
-from cxr_tasks.steps.common import NOTES, dataset_tags, digest, pseudonym_key
+from cxr_tasks.steps.common import NOTES, digest, pseudonym_key
 from cxr_tasks.steps.ingest import how_read, read_as_they_are, read_files
 from cxr_tasks.store import artifact_ref, open_store
 
@@ -84,7 +84,6 @@ def import_synthetic(run: RunContext, dataset: Dataset) -> ImportedImages:
             fill,
             settings={**how_read(settings, pseudonym_key()), "classes": list(classes)},
             inputs={"files": digest(those[["path", "label", "sha256", "fault"]])},
-            tags={**dataset_tags(run, dataset), "cxr.synthetic": f"images from {shown(address)}"},
         )
 
     read = read_as_they_are(files, imported)

@@ -9,7 +9,7 @@ from cxr_tasks import tracking
 from cxr_tasks.artifacts import Artifact, Dataset, Gan, ImportedImages, Judgement, RunContext, write_json
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, Postponed, load_settings, perform
-from cxr_tasks.steps.common import MANNER, dataset_tags, log_images, weights_identity
+from cxr_tasks.steps.common import MANNER, log_images, weights_identity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +85,6 @@ def judge(
 
     # By its weights too: a GAN that was trained anew has the same reference.
     given: dict[str, Artifact | str] = {"gan": gan, **gan.content} if gan is not None else {}
-    made = gan or imported
     judgement = perform(
         run,
         Judgement,
@@ -100,7 +99,6 @@ def judge(
         }
         | (_untrained(settings) if imported is not None else {}),
         inputs={"dataset": dataset, **given, **({} if imported is None else {"imported": imported})},
-        tags={**dataset_tags(run, dataset), **({} if made is None else {"cxr.synthetic": made.origin})},
     )
     if (gan is None or gan.finished) and settings.judge.override and not judgement.passed:
         tracking.set_tags({"cxr.verdict_overridden": judgement.kind}, judgement.mlflow_run_id)

@@ -21,7 +21,6 @@ from cxr_tasks.steps.common import (
     Mapped,
     backbone_identity,
     curves_of,
-    dataset_tags,
     epoch_reporter,
     how_trained,
     log_images,
@@ -81,12 +80,6 @@ def reproduce_leak(
         around=unfinished.alone,
         answered=unfinished.answered,
         label=label,
-        tags={
-            **dataset_tags(run, dataset),
-            "cxr.classifier": arm.classifier,
-            "cxr.seed": str(arm.seed),
-            "cxr.leak": "true",
-        },
     )
 
 

@@ -12,7 +12,6 @@ from cxr_tasks.artifacts import Artifact, Dataset, Gan, ImportedImages, Judgemen
 from cxr_tasks.config import Settings
 from cxr_tasks.errors import DataError
 from cxr_tasks.pipeline import Made, load_settings, perform
-from cxr_tasks.steps.common import dataset_tags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +79,6 @@ def synthesize(
         },
         inputs=inputs,
         after=[judgement] if gan is None and judgement is not None else [],
-        tags={**dataset_tags(run, dataset), "cxr.synthetic": made.origin},
     )
     # As this run has it: the same images may have been read from another address before.
     return synthetic.model_copy(update={"origin": made.origin})

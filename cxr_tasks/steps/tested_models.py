@@ -203,7 +203,7 @@ def tested_on(
         fill,
         settings={**how_measured(settings), "classes": classes, "size": size},
         inputs=inputs,
-        label=f"{model.who} on {external.name}",
+        label=external.name,
     )
     return tested, made.model_copy(update={"who": model.who})
 

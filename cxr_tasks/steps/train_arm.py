@@ -27,9 +27,9 @@ from cxr_tasks.steps.common import (
     REAL,
     Mapped,
     added_by_controls,
+    arm_run,
     backbone_identity,
     curves_of,
-    dataset_tags,
     epoch_reporter,
     how_trained,
     log_images,
@@ -79,7 +79,6 @@ def train_arm(
     inputs: dict[str, Artifact | str] = {"dataset": dataset}
     if synthetic is not None:
         inputs |= {"synthetic": synthetic, **synthetic.content}
-    role = "baseline" if arm.arm == settings.arms.baseline else "augmented"
     made_with = {
         **how_trained(settings),
         **identity,
@@ -103,14 +102,7 @@ def train_arm(
         around=unfinished.alone,
         answered=unfinished.answered,
         label=arm.label,
-        tags={
-            **dataset_tags(run, dataset),
-            "cxr.classifier": arm.classifier,
-            "cxr.role": role,
-            "cxr.arm": arm.arm,
-            "cxr.seed": str(arm.seed),
-            **({} if synthetic is None else {"cxr.synthetic": synthetic.origin}),
-        },
+        training=arm_run(run, dataset, arm, "" if synthetic is None else synthetic.origin),
     )
     return evaluate_arm(run, dataset, model)
 
@@ -181,9 +173,13 @@ def evaluate_arm(run: RunContext, dataset: Dataset, model: TrainedModel) -> Trai
         },
         # By its weights too: a model that was trained anew has the same reference.
         inputs={"model": model, "weights": model.weights_digest, "dataset": dataset},
+        label=model.training.label,
+        training=arm_run(run, dataset, model.training, model.synthetic),
         within=model,
     )
     # As this run has it: an artifact that was made before holds the handle of the run that made it.
+    shown = {"mlflow_run_id": arm.mlflow_run_id, "url": arm.url, "shown_here": arm.shown_here}
+    model = model.model_copy(update=shown)
     return arm.model_copy(update={"model": model, "reused": arm.reused and model.reused, "notes": model.notes})
 
 

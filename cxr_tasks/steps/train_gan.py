@@ -12,7 +12,7 @@ from cxr_tasks.artifacts import Artifact, Dataset, Gan, RunContext
 from cxr_tasks.config import Settings
 from cxr_tasks.pipeline import Made, Postponed, load_settings, perform
 from cxr_tasks.precision import gan_in_bfloat16
-from cxr_tasks.steps.common import MANNER, dataset_tags, log_images, tell_setbacks
+from cxr_tasks.steps.common import MANNER, log_images, tell_setbacks, training_run
 from cxr_tasks.steps.unfinished import Unfinished, asked_by, needs_of
 from cxr_tasks.store import artifact_ref, open_store
 
@@ -86,7 +86,7 @@ def train_gan(run: RunContext, dataset: Dataset) -> Gan:
         version=2,
         settings=made_with,
         inputs=inputs,
-        tags=dataset_tags(run, dataset),
+        training=training_run(run, dataset, "GAN"),
         around=unfinished.alone,
         answered=unfinished.answered,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +32,9 @@ from cxr_tasks.artifacts import (
 from cxr_tasks.pipeline import Made, load_settings, perform
 from cxr_tasks.report.missing import Planned, missing_parts
 from cxr_tasks.report.results import Results
-from cxr_tasks.steps.answer_in_mlflow import show_answer
+from cxr_tasks.steps.answer_in_mlflow import show_answer, trainings_of
 from cxr_tasks.steps.common import Mapped, flat
+from cxr_tasks.steps.mlflow_views import BEST_FIRST
 from cxr_tasks.steps.plan import arms, leaks, pairs, wants_synthetic
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def write_report(
         from cxr_tasks.report.pdf import pdf_or_reason
         from cxr_tasks.report.render import data_files, render_report
 
-        content = gather(load_settings(run), results, _links(run, dataset))
+        content = gather(load_settings(run), results, _links(run, dataset, results.arms))
         claims = tuple(map(_claim_row, content.claims))
         page = render_report(content)
         (folder / Report.PAGE).write_text(page, encoding="utf-8")
@@ -110,7 +112,7 @@ def write_report(
             external=tuple(external_rows(results.external, results.ruled)),
             notes=(reason,) if reason else (),
         )
-        show_answer(run, dataset, report)
+        show_answer(run, dataset, report, results.arms, gan)
         if gan is not None:
             tracking.set_tags({tracking.TAG_GAN_RUN: gan.made_by}, run.mlflow_run_id)
         return Made(report)
@@ -147,28 +149,27 @@ def _planned(run: RunContext) -> Planned:
     )
 
 
-def _links(run: RunContext, dataset: Dataset) -> list[Link]:
+def _links(run: RunContext, dataset: Dataset, trained: Sequence[TrainedArm]) -> list[Link]:
     """Where to go on: pages, and a saved search in MLflow for each question that people ask next."""
     from cxr_tasks.report.render import Link
 
     experiment = run.experiment_id
-    trained = f"tags.`{tracking.TAG_DAG_RUN}` = '{run.dag_run}' AND tags.`cxr.step` = '{TrainedModel.step}'"
-    on_data, best = f"tags.`cxr.dataset` = '{dataset.version}'", "metrics.`validation_macro_f1`"
-    compared = f"{on_data} AND tags.`cxr.step` = '{Comparison.step}'"
-    ever_trained = f"{on_data} AND tags.`cxr.step` = '{TrainedModel.step}'"
+    of_run, on_data, best = trainings_of(trained), f"tags.`cxr.dataset` = '{dataset.version}'", BEST_FIRST
+    answered = f"{on_data} AND tags.`{tracking.TAG_WORK}` = 'dag run'"
+    ever_trained = f"{on_data} AND tags.`{tracking.TAG_STEP}` = '{TrainedModel.step}'"
     return [
         Link(label="This run in MLflow: parameters, metrics, figures and models", url=run.url),
         Link(
             label="How did these trainings go? Their curves over each other",
-            url=tracking.search_url(experiment, trained, best, charts=True),
+            url=tracking.search_url(experiment, of_run, best, charts=True),
         ),
         Link(
             label="Which training of this run is best on the validation images?",
-            url=tracking.search_url(experiment, trained, best),
+            url=tracking.search_url(experiment, of_run, best),
         ),
         Link(
-            label="What has helped on this dataset so far? Every comparison, of all runs",
-            url=tracking.search_url(experiment, compared, "attributes.start_time"),
+            label="What has helped on this dataset so far? The answer of every run",
+            url=tracking.search_url(experiment, answered, "attributes.start_time"),
         ),
         Link(
             label="What has been trained on this dataset so far? Every arm, of all runs",

@@ -18,11 +18,13 @@ from cxr_tasks.store.bucket import STORE_USE, S3Store
 from cxr_tasks.store.files import RECORD, DamagedArtifact, MissingArtifact
 from cxr_tasks.store.folder import FolderStore
 from cxr_tasks.store.lease import Lease, LeaseHeld, LeaseLost
+from cxr_tasks.store.uses import USES, Use, drop_uses, noted_uses
 
 __all__ = [
     "RECORD",
     "STORE_USE",
     "UNFINISHED",
+    "USES",
     "DamagedArtifact",
     "FolderStore",
     "Lease",
@@ -32,7 +34,10 @@ __all__ = [
     "RecordEntry",
     "S3Store",
     "Store",
+    "Use",
     "artifact_ref",
+    "drop_uses",
+    "noted_uses",
     "open_store",
 ]
 

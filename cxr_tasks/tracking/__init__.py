@@ -10,6 +10,7 @@ from cxr_tasks.tracking.forgetting import (
     tracked_dag_runs,
 )
 from cxr_tasks.tracking.logs import (
+    is_told,
     log_curves,
     log_dataset,
     log_figure,
@@ -24,6 +25,7 @@ from cxr_tasks.tracking.logs import (
     set_tags,
     tell_progress,
 )
+from cxr_tasks.tracking.machine import measured
 from cxr_tasks.tracking.models import (
     MODEL_FOLDER,
     RegisteredVersion,
@@ -47,25 +49,32 @@ from cxr_tasks.tracking.pages import (
     artifact_url,
     last_artifact_url,
     last_run_url,
+    note_page,
     run_url,
+    runs_url,
     search_url,
+    these_runs,
     version_url,
 )
+from cxr_tasks.tracking.places import reopen, step_run, within_dag_run
 from cxr_tasks.tracking.runs import (
     TAG_ARTIFACT,
     TAG_CAUSE,
     TAG_DAG_RUN,
     TAG_GAN_RUN,
     TAG_MADE_BY,
+    TAG_NAME,
     TAG_NOTE,
     TAG_PROGRESS,
+    TAG_STEP,
+    TAG_TRAINING_RUNS,
     TAG_WORK,
     experiment_id,
     find_or_create,
-    reopen,
-    step_run,
 )
 from cxr_tasks.tracking.server import client, is_on
+from cxr_tasks.tracking.shown import run_that_shows
+from cxr_tasks.tracking.views import View, keep_views
 
 __all__ = [
     "MODEL_FOLDER",
@@ -74,12 +83,16 @@ __all__ = [
     "TAG_DAG_RUN",
     "TAG_GAN_RUN",
     "TAG_MADE_BY",
+    "TAG_NAME",
     "TAG_NOTE",
     "TAG_PROGRESS",
+    "TAG_STEP",
+    "TAG_TRAINING_RUNS",
     "TAG_WORK",
     "RegisteredVersion",
     "TrackedDagRun",
     "UnusableModelError",
+    "View",
     "active_artifact_url",
     "artifact_url",
     "client",
@@ -93,6 +106,8 @@ __all__ = [
     "forget_version",
     "is_old",
     "is_on",
+    "is_told",
+    "keep_views",
     "last_artifact_url",
     "last_run_url",
     "load_version",
@@ -109,12 +124,16 @@ __all__ = [
     "log_text",
     "logged_model",
     "mark_dag_run",
+    "measured",
     "network_of",
+    "note_page",
     "open_dag_runs",
     "register",
     "registered_versions",
     "reopen",
+    "run_that_shows",
     "run_url",
+    "runs_url",
     "search_url",
     "set_alias",
     "set_reused",
@@ -122,8 +141,10 @@ __all__ = [
     "step_run",
     "tag_version",
     "tell_progress",
+    "these_runs",
     "tracked_dag_runs",
     "version_by_alias",
     "version_url",
     "version_with_tag",
+    "within_dag_run",
 ]

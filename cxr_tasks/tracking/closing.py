@@ -1,15 +1,20 @@
-"""The end of a DAG run in MLflow: its own run is ended, and so are those that killed tasks left open."""
+"""The end of a DAG run in MLflow: its own run is ended, and so are those that killed trainings left open."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cxr_tasks.tracking.runs import MOST_ERROR, TAG_DAG_RUN, TAG_ERROR, TAG_WORK
+from cxr_tasks.markdown import in_markdown
+from cxr_tasks.tracking.runs import MOST_ERROR, TAG_DAG_RUN, TAG_ERROR, TAG_NOTE, TAG_WORK
 from cxr_tasks.tracking.server import all_pages, client, patient
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+# How the note of a DAG run begins that failed before it had an answer.
+INCOMPLETE = "**This run is incomplete.**"
 
 
 @patient
@@ -32,14 +37,27 @@ def close_dag_run(experiment: str, dag_run: str, error: str) -> None:
     for run in _found_runs(experiment, f"tags.`{TAG_DAG_RUN}` = '{dag_run}'"):
         run_id, tags = run.info.run_id, run.data.tags
         if tags.get(TAG_WORK) == "dag run":
-            if error:
-                server.set_tag(run_id, TAG_ERROR, error[:MOST_ERROR])
-            elif TAG_ERROR in tags:
-                server.delete_tag(run_id, TAG_ERROR)
+            _tell_error(run_id, tags, error)
             server.set_terminated(run_id, "FAILED" if error else "FINISHED")
         elif run.info.status == "RUNNING":
             server.set_tag(run_id, TAG_ERROR, "The task was killed, and has left no word.")
             server.set_terminated(run_id, "KILLED")
+
+
+def _tell_error(run_id: str, tags: Mapping[str, str], error: str) -> None:
+    """Say why a DAG run failed, and in its note too where it has no answer; or take that away."""
+    server, note = client(), tags.get(TAG_NOTE, "")
+    if error:
+        server.set_tag(run_id, TAG_ERROR, error[:MOST_ERROR])
+        if not note or note.startswith(INCOMPLETE):
+            server.set_tag(run_id, TAG_NOTE, f"{INCOMPLETE} {in_markdown(error)}"[:MOST_ERROR])
+        return
+    # Those of steps too: what has failed at first has succeeded since.
+    for tag in tags:
+        if tag == TAG_ERROR or tag.startswith(f"{TAG_ERROR}."):
+            server.delete_tag(run_id, tag)
+    if note.startswith(INCOMPLETE):
+        server.delete_tag(run_id, TAG_NOTE)
 
 
 def _found_runs(experiment: str, condition: str) -> list[Run]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_tasks.tracking.outbox import METRICS_AT_ONCE, PARAMS_AT_ONCE, Outbox
-from cxr_tasks.tracking.runs import TAG_MADE_BY, TAG_PROGRESS, outbox_of
+from cxr_tasks.tracking.places import place_of
+from cxr_tasks.tracking.runs import TAG_MADE_BY, TAG_PROGRESS, TAG_REUSED
 from cxr_tasks.tracking.server import client, is_on, patient, reviving
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def set_tags(tags: Mapping[str, str], run_id: str | None = None) -> None:
 
 def tell_progress(told: str) -> None:
     """Keep how far the work of the active run is, if there is one; MLflow is not waited for."""
-    if (outbox := outbox_of(None)) is not None:
-        outbox.put_batch(tags=[[TAG_PROGRESS, told]])
+    if (place := place_of(None)) is not None:
+        place.outbox.put_batch(tags=[[TAG_PROGRESS, told]])
 
 
 def log_metrics(metrics: Mapping[str, float], step: int | None = None, run_id: str | None = None) -> None:
@@ -54,16 +55,26 @@ def log_curves(rows: Sequence[Mapping[str, float]], run_id: str | None = None) -
     """Log rows of metrics, each with its ``step``, in as few requests as there can be."""
     if not is_on():
         return
-    now = int(time.time() * 1000)
+    place, now = place_of(run_id), int(time.time() * 1000)
+    of = place.folder if place is not None else ""
     metrics = [
-        [name, float(value), now, int(row["step"])] for row in rows for name, value in row.items() if name != "step"
+        [f"{of}{name}", float(value), now, int(row["step"])]
+        for row in rows
+        for name, value in row.items()
+        if name != "step"
     ]
     _log_batch(run_id, metrics=metrics)
 
 
 def set_reused(made_by: str | None) -> None:
     """Mark the active run as one that made its artifact, or that took the one that another run made."""
-    set_tags({"cxr.reused": str(made_by is not None).lower(), TAG_MADE_BY: made_by or "this run"})
+    set_tags({TAG_REUSED: str(made_by is not None).lower(), TAG_MADE_BY: made_by or "this run"})
+
+
+def is_told() -> bool:
+    """Whether the active run has been told of its artifact already, by an earlier step or try."""
+    place = place_of(None)
+    return place is not None and TAG_REUSED in place.tags
 
 
 def log_text(text: str, path: str, run_id: str | None = None) -> None:
@@ -150,8 +161,8 @@ def log_inputs_of(run_id: str) -> None:
 
 def _log_batch(run_id: str | None, **given: list[list[Any]]) -> None:
     """Send metrics, params or tags; to the active run when MLflow can be reached, to another one at once."""
-    if (outbox := outbox_of(run_id)) is not None:
-        outbox.put_batch(**given)
+    if (place := place_of(run_id)) is not None:
+        place.outbox.put_batch(**given)
         return
     from mlflow.entities import Metric, Param, RunTag
 
@@ -165,13 +176,18 @@ def _log_batch(run_id: str | None, **given: list[list[Any]]) -> None:
 
 def _log_files(run_id: str | None, fill: Callable[[Path], Any]) -> None:
     """Send the files that ``fill`` writes; as :func:`_log_batch` does."""
-    if (outbox := outbox_of(run_id)) is not None:
-        outbox.put_files(fill)
+    if (place := place_of(run_id)) is not None:
+        place.outbox.put_files(lambda root: fill(_made(root / place.folder)))
         return
     to, server = _named(run_id), client()
     with tempfile.TemporaryDirectory() as name:
         fill(Path(name))
         patient(lambda: reviving(lambda: server.log_artifacts(to, name), to))()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _named(run_id: str | None) -> str:
@@ -181,6 +197,6 @@ def _named(run_id: str | None) -> str:
 
 def _active() -> Outbox:
     """The outbox of the active run."""
-    outbox = outbox_of(None)
-    assert outbox is not None  # steps log inside their runs
-    return outbox
+    place = place_of(None)
+    assert place is not None  # steps log inside their runs
+    return place.outbox

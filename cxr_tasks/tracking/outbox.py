@@ -9,6 +9,7 @@ queue could not send is lost.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 METRICS_AT_ONCE, PARAMS_AT_ONCE, TAGS_AT_ONCE = 800, 100, 100
 # What no try came back for in so many seconds is given up.
 KEPT_SECONDS = 30 * 86400.0
+SENDER_DIGITS = 16
 LIMITS = {"metrics": METRICS_AT_ONCE, "params": PARAMS_AT_ONCE, "tags": TAGS_AT_ONCE}
 
 
@@ -40,13 +42,20 @@ class Outbox:
         run_id: The run.
         folder: Where it waits: ``<number>.json`` for each thing said, and a folder ``<number>`` with its files.
         took_over: Whether an earlier try left anything.
+        is_used: Whether there was anything to send.
         refused: What MLflow said of each thing that it refused for good.
     """
 
-    def __init__(self, run_id: str) -> None:
-        """Take over what an earlier try in this run could not send."""
+    def __init__(self, run_id: str, work: str = "") -> None:
+        """Take over what an earlier try could not send.
+
+        Args:
+            run_id: The run.
+            work: Who sends, where several do at once to one run.
+        """
         self.run_id = run_id
-        self.folder = cache_folder("outbox", run_id)
+        sender = hashlib.sha256(work.encode()).hexdigest()[:SENDER_DIGITS]
+        self.folder = cache_folder("outbox", f"{run_id}-{sender}" if work else run_id)
         sweep(self.folder.parent)
         self.refused: list[str] = []
         self._waiting = sorted(int(path.stem) for path in self.folder.glob("*.json"))
@@ -111,6 +120,11 @@ class Outbox:
                 f"MLflow cannot be reached ({why}): {waiting} things that this step has to say wait in {self.folder}, "
                 "and the next try sends them."
             ) from self._trouble
+
+    @property
+    def is_used(self) -> bool:
+        """See :class:`Outbox`."""
+        return self._sender is not None
 
     def close(self) -> None:
         """Send nothing more. What waits stays where it is."""

@@ -105,19 +105,24 @@ def test_every_task_links_to_its_run_in_mlflow(first):
     assert len(pages) > 20 and {name: first["links"][name] for name in pages} == pages
 
 
-def test_mlflow_holds_a_run_for_every_step_under_one_parent(first, mlflow_client):
+def test_mlflow_holds_trainings_under_one_run_and_what_other_steps_say_there(first, mlflow_client):
     experiment = mlflow_client.get_experiment_by_name("cxr_training")
     runs = mlflow_client.search_runs([experiment.experiment_id])
-    steps = [run.data.tags.get("cxr.step") for run in runs]
+    steps = sorted(run.data.tags["cxr.step"] for run in runs if "cxr.step" in run.data.tags)
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs if "cxr.step" in run.data.tags}
 
-    assert steps.count("train_arm") == 6 and steps.count("compare") == 3
-    assert {"train_gan", "synthesize", "challenge", "promote", "write_report"} <= set(steps)
-    assert len(parents) == 1
+    assert steps == 6 * ["train_arm"] + ["train_gan"]
+    assert len(parents) == 1 and len(runs) == len(steps) + 1
+    of_cxr_data = mlflow_client.search_runs([mlflow_client.get_experiment_by_name("cxr_data").experiment_id])
+    assert [run.data.tags["cxr.work"] for run in of_cxr_data] == ["dag run"]
     # MLflow's pages show notes as Markdown, and everything else as text. Of the one note there is, names are escaped.
     assert {run.info.run_id for run in runs if "mlflow.note.content" in run.data.tags} == parents
     parent = next(run for run in runs if run.info.run_id in parents)
     assert parent.info.run_name.startswith("data · quick · ") and "VGG16_synthetic_difference" in parent.data.metrics
+    assert {"judge/gan_passed", "promote/promoted", "synthesize/synthetic_images"} <= set(parent.data.metrics)
+    folders = {file.path for file in mlflow_client.list_artifacts(parent.info.run_id)}
+    assert folders == {"settings.yaml", "report.html", "trainings.json", "judge", "synthesize", "compare", "explain"}
+    assert len(mlflow_client.list_artifacts(parent.info.run_id, "compare")) == 3
     arm = next(run for run in runs if run.data.tags.get("cxr.step") == "train_arm")
     assert {"test_macro_f1", "validation_macro_f1", "val_loss"} <= set(arm.data.metrics)
     assert arm.data.params["classifier"] in ("vgg16", "resnet50", "cnn")
@@ -134,7 +139,7 @@ def test_a_run_that_has_ended_is_not_running_in_mlflow(first, mlflow_client, dag
 
     assert parent.info.status == "FINISHED" and "cxr.error" not in parent.data.tags
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert children and {run.info.status for run in children} == {"FINISHED"}
+    assert bool(children) == (dag == "cxr_training") and {run.info.status for run in children} <= {"FINISHED"}
 
 
 def test_four_champions_are_registered_with_signature_and_example(first, mlflow_client, mlflow_uri):
@@ -199,7 +204,10 @@ def test_no_synthetic_or_lung_opacity_image_was_read_or_tested_on(first, pipelin
         assert not predictions["image_id"].str.startswith("synthetic").any()
 
 
-def test_a_second_run_takes_every_artifact_as_it_is(first, pipeline):
+def test_a_second_run_takes_every_artifact_as_it_is(first, pipeline, mlflow_client):
+    experiment = mlflow_client.get_experiment_by_name("cxr_training").experiment_id
+    before = {run.info.run_id for run in mlflow_client.search_runs([experiment])}
+
     again = pipeline()
 
     assert again["states"]["cxr_data"]["publish/-1"] == "skipped"
@@ -208,6 +216,11 @@ def test_a_second_run_takes_every_artifact_as_it_is(first, pipeline):
     assert anew == {"verdict.challenge", "verdict.keep_champion", "verdict.write_report"}
     champions = again["results"]["verdict.keep_champion/-1"]["decisions"]
     assert {row["version"] for row in champions} == {"1"}
+    # MLflow has no copies of the trainings, and the run leads to those that there are.
+    (added,) = (run for run in mlflow_client.search_runs([experiment]) if run.info.run_id not in before)
+    assert added.info.run_name.startswith("data · quick · ") and "VGG16_synthetic_difference" in added.data.metrics
+    taken = {result["model"]["mlflow_run_id"] for name, result in steps.items() if name.startswith("arms.train")}
+    assert taken <= before and all(run_id in added.data.tags["mlflow.note.content"] for run_id in taken)
 
 
 def test_a_gan_that_is_not_good_enough_skips_the_augmented_arms_and_no_more(first, pipeline, mlflow_client, tmp_path):
@@ -265,9 +278,10 @@ def overridden(first, pipeline):
 def test_the_source_reports_protocol_is_repeated_on_request_and_marked(overridden, mlflow_client, tmp_path):
     leak = overridden["arms.reproduce_leak/0"]
     assert leak["synthetic_test_images"] > 0
-    run = mlflow_client.get_run(leak["mlflow_run_id"])
-    assert run.data.tags["cxr.leak"] == "true" and "test_macro_f1" not in run.data.metrics
     parent = overridden["configure/-1"]["run"]["mlflow_run_id"]
+    told = [name for name in mlflow_client.get_run(parent).data.metrics if name.startswith("reproduce_leak/")]
+    assert leak["mlflow_run_id"] == parent and any(name.endswith("/leaked_test_macro_f1") for name in told)
+    assert not any(name.endswith("/test_macro_f1") for name in told)
     html = Path(mlflow_client.download_artifacts(parent, "report.html", str(tmp_path))).read_text("utf-8")
     assert "these figures are wrong" in html and 'class="leak"' in html
     assert not any("leak" in row["arm"] for row in overridden["verdict.write_report/-1"]["champions"])

@@ -14,7 +14,7 @@ from cxr_tasks import steps, tracking
 from cxr_tasks.artifacts import RunContext, Watched
 from cxr_tasks.pipeline import Made, perform
 from cxr_tasks.registry.champions import TAG_DIGEST, TAG_KEEP, TAG_REPLACED, TAG_SINCE
-from cxr_tasks.store import FolderStore
+from cxr_tasks.store import FolderStore, noted_uses
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mlflow_uri")]
 # All that was made before tomorrow is old.
@@ -46,14 +46,10 @@ def make(run: RunContext, what: str) -> Watched:
     """An artifact with a file in the store and one in MLflow, and a model that MLflow logs."""
 
     def fill(folder: Path) -> Made[Watched]:
-        import mlflow
-
         (folder / "file.txt").write_text(what)
-        active = mlflow.active_run()
-        assert active is not None
-        mlflow.log_text(what, "file.txt")
+        tracking.log_text(what, "file.txt", run.mlflow_run_id)
         client = tracking.client()
-        logged = client.create_logged_model(run.experiment_id, name=what, source_run_id=active.info.run_id)
+        logged = client.create_logged_model(run.experiment_id, name=what, source_run_id=run.mlflow_run_id)
         client.log_model_artifacts(logged.model_id, str(folder))
         return Made(Watched(champion="", images={}, words=what))
 
@@ -99,6 +95,9 @@ def test_what_people_rely_on_stays_and_the_rest_goes_with_its_files(
     stays = {which: store.record(each.ref) is not None for which, each in made.items()}
     gone = {"refused", "forgotten"}
     assert {which for which, is_there in stays.items() if not is_there} == gone
+    assert {use.dag_run for use in noted_uses(store).values()} == {
+        run.mlflow_run_id for which, run in runs.items() if which not in gone
+    }
     stages = {which: client.get_run(run.mlflow_run_id).info.lifecycle_stage for which, run in runs.items()}
     assert {which for which, stage in stages.items() if stage == "deleted"} == gone
     assert made["newest"].made_by == made["taken"].mlflow_run_id and files_of_run(made["taken"]) == ["file.txt"]

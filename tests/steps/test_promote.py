@@ -641,7 +641,7 @@ class TestPromote:
         promotions = [promoted_by(begin(), dataset, each) for each in (good, bad, good)]
 
         client = tracking.client()
-        metrics = [client.get_run(promotion.mlflow_run_id).data.metrics["promoted"] for promotion in promotions]
+        metrics = [client.get_run(promotion.mlflow_run_id).data.metrics["promote/promoted"] for promotion in promotions]
         assert metrics == [2, 0, 0]
 
     def test_an_arm_whose_comparison_failed_is_a_candidate_all_the_same(

@@ -28,6 +28,7 @@ class Piece(Artifact):
     """A file, and a second of work for each metric."""
 
     step: ClassVar[str] = "piece"
+    has_run: ClassVar[bool] = True
 
     number: int
 
