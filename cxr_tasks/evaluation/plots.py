@@ -93,7 +93,8 @@ def confusion_matrices(
 def learning_curves(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Draw loss and accuracy by epoch, all arms over each other.
 
-    Solid lines are validation, dashed lines training. A mark shows the epoch of least validation loss.
+    Solid lines are validation, dashed lines training. Each arm has a colour, and marks of a shape. A large mark shows
+    the epoch of least validation loss.
 
     Args:
         histories: By arm, the columns epoch, loss, accuracy, val_loss and val_accuracy.
@@ -115,8 +116,13 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], title: str) -> Figure
         for axis, column in ((loss_axis, "loss"), (accuracy_axis, "accuracy")):
             training = history[column].to_numpy()
             validation = history[f"val_{column}"].to_numpy()
-            axis.plot(epochs, training, color=colour, linestyle=(0, (4, 3)), linewidth=1.2, label=f"{arm}, training")
-            axis.plot(epochs, validation, color=colour, linewidth=2, label=f"{arm}, validation")
+            # Marks along the lines tell the arms apart without colour.
+            marks = {"marker": marker, "markersize": 4.5, "markevery": max(1, len(epochs) // 8)}
+            dashes = (0, (4, 3))
+            axis.plot(
+                epochs, training, color=colour, linestyle=dashes, linewidth=1.2, label=f"{arm}, training", **marks
+            )
+            axis.plot(epochs, validation, color=colour, linewidth=2, label=f"{arm}, validation", **marks)
             axis.plot(
                 epochs[best],
                 validation[best],

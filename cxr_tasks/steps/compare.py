@@ -41,7 +41,7 @@ def compare(run: RunContext, dataset: Dataset, pair: Pair | Training, trained: M
         run,
         Comparison,
         fill,
-        version=4,
+        version=5,
         settings={
             **measured,
             "seed": settings.seeds.bootstrap,

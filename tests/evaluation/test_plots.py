@@ -48,6 +48,9 @@ def test_learning_curves_mark_the_least_validation_loss() -> None:
     figure = learning_curves({"baseline": history(12, 7), "augmented": history(9, 4)}, "VGG16")
     assert "baseline, best epoch (7)" in texts(figure) and "augmented, best epoch (4)" in texts(figure)
     assert [axis.get_title() for axis in figure.axes] == ["Loss", "Accuracy"]
+    # The arms differ in the shape of their marks as well as in colour.
+    shapes = {line.get_label().split(",")[0]: line.get_marker() for line in figure.axes[0].get_lines()}
+    assert len(set(shapes.values())) == 2
     png_bytes(learning_curves({"baseline": history(1, 1)}, "one epoch"))
     with pytest.raises(DataError, match="val_loss"):
         learning_curves({"baseline": history(3, 1).drop(columns="val_loss")}, "VGG16")
