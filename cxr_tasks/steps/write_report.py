@@ -131,7 +131,7 @@ def write_report(
     ):
         inputs |= {f"{name} {i}": handle for i, handle in enumerate(handles)}
     told = {"missing": [part.model_dump() for part in missing]}
-    return perform(run, Report, fill, version=10, settings=told, inputs=inputs)
+    return perform(run, Report, fill, version=11, settings=told, inputs=inputs)
 
 
 def _planned(run: RunContext) -> Planned:
