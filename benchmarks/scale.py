@@ -1,6 +1,6 @@
-"""Memory and time of ingest, features and trainings at two sizes: memory must stay, and time grow with the images.
+"""Memory and time of ingest, features and trainings at several sizes: memory must stay, and time grow with the images.
 
-    python benchmarks/scale.py [--sizes 15000 150000] [--folder FOLDER] [--only STEP …]
+    python benchmarks/scale.py [--sizes 15000 150000] [--folder FOLDER] [--only STEP …] [--picture FILE.png]
 
 Generates chest phantoms of 64 pixels a side and takes them through the steps, without Airflow and MLflow. Each step
 runs in a process of its own, so that its peaks are its own. ``ingest`` reads all shards one after the other.
@@ -10,8 +10,9 @@ mapped files that lie in memory at the moment, sampled ten times a second from `
 ``ru_maxrss``, which counts mapped pages that the system may drop at any time.
 
 Steps that hold a table of all images (``scan``, ``manifest``, ``validate``, ``split``) grow with it, and the claim is
-of the others. The peer of the larger size is the smaller one, in the same run. Where other programs run, the seconds of
-the processor count and those on the clock do not.
+of the others. The peer of the largest size is the smallest one, in the same run. Where other programs run, the seconds
+of the processor count and those on the clock do not. The picture shows these and the anonymous memory of each step at
+each size, beside what grows in a straight line.
 """
 
 from __future__ import annotations
@@ -234,7 +235,31 @@ def in_process(work: Callable[..., Any], *arguments: Any) -> Any:
         return worker.submit(work, *arguments).result()
 
 
-def main(sizes: list[int], folder: Path, only: list[str]) -> None:
+def draw(figures: dict[int, dict[str, dict[str, float]]], path: Path) -> None:
+    """Draw time and memory against the number of images, on axes by powers of ten."""
+    from matplotlib.figure import Figure
+
+    sizes, marks = sorted(figures), "osD^vP*Xhd"
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    for axes, kind, label in zip(
+        figure.subplots(1, 2),
+        ("processor", "anonymous"),
+        ("seconds of a processor", "MiB that nobody can take"),
+        strict=True,
+    ):
+        for number, step in enumerate(figures[sizes[0]]):
+            values = [figures[size][step][kind] for size in sizes]
+            axes.plot(sizes, values, marker=marks[number % len(marks)], label=step)
+        first = max(figures[sizes[0]][step][kind] for step in figures[sizes[0]])
+        axes.plot(sizes, [first * size / sizes[0] for size in sizes], "--", color="0.6", label="in a straight line")
+        axes.set(xscale="log", yscale="log", xlabel="images", ylabel=label, xticks=sizes)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path, dpi=140)
+
+
+def main(sizes: list[int], folder: Path, only: list[str], picture: Path | None) -> None:
     """Measure, print a table, and end with one JSON object."""
     figures: dict[int, dict[str, dict[str, float]]] = {}
     heads = f"{'seconds':>9}{'processor':>11}{'anonymous':>11}{'pss':>8}{'rss':>8}"
@@ -248,6 +273,8 @@ def main(sizes: list[int], folder: Path, only: list[str]) -> None:
             figures[images][step] = found
             peaks = f"{found['anonymous']:>11.0f}{found['pss']:>8.0f}{found['rss']:>8.0f}"
             print(f"{images:>9,} {step:<10}{found['seconds']:>9.1f}{found['processor']:>11.1f}{peaks}", flush=True)
+    if picture:
+        draw(figures, picture)
     small, large = figures[sizes[0]], figures[sizes[-1]]
     parts = {step: [step] for step in only} | {"scan to split": [step for step in only if step in DATA]}
     ratios: dict[str, dict[str, float]] = {}
@@ -273,14 +300,15 @@ def main(sizes: list[int], folder: Path, only: list[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs=2, default=[15_000, 150_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[15_000, 150_000])
     parser.add_argument("--folder", type=Path, help="where images and artifacts stay; a temporary folder without it")
     parser.add_argument("--only", nargs="+", choices=[*STEPS, *FURTHER], default=list(STEPS))
+    parser.add_argument("--picture", type=Path, help="a PNG of time and memory against the number of images")
     given = parser.parse_args()
     if given.folder is None:
         with tempfile.TemporaryDirectory() as name:
-            main(given.sizes, Path(name), given.only)
+            main(given.sizes, Path(name), given.only, given.picture)
     else:
         given.folder.mkdir(parents=True, exist_ok=True)
-        main(given.sizes, given.folder, given.only)
+        main(given.sizes, given.folder, given.only, given.picture)
     sys.stdout.flush()

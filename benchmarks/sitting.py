@@ -98,7 +98,7 @@ SCRIPTS = (
     ),
     Measured(
         "scale",
-        ["--sizes", "300", "600", "--only", "scan", "ingest", "manifest", "split"],
+        ["--sizes", "600", "1200", "--only", "scan", "ingest"],
         [],
         {"time of ingest for twice the images, or ten times in full": "ratios/ingest/processor"},
         less_is_better=True,
