@@ -11,6 +11,8 @@ from airflow.plugins_manager import AirflowPlugin
 _GIVEN = urlsplit(os.environ.get("CXR_MLFLOW_UI") or os.environ.get("MLFLOW_TRACKING_URI", ""))
 # Everybody sees the address: a password in it is left out.
 MLFLOW = _GIVEN._replace(netloc=_GIVEN.netloc.rpartition("@")[2]).geturl()
+# In the mode for trainings: by itself MLflow opens in that for language models.
+MLFLOW_LIST = f"{MLFLOW.rstrip('/')}/#/experiments?workflowType=machine_learning"
 # Below Airflow's own address, whatever that is.
 PAGE_PATH = "cxr"
 
@@ -28,7 +30,7 @@ class CxrPlugin(AirflowPlugin):
             "nav_top_level": True,
             "icon": f"{PAGE_PATH}/static/icon.svg",
         },
-        *([{"name": "MLflow", "href": MLFLOW, "destination": "nav"}] if MLFLOW.startswith("http") else []),
+        *([{"name": "MLflow", "href": MLFLOW_LIST, "destination": "nav"}] if MLFLOW.startswith("http") else []),
     ]
 
     @property

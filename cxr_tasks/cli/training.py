@@ -174,9 +174,9 @@ def compare_command(
 
 def report_command(
     source: OwnSourceArgument = "",
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the report goes: one HTML file.")] = Path(
-        Report.PAGE
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the report goes, as HTML. Its PDF goes beside it.")
+    ] = Path(Report.PAGE),
     profile: ProfileOption = DEFAULT_PROFILE,
     changes: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -191,16 +191,23 @@ def report_command(
     Exit status: 0 all went well, 1 a part failed and the report says what is missing, 2 there is no report.
     """
     out = out.expanduser().absolute()
+    if out.suffix == ".pdf":
+        raise UserError(f"--out names the page, and the PDF goes beside it: give it an HTML file and not {out.name}.")
     if not out.parent.is_dir():
         raise UserError(f"The folder {out.parent} does not exist: make it, or give --out another path.")
     with _local_run(source, profile, set_overrides(changes), store, mlflow, force) as run:
         report = run.report()
         shutil.copyfile(report.folder() / Report.PAGE, out)
+        # What could not be laid out is no PDF; a note of the step says so.
+        if has_pdf := (report.folder() / Report.PDF).is_file():
+            shutil.copyfile(report.folder() / Report.PDF, out.with_suffix(".pdf"))
     if as_json:
         print_json(report.model_dump_json(indent=2))
     else:
         _show_report(open_console(), report, run.failures)
         typer.echo(f"Report  {out}")
+        if has_pdf:
+            typer.echo(f"PDF     {out.with_suffix('.pdf')}")
     if run.failures:
         raise typer.Exit(BRANCHES_FAILED)
 

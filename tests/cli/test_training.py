@@ -193,6 +193,7 @@ def test_images_of_others_are_judged_by_hand_and_go_through_to_the_report(cxr, p
     done = {line.split()[1]: line for line in reported.stderr.splitlines() if line.startswith("✓")}
     assert "train_gan" not in done
     assert all(done[step].endswith("taken as it was") for step in ("import_synthetic", "judge"))
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     page = (tmp_path / "report.html").read_text("utf-8")
     assert f"images from {synthetic} (COVID 16, Normal 12, Viral Pneumonia 12; 0 files set aside)" in page
     assert "COVID: 20 synthetic images are asked for, and 16 of 16 are added" in page

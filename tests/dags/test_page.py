@@ -91,7 +91,7 @@ def test_the_menu_leads_to_it(visits):
     (ours,) = [each for each in visits["plugins"]["plugins"] if each["name"] == "cxr"]
 
     views = {view["name"]: view["href"] for view in ours["external_views"]}
-    assert views == {"Chest X-rays": "cxr/", "MLflow": "http://127.0.0.1:9"}
+    assert views == {"Chest X-rays": "cxr/", "MLflow": "http://127.0.0.1:9/#/experiments?workflowType=machine_learning"}
     assert [app["url_prefix"] for app in ours["fastapi_apps"]] == ["/cxr"]
 
 
