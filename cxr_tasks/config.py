@@ -719,8 +719,10 @@ def resolve(profile: str, overrides: Mapping[str, Any] | None = None) -> Setting
     Raises:
         SettingsError: the profile is unknown, or a value is missing, misspelt or out of range.
     """
-    path = Path(profile) if profile.endswith((".yaml", ".yml")) else PROFILES / f"{profile}.yaml"
-    if not path.is_file():
+    by_path = profile.endswith((".yaml", ".yml"))
+    path = Path(profile) if by_path else PROFILES / f"{profile}.yaml"
+    # What is no path is a name, and leads out of no folder.
+    if not (path.is_file() if by_path else profile in profile_names()):
         raise SettingsError(
             f"Profile {profile!r} does not exist: choose one of {', '.join(profile_names())} "
             "or give the path of a YAML file."

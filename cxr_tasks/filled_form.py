@@ -57,7 +57,7 @@ def _read_design(given: Any) -> str | None:
     """The field ``design``: one of them, or nothing."""
     if given in (None, ""):
         return None
-    if given not in DESIGNS:
+    if not isinstance(given, str) or given not in DESIGNS:
         raise SettingsError(f"The field 'design' of the form has no {_shown(given)}: {nearest(str(given), DESIGNS)}")
     return str(given)
 
@@ -156,7 +156,8 @@ def _check_together(filled_in: list[str], settings: Settings) -> None:
 def check_form(dag: str, form: Mapping[str, Any]) -> None:
     """Look whether a run can begin with what was filled in, before there is the run.
 
-    A profile that is not on this machine may be on the workers', and is left to them.
+    Only profiles of the project, and that of the stack, are read. A file that a person names is for the workers to
+    read.
 
     Args:
         dag: The DAG's name.
@@ -167,7 +168,8 @@ def check_form(dag: str, form: Mapping[str, Any]) -> None:
     """
     filled = read_form(dag, form)
     profile = str(filled["profile"])
-    if profile.endswith((".yaml", ".yml")) and not Path(profile).is_file():
+    is_of_stack = profile == FIELDS["profile"].default and Path(profile).is_file()
+    if profile.endswith((".yaml", ".yml")) and not is_of_stack:
         return
     settings = settings_of(filled)
     if dag == "cxr_data":

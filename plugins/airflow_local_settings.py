@@ -30,6 +30,9 @@ def task_instance_mutation_hook(task_instance: TaskInstance, dag_run: DagRun | N
         return
     if dag_run.state != "queued" or getattr(dag_run.triggered_by, "value", "") not in ASKED_BY_PEOPLE:
         return
+    # A run that people clear was begun once; and where Airflow only looks after its tasks, there is no DAG at hand.
+    if dag_run.clear_number or dag_run.dag is None:
+        return
     from cxr_tasks.filled_form import check_form
 
     given = dag_run.get_dag().params.deep_merge(dag_run.conf or {})

@@ -55,7 +55,7 @@ def _runs_now(session: Any, dags: list[str]) -> Iterator[RunUnderWay]:
     runs = session.execute(
         select(DagRun.dag_id, DagRun.run_id, DagRun.start_date)
         .where(DagRun.dag_id.in_(dags), DagRun.state.in_(GOES_ON))
-        .order_by(DagRun.start_date.desc())
+        .order_by(DagRun.state == "running", DagRun.run_after)
         .limit(RUNS_SHOWN)
     ).all()
     for dag, run, began in runs:

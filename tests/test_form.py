@@ -160,6 +160,9 @@ def test_every_offered_seed_is_one() -> None:
         ({"design": "evidnce"}, "has no 'evidnce': did you mean 'evidence'?"),
         ({"seeds": ["1", "1"]}, "seeds: classifiers must list each seed once"),
         ({"profile": "papr"}, "Profile 'papr' does not exist"),
+        # A name leads into no other folder, though there is such a file.
+        ({"profile": "gan/paper"}, "Profile 'gan/paper' does not exist"),
+        ({"design": ["evidence"]}, "has no ['evidence']"),
     ],
 )
 @pytest.mark.parametrize("dag", ["cxr_data", "cxr_training"])
@@ -174,6 +177,9 @@ def test_what_only_looks_like_a_contradiction_is_not_refused(tmp_path) -> None:
     check_form("cxr_training", {"arms": ["classical"], "reproduce_leak": True, "gan_epochs": 5})
     # The workers may have it.
     check_form("cxr_training", {"profile": str(tmp_path / "elsewhere.yaml")})
+    # What a file says that a person names is for the workers to tell.
+    (tmp_path / "no-profile.yaml").write_text("password: hidden\n: [")
+    check_form("cxr_training", {"profile": str(tmp_path / "no-profile.yaml")})
 
 
 def test_a_data_run_without_a_source_is_refused_and_a_training_has_none() -> None:

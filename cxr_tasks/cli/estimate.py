@@ -37,9 +37,9 @@ def estimate_command(
 ) -> None:
     """Say how long a run will take on this machine, what it needs, and which steps take most.
 
-    Measures for some seconds what a step of each network costs, and keeps that for the next time. Without a source,
-    the run is one of the generated phantoms. Early stopping makes a run shorter. What the store has from before is not
-    made again, which makes it shorter too.
+    Measures, for seconds to minutes, what a step of each network costs, and keeps that for the next time. Without a
+    source, the run is one of the generated phantoms. Early stopping makes a run shorter. What the store has from before
+    is not made again, which makes it shorter too.
 
     Exit status: 0 whatever the estimate is, 2 it could not be made.
     """
@@ -53,7 +53,8 @@ def estimate_command(
     with Display() as display:
         display.began("measure")
         told = measured_forecast(settings, images)
-    place = next(folder for folder in (home.expanduser().absolute(), *home.absolute().parents) if folder.is_dir())
+    home = home.expanduser().absolute()
+    place = next(folder for folder in (home, *home.parents) if folder.is_dir())
     lacking = told.lacking(psutil.virtual_memory().available, shutil.disk_usage(place).free)
     if as_json:
         print_json(

@@ -66,7 +66,7 @@ def run_command(
         typer.Option(
             "--estimate/--no-estimate",
             metavar=FLAG,
-            help="Say first how long the run will take, which measures for some seconds the first time.",
+            help="Say first how long the run will take, which measures for seconds to minutes the first time.",
         ),
     ] = True,
 ) -> None:

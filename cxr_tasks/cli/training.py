@@ -201,6 +201,9 @@ def report_command(
         # What could not be laid out is no PDF; a note of the step says so.
         if has_pdf := (report.folder() / Report.PDF).is_file():
             shutil.copyfile(report.folder() / Report.PDF, out.with_suffix(".pdf"))
+        else:
+            # One of before would pass for this page's.
+            out.with_suffix(".pdf").unlink(missing_ok=True)
     if as_json:
         print_json(report.model_dump_json(indent=2))
     else:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from cxr_tasks.estimate.work import (
     OF_WHOLE,
 )
 
+# What networks are computed with. Another version may be faster.
+PACKAGES = ("tensorflow", "keras", "nvidia-cudnn-cu12")
 # To be raised when what is measured changes.
 MEASURED_AS = 1
 RATES_FOLDER, RATES_FILE = "rates", "rates.json"
@@ -74,7 +77,17 @@ def machine() -> dict[str, Any]:
         "instructions": [name for name in known if name in words],
         "cores": len(os.sched_getaffinity(0)),
         "gpu": sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*")),
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "packages": {name: _version_of(name) for name in PACKAGES},
     }
+
+
+def _version_of(package: str) -> str:
+    """The version of an installed package; empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def task_threads() -> tuple[int, int]:

@@ -26,6 +26,7 @@ from cxr_tasks.tracking import version_url
 # How many versions are shown that are or were champion, and of those that were registered last: of all models
 # together. MLflow has all.
 MOST_CHAMPIONS, NEWEST = 24, 24
+MOST_MODELS = 100
 NUMBER = r"\d+(?:\.\d+)?"
 OF_PROJECT = f"name LIKE '{model_name('')}%'"
 
@@ -96,7 +97,9 @@ def registered_models(mlflow: MlflowApi) -> list[KnownModel]:
     """
     was_champion = f"{OF_PROJECT} AND tags.`{TAG_SINCE}` LIKE '%'"
     told = [*_versions(mlflow, was_champion, MOST_CHAMPIONS), *_versions(mlflow, OF_PROJECT, NEWEST)]
-    found = [_known_model(mlflow, name, told) for name in dict.fromkeys(each["name"] for each in told)]
+    models = mlflow.get("registered-models/search", filter=OF_PROJECT, max_results=MOST_MODELS)
+    named = [model["name"] for model in models.get("registered_models", []) if model.get("latest_versions")]
+    found = [_known_model(mlflow, name, told) for name in named]
     return sorted(found, key=lambda model: (model.name != OVERALL_MODEL, model.display.casefold()))
 
 

@@ -35,7 +35,7 @@ from reportlab.platypus import (
 from cxr_tasks.errors import in_one_line
 from cxr_tasks.report.page_tree import PageNode, page_tree
 from cxr_tasks.report.pdf_tables import SOFT, table_flowable
-from cxr_tasks.report.pdf_text import FACES, FONT, MONO, NO_GLYPH, cleaned, marked_up, set_up_fonts
+from cxr_tasks.report.pdf_text import FACES, FONT, MONO, NO_GLYPH, cleaned, in_mono, marked_up, set_up_fonts
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,9 @@ class _Layout:
 
     def story(self) -> list[Flowable]:
         found = list(self._laid_out(self.page))
-        if any(NO_GLYPH in str(getattr(each, "text", "")) for each in found) or NO_GLYPH in marked_up(self.page.text()):
+        texts = [str(getattr(each, "text", "")) for each in found]
+        texts += [str(line) for each in found for line in getattr(each, "lines", ())]
+        if any(NO_GLYPH in text for text in (*texts, marked_up(self.page.text()))):
             found.insert(2, Paragraph(NO_GLYPH_NOTE, STYLES["note"]))
         return [*found, _Numbers(list(self.anchors))]
 
@@ -261,7 +263,7 @@ class _Layout:
 
     def _settings(self, node: PageNode) -> Iterator[Flowable]:
         text = "".join(child for child in node.children if isinstance(child, str))
-        yield Preformatted(cleaned(text), STYLES["pre"], maxLineLength=MONO_COLUMNS)
+        yield Preformatted(in_mono(text), STYLES["pre"], maxLineLength=MONO_COLUMNS)
 
     def _contents(self, _: PageNode) -> Iterator[Flowable]:
         yield Paragraph("Contents", STYLES["h4"])
@@ -306,7 +308,7 @@ class _Layout:
             elif child.tag == "small":
                 parts.append(f"<br/>{self.inline(child)}")
             elif child.tag == "code":
-                parts.append(f'<font name="{MONO}">{self.inline(child)}</font>')
+                parts.append(f'<font name="{MONO}">{marked_up(child.text(), MONO)}</font>')
             elif child.tag == "a" and self._leads(target := child.attributes.get("href", "")):
                 parts.append(f'<a href={quoteattr(target)} color="{LINK}">{self.inline(child)}</a>')
             else:

@@ -45,24 +45,31 @@ def is_plain(text: str) -> bool:
     return all(font_of(sign) == FONT for sign in text)
 
 
-def marked_up(text: str) -> str:
-    """``text`` as ReportLab's paragraphs take it: escaped, and with other fonts for signs that the first one lacks."""
+def in_mono(text: str) -> str:
+    """``text`` with a mark for each sign that the font of settings and code lacks: it takes none from other fonts."""
+    known = pdfmetrics.getFont(MONO).face.charToGlyph
+    return "".join(sign if sign.isspace() or ord(sign) in known else NO_GLYPH for sign in cleaned(text))
+
+
+def marked_up(text: str, base: str = FONT) -> str:
+    """``text`` as ReportLab's paragraphs take it: escaped, and with other fonts for signs that ``base`` lacks."""
     runs: list[list[str]] = []
     for sign in cleaned(text):
-        font = font_of(sign)
+        font = font_of(sign, base)
         sign = sign if font else NO_GLYPH
-        if runs and runs[-1][0] == (font or FONT):
+        if runs and runs[-1][0] == (font or base):
             runs[-1][1] += sign
         else:
-            runs.append([font or FONT, sign])
-    return "".join(escape(run) if font == FONT else f'<font name="{font}">{escape(run)}</font>' for font, run in runs)
+            runs.append([font or base, sign])
+    return "".join(escape(run) if font == base else f'<font name="{font}">{escape(run)}</font>' for font, run in runs)
 
 
 @cache
-def font_of(sign: str) -> str:
-    """The font that draws a sign: the report's own, or else one of this machine; '' where none does."""
-    if sign.isspace() or ord(sign) in pdfmetrics.getFont(FONT).face.charToGlyph:
-        return FONT
+def font_of(sign: str, base: str = FONT) -> str:
+    """The font that draws a sign: ``base``, the report's own, or else one of this machine; '' where none does."""
+    for own in (base, FONT):
+        if sign.isspace() or ord(sign) in pdfmetrics.getFont(own).face.charToGlyph:
+            return own
     return next((name for path, signs in _of_machine() if ord(sign) in signs and (name := _registered(path))), "")
 
 

@@ -136,13 +136,16 @@ def status_of(airflow: str, mlflow: str, account: tuple[str, str] | None = None)
             f"Airflow does not answer at {airflow}, or does not know the account: correct the address, or set "
             "AIRFLOW_USERNAME and AIRFLOW_PASSWORD."
         )
+    if mlflow and told.champions is None:
+        raise StackError(f"MLflow does not answer at {mlflow}, or does not know the account: correct the address.")
     return told
 
 
 def _asked(told: StackStatus, account: tuple[str, str] | None = None) -> StackStatus:
     """What the servers say, too; a server that is away is left out."""
     if told.airflow:
-        with suppress(httpx.HTTPError):
+        # What answers with another page, as a proxy does, is no Airflow.
+        with suppress(httpx.HTTPError, ValueError, KeyError):
             told = replace(told, runs=_runs(AirflowApi(told.airflow, PATIENCE_AT_TERMINAL, account)), answers=True)
     if told.mlflow:
         with suppress(MlflowAwayError):

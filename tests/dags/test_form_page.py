@@ -68,6 +68,15 @@ def test_a_run_that_no_task_could_begin_is_refused_at_once_and_there_is_none(air
     assert sentence in str(refused.value) and runs_of(airflow, dag) == before
 
 
+def test_a_run_that_was_begun_is_cleared_again_and_again(airflow):
+    """Airflow asks the policy of its tasks then, too. The form was looked at when the run was made."""
+    run = airflow.trigger("cxr_training", {})
+    for _ in range(3):
+        answer = airflow.http.post(f"/dags/cxr_training/dagRuns/{run}/clear", json={"dry_run": False})
+        assert answer.status_code == 200, answer.text
+    assert airflow.get(f"/dags/cxr_training/dagRuns/{run}")["state"] == "queued"
+
+
 def test_lists_of_numbers_and_of_chosen_texts_are_both_taken(airflow):
     for seeds in ([0, 3], ["0", "3"]):
         run = airflow.trigger("cxr_training", {"seeds": seeds, "approval": True, "classifiers": ["cnn"]})

@@ -143,7 +143,10 @@ def test_the_slider_shows_each_step_by_keyboard(framed: Any) -> None:
 
 def test_an_answer_goes_to_airflows_api_and_a_refusal_is_said(framed: Any, stand_in: StandIn) -> None:
     stand_in.status = 409
-    framed.find_element("id", "reason-1").send_keys("Looks right")
+    # Enter sends no answer: the first button approves.
+    framed.find_element("id", "reason-1").send_keys("Looks right\n")
+    time.sleep(0.5)
+    assert stand_in.asked.empty()
     framed.find_element("css selector", "button[value=Approve]").send_keys("\n")
     said = framed.find_element("css selector", ".question .said")
     refused = until(lambda: "before" in said.text and said.text)
@@ -180,6 +183,10 @@ def test_what_runs_is_looked_at_again_but_not_under_a_persons_hands(framed: Any,
     look = "return lookAgain(document.getElementById('under-way')).then(() => document.body.innerText)"
     framed.find_element("id", "reason-1").send_keys("I am")
     assert "Nothing runs now" not in framed.execute_script(look)
+    framed.execute_script("document.activeElement.blur()")
+    # What was typed stays, too, while a person looks elsewhere.
+    assert "Nothing runs now" not in framed.execute_script(look)
+    framed.find_element("id", "reason-1").clear()
     framed.execute_script("document.activeElement.blur()")
 
     assert "Nothing runs now" in framed.execute_script(look)

@@ -11,7 +11,7 @@ from pypdf import PdfReader
 from cxr_tasks.artifacts import Missing
 from cxr_tasks.report.page_tree import PageNode, page_tree
 from cxr_tasks.report.pdf import pdf_or_reason, render_pdf
-from cxr_tasks.report.pdf_text import NO_GLYPH, marked_up, set_up_fonts
+from cxr_tasks.report.pdf_text import FONT, MONO, NO_GLYPH, in_mono, marked_up, set_up_fonts
 from cxr_tasks.report.render import Link, Table, render_report
 from tests.hostile import CODES, MARKUP
 from tests.report.test_render import content, full, pair, rendered
@@ -138,8 +138,11 @@ def test_signs_that_no_font_has_are_marked_and_told_of() -> None:
     set_up_fonts()
 
     assert marked_up("µ ≥ − → ≈ Ünïcödé Ελλάδα Кириллица a<b") == "µ ≥ − → ≈ Ünïcödé Ελλάδα Кириллица a&lt;b"
+    # Hebrew is in the report's own font, and not in that of code.
+    assert marked_up("a א", MONO) == f'a <font name="{FONT}">א</font>' and in_mono("a א\n\x1b") == f"a {NO_GLYPH}\n"
     # A noncharacter is in no font.
     assert marked_up("a\ufdd0b") == f"a{NO_GLYPH}b"
+    assert "lack some signs" in text_of(pdf_of(settings_yaml="classes: [א]"))
     plain, lacking = (text_of(pdf_of(dataset_name=name)) for name in ("radiographs", "a\ufdd0b"))
     assert "lack some signs" in lacking and "lack some signs" not in plain
 

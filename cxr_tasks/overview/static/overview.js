@@ -67,7 +67,7 @@ async function submitted(event) {
   event.preventDefault();
   const said = form.querySelector(".said");
   const given = new FormData(form);
-  const buttons = form.querySelectorAll("button");
+  const buttons = form.querySelectorAll("button:not([hidden])");
   for (const button of buttons) button.disabled = true;
   said.textContent = "Asking Airflow …";
   try {
@@ -130,8 +130,9 @@ function showSamples(slider) {
 }
 
 async function lookAgain(region) {
-  // Nothing is taken from under a person's hands.
-  if (document.hidden || region.contains(document.activeElement)) return;
+  // Nothing is taken from under a person's hands, nor what was typed.
+  const typed = [...region.querySelectorAll("input")].some((field) => field.value);
+  if (document.hidden || typed || region.contains(document.activeElement)) return;
   try {
     const answer = await fetch(region.dataset.again, { credentials: "same-origin" });
     if (answer.ok) region.innerHTML = await answer.text();
