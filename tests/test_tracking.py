@@ -235,6 +235,21 @@ class TestPerform:
         assert logged.data.params == {"gan.epochs": "3", "dataset": "00ab"}
 
     @pytest.mark.usefixtures("store")
+    def test_a_run_that_was_never_told_all_is_not_led_to(self, new_run: NewRun) -> None:
+        make = Make()
+        first = step(new_run(), make)
+        # As where its task was ended while MLflow was away.
+        tracking.client().delete_tag(first.mlflow_run_id, "cxr.reused")
+
+        taken = step(new_run(), make)
+
+        assert (make.calls, taken.reused) == (1, True) and taken.mlflow_run_id != first.mlflow_run_id
+        logged = tracking.client().get_run(taken.mlflow_run_id)
+        assert logged.data.metrics == {"accuracy": 0.5} and logged.data.params == {"gan.epochs": "3"}
+        # The next one is led to that.
+        assert step(new_run(), make).mlflow_run_id == taken.mlflow_run_id
+
+    @pytest.mark.usefixtures("store")
     def test_the_next_run_takes_it_as_it_was_and_leads_to_the_run_that_made_it(self, new_run: NewRun) -> None:
         make, again = Make(), new_run()
         first = step(new_run(), make)

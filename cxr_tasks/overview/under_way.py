@@ -103,6 +103,7 @@ class WorkUnderWay(Strict):
     dag_run: str
     left: float | None
     url: str
+    run_id: str
 
 
 def work_under_way(mlflow: MlflowApi, experiments: Sequence[str]) -> list[WorkUnderWay]:
@@ -129,4 +130,5 @@ def _work(info: Mapping[str, str], tags: Mapping[str, str]) -> WorkUnderWay | No
         dag_run=tags.get(TAG_DAG_RUN, ""),
         left=None if left is None else max(0.0, left - ago),
         url=run_url(info["experiment_id"], info["run_id"]),
+        run_id=info["run_id"],
     )

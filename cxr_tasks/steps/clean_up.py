@@ -106,11 +106,13 @@ def clean_up(unused_days: float, keep_runs: int, *, only_list: bool = False) -> 
         left_gone = [each for each in left if remove_leftover(store, each)]
         # What a run has begun to use meanwhile stays, and so does the run that made it.
         gone = list(remove_artifacts(store, artifacts))
-        drop_uses(store, {run_id for runs in known.values() for run in runs if run not in old for run_id in run.runs})
+        drop_uses(store, of_old)
         store.sweep()
     refs_gone = {each.ref for each in gone}
     needed = {str(each.record.get("mlflow_run_id")) for each in found if each.ref not in refs_gone}
     needed |= {version.run_id for version in staying}
+    # A run that stays may lead to a training that another one shows.
+    needed |= {run_id for runs in known.values() for run in runs if run not in old for run_id in run.shown}
     forgotten = [run for run in ours if not needed & set(run.runs)]
     if not only_list:
         for run in forgotten:

@@ -311,7 +311,8 @@ def _model_uri(run: RunContext, dataset: Dataset, arm: TrainedArm) -> str:
     def log_again() -> str:
         model = arm.model
         shown = tracking.run_that_shows(model.ref, model.mlflow_run_id, run.experiment_id)
-        if shown is not None:
+        # That of another DAG run has ended, and is not opened again.
+        if shown is not None and shown.dag_run == run.dag_run:
             place = tracking.reopen(shown.run_id)
         else:
             again, work = arm_run(run, dataset, arm.training, model.synthetic), f"{model.step} {arm.training.label}"

@@ -92,15 +92,12 @@ def write_report(
         claims = tuple(map(_claim_row, content.claims))
         page = render_report(content)
         (folder / Report.PAGE).write_text(page, encoding="utf-8")
-        tracking.log_file(folder / Report.PAGE, run.mlflow_run_id)
         pdf, reason = pdf_or_reason(page)
         if pdf:
             (folder / Report.PDF).write_bytes(pdf)
-            tracking.log_file(folder / Report.PDF, run.mlflow_run_id)
         (folder / Report.DATA).mkdir()
         for file in data_files(content):
             (folder / Report.DATA / file.name).write_text(file.csv, encoding="utf-8", newline="")
-        tracking.log_folder(folder / Report.DATA, Report.DATA, run.mlflow_run_id)
         report = Report(
             answer=content.answer,
             warnings=tuple(content.warnings),
@@ -112,9 +109,6 @@ def write_report(
             external=tuple(external_rows(results.external, results.ruled)),
             notes=(reason,) if reason else (),
         )
-        show_answer(run, dataset, report, results.arms, gan)
-        if gan is not None:
-            tracking.set_tags({tracking.TAG_GAN_RUN: gan.made_by}, run.mlflow_run_id)
         return Made(report)
 
     # A report speaks of one run and links to it, so no other run's report can stand in for it.
@@ -131,7 +125,22 @@ def write_report(
     ):
         inputs |= {f"{name} {i}": handle for i, handle in enumerate(handles)}
     told = {"missing": [part.model_dump() for part in missing]}
-    return perform(run, Report, fill, version=11, settings=told, inputs=inputs)
+    report = perform(run, Report, fill, version=11, settings=told, inputs=inputs)
+    # Each time: an earlier try may have been ended before MLflow had all of it.
+    _show(run, report)
+    show_answer(run, dataset, report, results.arms, gan)
+    if gan is not None:
+        tracking.set_tags({tracking.TAG_GAN_RUN: gan.made_by}, run.mlflow_run_id)
+    return report
+
+
+def _show(run: RunContext, report: Report) -> None:
+    """Keep the report's files with the run in MLflow."""
+    folder = report.folder()
+    for name in (Report.PAGE, Report.PDF):
+        if (folder / name).is_file():
+            tracking.log_file(folder / name, run.mlflow_run_id)
+    tracking.log_folder(folder / Report.DATA, Report.DATA, run.mlflow_run_id)
 
 
 def _planned(run: RunContext) -> Planned:
@@ -154,28 +163,40 @@ def _links(run: RunContext, dataset: Dataset, trained: Sequence[TrainedArm]) -> 
     from cxr_tasks.report.render import Link
 
     experiment = run.experiment_id
-    of_run, on_data, best = trainings_of(trained), f"tags.`cxr.dataset` = '{dataset.version}'", BEST_FIRST
+    on_data = f"tags.`cxr.dataset` = '{dataset.version}'"
     answered = f"{on_data} AND tags.`{tracking.TAG_WORK}` = 'dag run'"
     ever_trained = f"{on_data} AND tags.`{tracking.TAG_STEP}` = '{TrainedModel.step}'"
     return [
         Link(label="This run in MLflow: parameters, metrics, figures and models", url=run.url),
-        Link(
-            label="How did these trainings go? Their curves over each other",
-            url=tracking.search_url(experiment, of_run, best, charts=True),
-        ),
-        Link(
-            label="Which training of this run is best on the validation images?",
-            url=tracking.search_url(experiment, of_run, best),
-        ),
+        *_of_trainings(experiment, trained),
         Link(
             label="What has helped on this dataset so far? The answer of every run",
             url=tracking.search_url(experiment, answered, "attributes.start_time"),
         ),
         Link(
             label="What has been trained on this dataset so far? Every arm, of all runs",
-            url=tracking.search_url(experiment, ever_trained, best),
+            url=tracking.search_url(experiment, ever_trained, BEST_FIRST),
         ),
         Link(label="The data validation page (Data Docs)", url=dataset.data_docs),
+    ]
+
+
+def _of_trainings(experiment: str, trained: Sequence[TrainedArm]) -> list[Link]:
+    """Searches for the trainings of the run; none where there are none."""
+    from cxr_tasks.report.render import Link
+
+    if not trained:
+        return []
+    of_run = trainings_of(trained)
+    return [
+        Link(
+            label="How did these trainings go? Their curves over each other",
+            url=tracking.search_url(experiment, of_run, BEST_FIRST, charts=True),
+        ),
+        Link(
+            label="Which training of this run is best on the validation images?",
+            url=tracking.search_url(experiment, of_run, BEST_FIRST),
+        ),
     ]
 
 

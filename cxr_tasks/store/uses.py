@@ -58,14 +58,14 @@ def noted_uses(store: Store) -> dict[str, Use]:
     return {name: _use_of(name, told) for name, told in found.items() if told is not None}
 
 
-def drop_uses(store: Store, going_on: Collection[str]) -> None:
-    """Forget the uses of artifacts that are not there.
+def drop_uses(store: Store, of_old: Collection[str]) -> None:
+    """Forget what old DAG runs have used of what is not there any more.
 
     Args:
-        store: Where they are noted.
-        going_on: DAG runs that may still make what they have noted.
+        store: Where the uses are noted.
+        of_old: These DAG runs. Any other may still make what it has noted.
     """
-    uses = {name: use for name, use in noted_uses(store).items() if use.dag_run not in going_on}
+    uses = {name: use for name, use in noted_uses(store).items() if use.dag_run in of_old}
     refs = sorted({use.ref for use in uses.values()})
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         gone = {ref for ref, record in zip(refs, pool.map(store.record, refs), strict=True) if record is None}

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cxr_tasks.outages import is_passing
-from cxr_tasks.tracking.runs import TAG_ARTIFACT, TAG_DAG_RUN
+from cxr_tasks.tracking.runs import TAG_ARTIFACT, TAG_DAG_RUN, TAG_GAN_RUN, TAG_TRAINING_RUNS
 from cxr_tasks.tracking.server import all_pages, client, patient
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class TrackedDagRun:
         begun: When the first of them began, in milliseconds since 1970.
         goes_on: Whether one of them has not ended.
         cleaned_from: The store that :func:`mark_dag_run` was told; empty where it was not called.
+        shown: The ids of the runs, also of other DAG runs, that its pages lead to.
     """
 
     experiment: str
@@ -43,6 +44,7 @@ class TrackedDagRun:
     begun: int
     goes_on: bool
     cleaned_from: str
+    shown: frozenset[str] = frozenset()
 
 
 @patient
@@ -67,7 +69,9 @@ def _of_runs(experiment: str, runs: list[Run]) -> TrackedDagRun:
     artifacts = frozenset(run.data.tags[TAG_ARTIFACT] for run in runs if TAG_ARTIFACT in run.data.tags)
     begun, goes_on = min(run.info.start_time for run in runs), any(run.info.status == "RUNNING" for run in runs)
     cleaned_from = runs[-1].data.tags.get(TAG_CLEANED, "")
-    return TrackedDagRun(experiment, tuple(run.info.run_id for run in runs), artifacts, begun, goes_on, cleaned_from)
+    told = " ".join(run.data.tags.get(tag, "") for run in runs for tag in (TAG_TRAINING_RUNS, TAG_GAN_RUN))
+    ids, shown = tuple(run.info.run_id for run in runs), frozenset(told.replace(",", " ").split())
+    return TrackedDagRun(experiment, ids, artifacts, begun, goes_on, cleaned_from, shown)
 
 
 def is_old(run: TrackedDagRun, before: datetime) -> bool:

@@ -165,6 +165,8 @@ def within_dag_run(parent: Parent, step: str, work: str, *, had_failed: bool) ->
     label = work.removeprefix(step).strip()
     folder = f"{step}/{slug(label)}/" if label else f"{step}/"
     outbox, tag = Outbox(parent.mlflow_run_id, work), f"{TAG_ERROR}.{slug(work)}"
+    # A try that was killed may have left its error there and no note of it.
+    had_failed = had_failed or outbox.took_over
     token = _entered.set(LogPlace(outbox, parent.experiment_id, folder))
     try:
         yield

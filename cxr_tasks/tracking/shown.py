@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cxr_tasks.tracking.runs import TAG_ARTIFACT, TAG_DAG_RUN, TAG_MADE_BY
+from cxr_tasks.tracking.runs import TAG_ARTIFACT, TAG_DAG_RUN, TAG_MADE_BY, TAG_REUSED
 from cxr_tasks.tracking.server import DELETED, client, is_on, patient
 
 
@@ -20,7 +20,8 @@ class ShownRun(NamedTuple):
 def run_that_shows(artifact: str, made_by: str, experiment: str) -> ShownRun | None:
     """The run that made an artifact, or one that shows the same figures; ``None`` where MLflow has none.
 
-    People may have deleted the run, or the artifact was made where nothing was tracked.
+    People may have deleted the run, its task may have been ended before MLflow was told of all, or the artifact was
+    made where nothing was tracked.
 
     Args:
         artifact: Its reference.
@@ -38,7 +39,8 @@ def run_that_shows(artifact: str, made_by: str, experiment: str) -> ShownRun | N
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         found = []
-    if not found or found[0].info.lifecycle_stage == DELETED:
+    # The last thing that a step tells of its artifact.
+    if not found or found[0].info.lifecycle_stage == DELETED or TAG_REUSED not in found[0].data.tags:
         same = f"tags.`{TAG_ARTIFACT}` = '{artifact}' and tags.`{TAG_MADE_BY}` = '{made_by}'"
         found = list(server.search_runs([experiment], same, max_results=1))
     if not found:

@@ -43,7 +43,7 @@ class LiveBars:
             transient=True,
             disable=not self.is_shown,
         )
-        self._shown: dict[str, TaskID] = {}
+        self._shown: dict[tuple[str, str], TaskID] = {}
         self._looked = float("-inf")
 
     def __enter__(self) -> LiveBars:
@@ -62,14 +62,14 @@ class LiveBars:
         if not self.is_shown or time.monotonic() - self._looked < LOOKS_EVERY:
             return
         self._looked = time.monotonic()
-        now = {each.url: each for each in self.look()}
-        for url in self._shown.keys() - now.keys():
-            self.bars.remove_task(self._shown.pop(url))
-        for url, each in now.items():
-            if url not in self._shown:
-                self._shown[url] = self.bars.add_task(escape(shown(each.told.work)), told="")
+        now = {(each.run_id, each.told.work): each for each in self.look()}
+        for key in self._shown.keys() - now.keys():
+            self.bars.remove_task(self._shown.pop(key))
+        for key, each in now.items():
+            if key not in self._shown:
+                self._shown[key] = self.bars.add_task(escape(shown(each.told.work)), told="")
             self.bars.update(
-                self._shown[url], total=each.told.total, completed=each.told.done, told=escape(pace_in_words(each))
+                self._shown[key], total=each.told.total, completed=each.told.done, told=escape(pace_in_words(each))
             )
 
 

@@ -14,10 +14,10 @@ from infra.embedded.bars import LiveBars, pace_in_words
 from tests.hostile import CODES, obeyed
 
 
-def at_work(work="GAN training", done=40, left=70.0, url="run-1"):
+def at_work(work="GAN training", done=40, left=70.0, run_id="run-1"):
     now = datetime.now(UTC)
     told = HowFar(work=work, done=done, total=1_240, first=0, since=now, at=now)
-    return WorkUnderWay(told=told, dag_run="one", left=left, url=url)
+    return WorkUnderWay(told=told, dag_run="one", left=left, url="", run_id=run_id)
 
 
 class Screen(io.StringIO):
@@ -58,7 +58,7 @@ def test_without_a_terminal_there_are_lines_alone_and_nobody_is_asked(always):
 
 
 def test_a_bar_moves_and_goes_with_its_task(always):
-    told = [[at_work()], [at_work(done=80, left=None), at_work("features of VGG16", url="run-2")], []]
+    told = [[at_work()], [at_work(done=80, left=None), at_work("features of VGG16", run_id="run-2")], []]
     with LiveBars(Console(file=Screen()), lambda: told.pop(0)) as bars:
         bars.update()
         assert [(task.description, task.completed) for task in bars.bars.tasks] == [("GAN training", 40)]

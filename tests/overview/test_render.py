@@ -52,7 +52,7 @@ def under_way_of(name: str, visitor: Visitor = EVERYTHING) -> dict[str, Any]:
     )
     far = HowFar(work=name, done=10, total=40, first=0, since=AT, at=AT)
     airflow = AirflowFacts(runs=(run,), questions=(question,), visitor=visitor)
-    work = [WorkUnderWay(told=far, dag_run=name, left=90, url=name)]
+    work = [WorkUnderWay(told=far, dag_run=name, left=90, url=name, run_id=name)]
     return {"airflow": airflow, "work": work}
 
 
