@@ -245,7 +245,7 @@ class TestPerform:
 
         assert (make.calls, taken.reused) == (1, True) and taken.mlflow_run_id != first.mlflow_run_id
         logged = tracking.client().get_run(taken.mlflow_run_id)
-        assert logged.data.metrics == {"accuracy": 0.5} and logged.data.params == {"gan.epochs": "3"}
+        assert logged.data.metrics == {"accuracy": 0.5, "loss": 2.0} and logged.data.params == {"gan.epochs": "3"}
         # The next one is led to that.
         assert step(new_run(), make).mlflow_run_id == taken.mlflow_run_id
 
