@@ -106,15 +106,17 @@ def test_every_task_links_to_its_run_in_mlflow(first):
 
 
 def test_mlflow_holds_trainings_under_one_run_and_what_other_steps_say_there(first, mlflow_client):
-    experiment = mlflow_client.get_experiment_by_name("cxr_training")
-    runs = mlflow_client.search_runs([experiment.experiment_id])
+    # Other tests may have trained on this server.
+    run = first["results"]["configure/-1"]["run"]
+    known = [mlflow_client.get_experiment_by_name(dag).experiment_id for dag in ("cxr_data", "cxr_training")]
+    runs = mlflow_client.search_runs(known[1:], f"tags.`cxr.dag_run` = '{run['dag_run']}'")
     steps = sorted(run.data.tags["cxr.step"] for run in runs if "cxr.step" in run.data.tags)
     parents = {run.data.tags["mlflow.parentRunId"] for run in runs if "cxr.step" in run.data.tags}
 
     assert steps == 6 * ["train_arm"] + ["train_gan"]
-    assert len(parents) == 1 and len(runs) == len(steps) + 1
-    of_cxr_data = mlflow_client.search_runs([mlflow_client.get_experiment_by_name("cxr_data").experiment_id])
-    assert [run.data.tags["cxr.work"] for run in of_cxr_data] == ["dag run"]
+    assert parents == {run["mlflow_run_id"]} and len(runs) == len(steps) + 1
+    of_cxr_data = mlflow_client.search_runs(known[:1])
+    assert {run.data.tags["cxr.work"] for run in of_cxr_data} == {"dag run"}
     # MLflow's pages show notes as Markdown, and everything else as text. Of the one note there is, names are escaped.
     assert {run.info.run_id for run in runs if "mlflow.note.content" in run.data.tags} == parents
     parent = next(run for run in runs if run.info.run_id in parents)
