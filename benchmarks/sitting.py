@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,10 +12,8 @@ from typing import Any
 
 from scipy import stats
 
-from cxr_tasks.precision import cpu_flags
+from cxr_tasks.estimate.rates import machine
 
-# What tells processors apart for networks.
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 CONFIDENCE = 0.95
 # Differences below this are of no interest, however sure.
 LEAST = 0.02
@@ -163,21 +159,8 @@ class Sitting:
 
 def this_machine() -> dict[str, Any]:
     """The processor's name, the cores, and the instructions that count for networks."""
-    flags = cpu_flags()
-    named = [line for line in _cpu_info() if line.startswith("model name")]
-    name = named[0].partition(":")[2].strip() if named else platform.processor() or platform.machine()
-    return {
-        "processor": name,
-        "cores": os.cpu_count(),
-        "instructions": [each for each in INSTRUCTIONS if each in flags],
-    }
-
-
-def _cpu_info() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+    told = machine()
+    return {name: told[name] for name in ("processor", "cores", "instructions")}
 
 
 def figures_of(measured: Measured, told: Mapping[str, Any]) -> dict[str, float]:
@@ -252,11 +235,11 @@ def page(history: Sequence[Sitting]) -> str:
     ]
     lower = {name for each in SCRIPTS if each.less_is_better for name in each.figures}
     for sitting in reversed(history):
-        machine, since = sitting.machine, f" since {sitting.against}" if sitting.against else ""
-        instructions = ", ".join(machine["instructions"]) or "none of AVX2"
+        on, since = sitting.machine, f" since {sitting.against}" if sitting.against else ""
+        instructions = ", ".join(on["instructions"]) or "none of AVX2"
         parts += [
             f"## {sitting.date}, {sitting.commit}, {sitting.size}\n",
-            f"{machine['processor']}, {machine['cores']} cores, {instructions}.\n",
+            f"{on['processor']}, {on['cores']} cores, {instructions}.\n",
             f"| figure | value | change{since} |\n|---|---|---|",
         ]
         for name, values in sitting.figures.items():

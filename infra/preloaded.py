@@ -1,6 +1,6 @@
 """What tasks import. A process that has imported this module forks into tasks that begin at once.
 
-Each task would spend seven seconds of a processor on it. None of it looks for a GPU before it is used, or begins
+Each task would spend seven to ten seconds of a processor on it. None of it looks for a GPU before it is used, or begins
 threads but those of OpenBLAS and jemalloc, which know of forks. The embedded stack's executor forks such a process, and
 so do Celery's workers.
 """

@@ -43,7 +43,7 @@ class ProcessExecutor(LocalExecutor):
     The processes are forked from one that has imported what tasks use, and has done nothing else.
 
     The scheduler waits here, and not in a sleep of fixed length: the end of a process wakes it at once, and beside long
-    tasks it takes next to nothing of their cores.
+    tasks it looks for other news less often.
     """
 
     def start(self) -> None:
